@@ -1,0 +1,222 @@
+"""The agent's API: HTTP/1.1 and JSON on a unix socket of our own user."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import json
+import os
+import socket
+import stat
+import struct
+import sys
+from typing import Any, NamedTuple
+
+from keystoneauth_broker import __version__
+from keystoneauth_broker.errors import BrokerError
+
+#: Seconds for the agent to accept a connection.
+_CONNECT = 10
+#: Seconds for an answer: the agent may be asking a slow Keystone meanwhile.
+ANSWER = 120
+#: Seconds for `ksb agent --ensure` and `ksb cloud show`.
+_COMMAND = 60
+
+_UCRED = struct.Struct("3i")
+
+#: What to do where there is no `ksb`.
+INSTALL = (
+    "cargo install keystone-broker, or your system's package of that name; "
+    "KSB names a program elsewhere, KSB_SOCK the socket of an agent elsewhere"
+)
+
+
+class AgentGone(Exception):  # noqa: N818
+    """Nobody answers at the socket (any more): an agent may have to be started."""
+
+
+class Reply(NamedTuple):
+    """An answer of the agent."""
+
+    status: int
+    body: Any
+
+
+def socket_path() -> str:
+    """Where the agent listens, by the rules that `ksb` follows."""
+    if path := os.environ.get("KSB_SOCK"):
+        return os.path.abspath(path)
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime):
+        return os.path.join(runtime, "keystone-broker", "broker.sock")
+    runtime = f"/run/user/{os.geteuid()}"
+    try:
+        if os.stat(runtime).st_uid == os.geteuid():
+            return os.path.join(runtime, "keystone-broker", "broker.sock")
+    except OSError:
+        pass
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        state = os.path.expanduser("~/.local/state")
+    return os.path.join(state, "keystone-broker", "broker.sock")
+
+
+def find_ksb() -> str | None:
+    """The program `ksb`, looked for where people and package managers put it."""
+    import shutil
+
+    if named := os.environ.get("KSB"):
+        return shutil.which(os.path.expanduser(named))
+    beside = os.path.dirname(sys.executable or "")
+    places = [beside, os.path.expanduser("~/.cargo/bin"), os.path.expanduser("~/.local/bin")]
+    return shutil.which("ksb") or shutil.which("ksb", path=os.pathsep.join(filter(None, places)))
+
+
+def ensure() -> None:
+    """Start an agent unless one runs: the one place that does it is `ksb` itself."""
+    try:
+        run_ksb("agent", "--ensure")
+    except BrokerError as error:
+        raise BrokerError(
+            f"no agent answers at {socket_path()}, and {error.detail}",
+            code="agent-unavailable",
+            remedy=error.remedy,
+        ) from None
+
+
+def run_ksb(*arguments: str) -> str:
+    """Run `ksb` to its end; its stdout. Nothing of it reaches our own stdout or terminal."""
+    import subprocess
+    import tempfile
+
+    program = find_ksb()
+    if program is None:
+        missing = f"KSB={os.environ['KSB']}" if os.environ.get("KSB") else "the program ksb"
+        raise BrokerError(f"{missing} is not there", code="agent-unavailable", remedy=INSTALL)
+    words = " ".join(("ksb", *arguments))
+    # Files, not pipes: an agent that inherits them must not keep us waiting.
+    # A session of its own: a Ctrl-C is for us.
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        try:
+            status = subprocess.run(
+                [program, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+                timeout=_COMMAND,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            why: str | None = f"it did not end within {_COMMAND} s"
+        except OSError as error:
+            why = f"{program}: {error.strerror}"
+        else:
+            err.seek(0)
+            said = [line for line in err.read(4000).decode(errors="replace").splitlines() if line.strip()]
+            why = None if status == 0 else "; ".join(said).removeprefix("ksb: ") or f"exit status {status}"
+        if why is None:
+            out.seek(0)
+            return out.read().decode(errors="replace")
+    raise BrokerError(f"`{words}` failed: {why}", code="agent-unavailable", remedy=words)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a unix socket that belongs to us at both ends."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self._check_file()
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            # A non-blocking connect fails at once when the agent's backlog is full; this one waits.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _CONNECT, 0))
+            try:
+                sock.connect(self._path)
+            except OSError as error:
+                raise self._failed(error) from None
+            self._check_peer(sock)
+            sock.settimeout(self.timeout)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+    def _check_file(self) -> None:
+        try:
+            found = os.lstat(self._path)
+            if stat.S_ISLNK(found.st_mode):
+                self._check_owner(found.st_uid)
+                found = os.stat(self._path)
+        except OSError as error:
+            raise self._failed(error) from None
+        if not stat.S_ISSOCK(found.st_mode):
+            raise BrokerError(f"{self._path} is not a socket", code="agent-unavailable")
+        self._check_owner(found.st_uid)
+
+    def _check_peer(self, sock: socket.socket) -> None:
+        _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        self._check_owner(uid)
+
+    def _check_owner(self, uid: int) -> None:
+        if uid != os.geteuid():
+            raise BrokerError(
+                f"{self._path} belongs to user id {uid}, not to you ({os.geteuid()}): nothing was sent to it",
+                code="foreign-peer",
+                remedy="unset KSB_SOCK, or remove that socket",
+            )
+
+    def _failed(self, error: OSError) -> Exception:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED, errno.ECONNRESET):
+            return AgentGone(f"{self._path}: {error.strerror}")
+        return BrokerError(
+            f"cannot connect to the agent at {self._path}: {error.strerror}", code="agent-unavailable"
+        )
+
+
+def call(method: str, target: str, body: object = None, *, timeout: float = ANSWER) -> Reply:
+    """One request on a connection of its own, so that forks and threads need no care.
+
+    Raises `AgentGone` when nobody answers, `BrokerError` when what answers is no agent of ours.
+    """
+    path = socket_path()
+    headers = {"Accept": "application/json", "User-Agent": f"keystoneauth-broker/{__version__}"}
+    data = None
+    if body is not None:
+        data = json.dumps(body)
+        headers["Content-Type"] = "application/json"
+    connection = _Connection(path, timeout)
+    try:
+        connection.request(method, target, body=data, headers=headers)
+        response = connection.getresponse()
+        content = response.read()
+    except TimeoutError:
+        failure: Exception = BrokerError(
+            f"the agent at {path} did not answer within {timeout:.0f} s",
+            code="agent-unavailable",
+            remedy="ksb stop, and once more",
+        )
+    except (ConnectionError, http.client.HTTPException) as error:
+        failure = AgentGone(f"{path}: {type(error).__name__}")
+    else:
+        return Reply(response.status, _parsed(content, path, response.headers.get("Ksb-Version", "unknown")))
+    finally:
+        connection.close()
+    raise failure  # here, where its context holds nothing of what was read
+
+
+def _parsed(content: bytes, path: str, version: str) -> Any:
+    if not content:
+        return None
+    try:
+        return json.loads(content)
+    except ValueError:
+        pass  # raised below, where the exception has no token in its context
+    raise BrokerError(
+        f"what answers at {path} is not an agent this plugin understands (version {version})",
+        code="agent-unavailable",
+        remedy="ksb stop, so that the installed version starts",
+    )

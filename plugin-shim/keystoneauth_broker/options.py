@@ -1,0 +1,150 @@
+"""The options of a clouds.yaml entry, in the broker's own words: a cloud and a scope."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from keystoneauth1 import exceptions
+
+from keystoneauth_broker.environment import ca_bundle, proxy_for
+
+#: Options of other plugins that a shared entry may hold, and what openstacksdk adds: nothing to warn about.
+NOT_OURS = frozenset(
+    {
+        "access_token_endpoint",
+        "access_token_type",
+        "auth_methods",
+        "authorization_endpoint",
+        "client_id",
+        "client_secret",
+        "code_challenge_method",
+        "device_authorization_endpoint",
+        "discovery_endpoint",
+        "idp_otp_key",
+        "include_catalog",
+        "openid_scope",
+        "redirect_uri",
+        "user_domain_id",
+        "user_domain_name",
+    }
+)
+
+_WAYS = ("websso",)
+
+
+def text(value: object) -> str | None:
+    """YAML gives numbers and empty strings where a name is meant."""
+    if value is None:
+        return None
+    return str(value).strip() or None
+
+
+def number(name: str, value: object, *, least: int, most: int) -> int | None:
+    """A whole number that may come as text: neither osc-lib nor openstacksdk converts."""
+    if (given := text(value)) is None:
+        return None
+    try:
+        result = int(float(given))
+    except (ValueError, OverflowError):
+        result = least - 1
+    if not least <= result <= most:
+        raise exceptions.OptionError(f"v3broker: {name} is a number from {least} to {most}, not {given!r}")
+    return result
+
+
+def boolean(value: object) -> bool:
+    """True, unless it is said otherwise."""
+    return str(value).strip().lower() not in ("false", "no", "off", "0")
+
+
+def way(value: object) -> str | None:
+    """How a person signs in."""
+    given = text(value)
+    if given is not None and given not in _WAYS:
+        raise exceptions.OptionError(f"v3broker: sign_in is {' or '.join(_WAYS)}, not {given!r}")
+    return given
+
+
+def label(name: str | None, auth_url: str | None) -> str:
+    """How messages call the cloud: as the broker does."""
+    if name:
+        return name
+    try:
+        return urlsplit(auth_url or "").hostname or "cloud"
+    except ValueError:
+        return "cloud"
+
+
+def given(**values: object) -> dict[str, Any]:
+    """Only what is set."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def tls(session: object) -> dict[str, Any]:
+    """What `session.verify` and `session.cert` say, as `requests` would act on it."""
+    verify = getattr(session, "verify", True)
+    cert = getattr(session, "cert", None)
+    settings: dict[str, Any] = {"verify": bool(verify) or verify is None}
+    if settings["verify"]:
+        file = ca_bundle() if verify is True or verify is None else str(verify)
+        if file:
+            settings["ca_file"] = os.path.abspath(file)
+    if cert:
+        cert_file, key_file = (cert, None) if isinstance(cert, str | os.PathLike) else (*cert, None)[:2]
+        settings["cert_file"] = os.path.abspath(cert_file)
+        if key_file:
+            settings["key_file"] = os.path.abspath(key_file)
+    return settings
+
+
+def proxy(auth_url: str) -> dict[str, Any]:
+    """The proxy that the environment names for `auth_url`, as a member of the cloud."""
+    return given(proxy=proxy_for(auth_url))
+
+
+class Scope:
+    """The scope options of an entry."""
+
+    def __init__(
+        self,
+        *,
+        project_id: object,
+        project_name: object,
+        project_domain_id: object,
+        project_domain_name: object,
+        domain_id: object,
+        domain_name: object,
+        system_scope: object,
+        trust_id: object,
+    ) -> None:
+        self._project = given(id=text(project_id)) or given(name=text(project_name))
+        if "name" in self._project:
+            self._project.update(
+                given(
+                    domain=given(id=text(project_domain_id)) or given(name=text(project_domain_name)) or None
+                )
+            )
+        self._domain = given(id=text(domain_id)) or given(name=text(domain_name))
+        self._system = text(system_scope)
+        self._trust = text(trust_id)
+
+    def on_the_wire(self) -> dict[str, Any] | None:
+        """Keystone's `auth.scope`; None when nothing is said. Checked as keystoneauth's own plugins do."""
+        if sum(map(bool, (self._project, self._domain, self._system, self._trust))) > 1:
+            raise exceptions.AuthorizationFailure(
+                "Authentication cannot be scoped to multiple targets. "
+                "Pick one of: project, domain, trust or system"
+            )
+        if self._project:
+            return {"project": self._project}
+        if self._domain:
+            return {"domain": self._domain}
+        if self._trust:
+            return {"OS-TRUST:trust": {"id": self._trust}}
+        if self._system is None:
+            return None
+        if self._system != "all":
+            raise exceptions.AuthorizationFailure('Invalid system scope, only "all" is supported')
+        return {"system": {"all": True}}

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import Agent
+from keystoneauth1 import session as ks_session
+
+from keystoneauth_broker import environment, plugin, signin
+from keystoneauth_broker.loader import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from keystoneauth_broker.plugin import BrokerAuth
+
+_LEAVE = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
+
+ENTRY = {
+    "auth_url": "https://keystone.example.org/v3",
+    "identity_provider": "lab",
+    "protocol": "openid",
+    "project_name": "demo",
+}
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A bare environment, an empty home, an empty current folder, and no terminal."""
+    for name in os.environ:
+        if name not in _LEAVE:
+            monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(environment, "has_terminal", lambda: False)
+    monkeypatch.setattr(signin, "_said", set())
+    monkeypatch.setattr(plugin, "_warned", set())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "has_terminal", lambda: True)
+
+
+@pytest.fixture
+def run_folder() -> Iterator[str]:
+    """A short path: unix sockets have 107 bytes for theirs."""
+    folder = tempfile.mkdtemp(prefix="ksb-")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch, run_folder: str) -> Iterator[Agent]:
+    fake = Agent(os.path.join(run_folder, "broker.sock"))
+    monkeypatch.setenv("KSB_SOCK", fake.path)
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+@pytest.fixture
+def session() -> ks_session.Session:
+    return ks_session.Session()
+
+
+@pytest.fixture
+def make() -> Callable[..., BrokerAuth]:
+    """The plugin, as the loader makes it; `None` takes an option of the usual entry away."""
+
+    def made(**options: Any) -> BrokerAuth:
+        given = {key: value for key, value in {**ENTRY, **options}.items() if value is not None}
+        return Broker().load_from_options(**given)
+
+    return made
+
+
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str, str], Path]:
+    """Puts a shell script on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def put(name: str, script: str) -> Path:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return put

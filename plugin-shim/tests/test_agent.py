@@ -1,0 +1,248 @@
+"""Finding the agent, trusting it, and starting one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from fakes import Agent, token
+
+from keystoneauth_broker import agent as client
+from keystoneauth_broker.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keystoneauth1 import session as ks_session
+
+    from keystoneauth_broker.plugin import BrokerAuth
+
+    Make = Callable[..., BrokerAuth]
+    Program = Callable[[str, str], Path]
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make sockets of other users")
+NOBODY = 65534
+
+
+def test_socket_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    state = str(tmp_path / "home/.local/state/keystone-broker/broker.sock")
+    assert client.socket_path() == state
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    assert client.socket_path() == state
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert client.socket_path() == "/state/keystone-broker/broker.sock"
+
+    class Ours:
+        st_uid = 4242
+
+    monkeypatch.setattr(os, "stat", lambda path: Ours() if path == "/run/user/4242" else None)
+    assert client.socket_path() == "/run/user/4242/keystone-broker/broker.sock"
+    Ours.st_uid = 0
+    assert client.socket_path() == "/state/keystone-broker/broker.sock"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/runtime")
+    assert client.socket_path() == "/runtime/keystone-broker/broker.sock"
+    monkeypatch.setenv("KSB_SOCK", "/here")
+    assert client.socket_path() == "/here"
+
+
+def test_where_ksb_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Program) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/bin/python"))
+    assert client.find_ksb() is None
+
+    def put(folder: Path) -> str:
+        folder.mkdir(parents=True)
+        (folder / "ksb").write_text("#!/bin/sh\n")
+        (folder / "ksb").chmod(0o755)
+        return str(folder / "ksb")
+
+    for folder in ("home/.local/bin", "home/.cargo/bin", "venv/bin"):
+        expected = put(tmp_path / folder)
+        assert client.find_ksb() == expected
+    on_path = put(tmp_path / "on-path")
+    monkeypatch.setenv("PATH", str(tmp_path / "on-path"))
+    assert client.find_ksb() == on_path
+    monkeypatch.setenv("KSB", "~/.local/bin/ksb")
+    assert client.find_ksb() == str(tmp_path / "home/.local/bin/ksb")
+    monkeypatch.setenv("KSB", "/nonexistent/ksb")
+    assert client.find_ksb() is None
+
+
+def test_no_agent_and_no_ksb(
+    monkeypatch: pytest.MonkeyPatch, make: Make, session: ks_session.Session, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KSB_SOCK", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(sys, "executable", "")
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    text = str(caught.value)
+    assert text.startswith(
+        f"demo: no agent answers at {tmp_path}/none, and the program ksb is not there (remedy: "
+    )
+    assert "cargo install keystone-broker" in text
+    assert "KSB_SOCK" in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("left_behind", [False, True])
+def test_agent_is_started(
+    agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path, left_behind: bool
+) -> None:
+    """By `ksb agent --ensure`, here a stub that wakes the fake agent; a dead socket does not disturb."""
+    agent.stop()
+    if left_behind:
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(agent.path)
+    program(
+        "ksb",
+        f'echo "$@" >> {tmp_path}/asked; echo out; echo err >&2; '
+        f"while [ ! -e {tmp_path}/up ]; do sleep 0.01; done",
+    )
+    agent.on_tokens(token())
+
+    def wake() -> None:
+        while not (tmp_path / "asked").exists():
+            pass
+        if left_behind:
+            os.unlink(agent.path)
+        agent.start()
+        (tmp_path / "up").touch()
+
+    thread = threading.Thread(target=wake)
+    thread.start()
+    assert make().get_token(session) == "gAAAA-secret-one"
+    thread.join()
+    assert (tmp_path / "asked").read_text() == "agent --ensure\n"
+
+
+def test_agent_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, make: Make, session: ks_session.Session, program: Program, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("KSB_SOCK", str(tmp_path / "none"))
+    # A child that keeps stderr open, as an agent that was started would, holds nobody up.
+    program("ksb", "sleep 60 & echo 'ksb: the folder is not yours' >&2; echo $! > $HOME/pid; exit 1")
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    os.kill(int((tmp_path / "home/pid").read_text()), 9)
+    assert str(caught.value) == (
+        f"demo: no agent answers at {tmp_path}/none, and `ksb agent --ensure` failed: the folder is not yours"
+        " (remedy: run: ksb agent --ensure)"
+    )
+
+
+def test_agent_that_always_dies(
+    agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path
+) -> None:
+    program("ksb", f"echo >> {tmp_path}/asked")
+    agent.on_tokens(None)
+    with pytest.raises(BrokerError, match="goes away before it answers"):
+        make().get_token(session)
+    assert len(agent.sent()) == 3
+    assert (tmp_path / "asked").read_text() == "\n\n"
+
+
+def test_agent_that_says_nothing(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "ANSWER", 0.05)
+    never = threading.Event()
+    agent.on_tokens(lambda _request: (never.wait(5), None)[1])
+    with pytest.raises(BrokerError, match="did not answer within"):
+        make().get_token(session)
+    never.set()
+
+
+def test_something_else_answers(make: Make, session: ks_session.Session, agent: Agent) -> None:
+    with pytest.raises(BrokerError, match="is not a socket"):
+        _at(agent.path + ".file", lambda path: Path(path).touch(), make, session)
+
+    def speak(path: str) -> None:
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(path)
+        server.listen()
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            peer.recv(65536)
+            peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
+            peer.close()
+            server.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+
+    with pytest.raises(BrokerError, match="not an agent this plugin understands"):
+        _at(agent.path + ".html", speak, make, session)
+
+
+def _at(path: str, prepare: Callable[[str], object], make: Make, session: ks_session.Session) -> None:
+    prepare(path)
+    os.environ["KSB_SOCK"] = path
+    make().get_token(session)
+
+
+def test_a_link_to_our_own_socket(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    agent.on_tokens(token())
+    os.symlink(agent.path, tmp_path / "link")
+    monkeypatch.setenv("KSB_SOCK", str(tmp_path / "link"))
+    assert make().get_token(session) == "gAAAA-secret-one"
+
+
+@needs_root
+@pytest.mark.parametrize("what", ["file", "link", "listener"])
+def test_socket_of_another_user(
+    run_folder: str, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """Whoever listens there would learn which clouds we use, and could send us to a page of their own."""
+    path = os.path.join(run_folder, "foreign.sock")
+    monkeypatch.setenv("KSB_SOCK", path)
+    heard: list[bytes] = []
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path if what != "link" else f"{path}.real")
+    if what == "listener":  # bound by us, listening as someone else
+        os.seteuid(NOBODY)
+        try:
+            server.listen()
+        finally:
+            os.seteuid(0)
+    else:
+        if what == "link":
+            os.symlink(f"{path}.real", path)
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        server.listen()
+
+    def listen() -> None:
+        server.settimeout(0.2)
+        try:
+            peer, _ = server.accept()
+            heard.append(peer.recv(1000))
+            peer.close()
+        except TimeoutError:
+            pass
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    with pytest.raises(BrokerError, match=f"belongs to user id {NOBODY}, not to you") as caught:
+        make().get_token(session)
+    assert caught.value.code == "foreign-peer"
+    thread.join()
+    server.close()
+    assert b"".join(heard) == b""
+
+
+def test_a_user_does_not_trust_roots_socket(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.on_tokens(token())
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    with pytest.raises(BrokerError, match="belongs to user id"):
+        make().get_token(session)
+    assert agent.sent() == []

@@ -1,0 +1,287 @@
+"""What an entry, the session and the environment say, as the broker is told it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from fakes import token
+from keystoneauth1 import exceptions, loading
+from keystoneauth1 import session as ks_session
+
+from keystoneauth_broker.errors import BrokerError
+from keystoneauth_broker.loader import Broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fakes import Agent
+
+    from keystoneauth_broker.plugin import BrokerAuth
+
+    Make = Callable[..., BrokerAuth]
+
+
+@pytest.fixture
+def told(agent: Agent, make: Make) -> Callable[..., dict[str, Any]]:
+    """The request that the broker gets."""
+
+    def ask(session: ks_session.Session | None = None, **options: Any) -> dict[str, Any]:
+        agent.on_tokens(token())
+        make(**options).get_token(session or ks_session.Session())
+        sent: dict[str, Any] = agent.sent()[-1]
+        return sent
+
+    return ask
+
+
+def test_everything(told: Any) -> None:
+    request = told(
+        cloud="demo",
+        username="work",
+        sign_in="websso",
+        redirect_host="127.0.0.1",
+        redirect_port="9991",
+        login_timeout="60.0",
+        logout_url="https://idp.example.org/logout",
+        min_validity="300",
+    )
+    assert request == {
+        "cloud": {
+            "name": "demo",
+            "auth_url": "https://keystone.example.org/v3",
+            "identity_provider": "lab",
+            "protocol": "openid",
+            "account": "work",
+            "logout_url": "https://idp.example.org/logout",
+            "sign_in": {"way": "websso", "redirect_host": "127.0.0.1", "redirect_port": 9991, "timeout": 60},
+            "tls": {"verify": True},
+        },
+        "scope": {"project": {"name": "demo"}},
+        "min_validity": 300,
+        "prompt": False,
+    }
+
+
+def test_protocol_alone(told: Any) -> None:
+    assert "identity_provider" not in told(identity_provider=None)["cloud"]
+
+
+@pytest.mark.parametrize(
+    ("options", "scope"),
+    [
+        ({"project_name": None}, "unscoped"),
+        ({}, {"project": {"name": "demo"}}),
+        ({"project_name": 123}, {"project": {"name": "123"}}),
+        ({"project_name": ""}, "unscoped"),
+        ({"project_domain_name": "lab"}, {"project": {"name": "demo", "domain": {"name": "lab"}}}),
+        (
+            {"project_domain_name": "lab", "project_domain_id": "d1"},
+            {"project": {"name": "demo", "domain": {"id": "d1"}}},
+        ),
+        ({"default_domain_id": "d2"}, {"project": {"name": "demo", "domain": {"id": "d2"}}}),
+        (
+            {"default_domain_id": "d2", "project_domain_name": "lab"},
+            {"project": {"name": "demo", "domain": {"name": "lab"}}},
+        ),
+        ({"project_id": "p1", "project_domain_name": "lab"}, {"project": {"id": "p1"}}),
+        ({"project_name": None, "tenant_name": "old"}, {"project": {"name": "old"}}),
+        ({"project_name": None, "domain_name": "lab"}, {"domain": {"name": "lab"}}),
+        ({"project_name": None, "domain_id": "d1", "domain_name": "lab"}, {"domain": {"id": "d1"}}),
+        ({"project_name": None, "system_scope": "all"}, {"system": {"all": True}}),
+        ({"project_name": None, "trust_id": "t1"}, {"OS-TRUST:trust": {"id": "t1"}}),
+    ],
+)
+def test_scopes(told: Any, options: dict[str, Any], scope: object) -> None:
+    assert told(**options)["scope"] == scope
+
+
+def test_scopes_that_make_no_sense(make: Make, session: ks_session.Session) -> None:
+    with pytest.raises(exceptions.AuthorizationFailure, match="multiple targets"):
+        make(system_scope="all").get_token(session)
+    with pytest.raises(exceptions.AuthorizationFailure, match='only "all"'):
+        make(project_name=None, system_scope="some").get_token(session)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"redirect_port": "http"}, "redirect_port is a number from 1 to 65535, not 'http'"),
+        ({"redirect_port": 0}, "redirect_port"),
+        ({"login_timeout": "inf"}, "login_timeout"),
+        ({"min_validity": -1}, "min_validity"),
+        ({"sign_in": "carrier-pigeon"}, "sign_in is websso, not 'carrier-pigeon'"),
+        ({"protocol": None}, "needs protocol"),
+        ({"protocol": None, "auth_url": None, "cloud": None}, "needs auth_url and protocol"),
+        ({"protocol": "", "cloud": "demo"}, "demo: v3broker needs protocol"),
+    ],
+)
+def test_options_that_cannot_be_used(make: Make, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(exceptions.OptionError) as caught:
+        make(**options)
+    assert message in str(caught.value)
+
+
+def test_unknown_options_are_named_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        make(bogus="value-one", password="value-two", user_domain_name="lab", openid_scope="profile")
+    assert [record.getMessage() for record in caplog.records] == [
+        "v3broker ignores what it does not know: bogus, password"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("session", "environment", "tls"),
+    [
+        ({}, {}, {"verify": True}),
+        ({"verify": False}, {"REQUESTS_CA_BUNDLE": "/etc/ca.pem"}, {"verify": False}),
+        (
+            {"verify": "/etc/a.pem"},
+            {"REQUESTS_CA_BUNDLE": "/b.pem"},
+            {"verify": True, "ca_file": "/etc/a.pem"},
+        ),
+        ({}, {"REQUESTS_CA_BUNDLE": "/b.pem"}, {"verify": True, "ca_file": "/b.pem"}),
+        ({}, {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "/c.pem"}, {"verify": True, "ca_file": "/c.pem"}),
+        ({"cert": "/x.pem"}, {}, {"verify": True, "cert_file": "/x.pem"}),
+        ({"cert": ("/x.pem", "/y.pem")}, {}, {"verify": True, "cert_file": "/x.pem", "key_file": "/y.pem"}),
+    ],
+)
+def test_tls(
+    told: Any, monkeypatch: pytest.MonkeyPatch, session: Any, environment: dict[str, str], tls: object
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert told(ks_session.Session(**session))["cloud"]["tls"] == tls
+
+
+def test_tls_paths_are_absolute(told: Any) -> None:
+    tls = told(ks_session.Session(verify="ca.pem", cert="me.pem"))["cloud"]["tls"]
+    assert tls == {
+        "verify": True,
+        "ca_file": os.path.abspath("ca.pem"),
+        "cert_file": os.path.abspath("me.pem"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("environment", "proxy"),
+    [
+        ({}, None),
+        ({"https_proxy": "http://p:3128"}, "http://p:3128"),
+        ({"HTTPS_PROXY": "http://p:3128"}, "http://p:3128"),
+        ({"https_proxy": "p:3128"}, "http://p:3128"),
+        ({"http_proxy": "http://p:3128"}, None),
+        ({"all_proxy": "socks5://p:1080"}, "socks5://p:1080"),
+        ({"https_proxy": "http://p:1", "no_proxy": "example.org"}, None),
+        ({"https_proxy": "http://p:1", "NO_PROXY": "localhost, .example.org"}, None),
+        ({"https_proxy": "http://p:1", "no_proxy": "*"}, None),
+        ({"https_proxy": "http://p:1", "no_proxy": "example.com,10.0.0.0/8"}, "http://p:1"),
+    ],
+)
+def test_proxy(
+    told: Any, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], proxy: str | None
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert told()["cloud"].get("proxy") == proxy
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "used"), [("10.0.0.0/8", False), ("10.1.2.3", False), ("11.0.0.0/8", True)]
+)
+def test_no_proxy_for_a_network(
+    told: Any, monkeypatch: pytest.MonkeyPatch, no_proxy: str, used: bool
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://p:1")
+    monkeypatch.setenv("no_proxy", no_proxy)
+    assert ("proxy" in told(auth_url="https://10.1.2.3:5000/v3")["cloud"]) is used
+
+
+@pytest.mark.parametrize(
+    "name", ["clouds.yaml", "clouds.yml", "clouds.json", "secure.yaml", "clouds-public.yaml"]
+)
+def test_file_in_the_current_folder(told: Any, tmp_path: Path, name: str) -> None:
+    assert "source" not in told()["cloud"]
+    file = tmp_path / "here" / name
+    file.touch()
+    assert told()["cloud"]["source"] == {"file": str(file), "current_folder": True}
+
+
+def test_file_named_by_the_environment(told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here" / "clouds.yaml").touch()
+    elsewhere = tmp_path / "elsewhere.yaml"
+    monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(elsewhere))
+    assert "source" in told()["cloud"], "openstacksdk goes on to the current folder where it is not there"
+    elsewhere.touch()
+    assert "source" not in told()["cloud"]
+
+
+def test_a_persons_own_folder_is_no_repository(
+    told: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home" / ".config" / "openstack"
+    folder.mkdir(parents=True)
+    (folder / "clouds.yaml").touch()
+    monkeypatch.chdir(folder)
+    assert "source" not in told()["cloud"]
+
+
+def test_from_the_environment_without_openstacksdk(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OS_CLOUD", "demo")
+    monkeypatch.setenv("OS_AUTH_URL", "https://other.example.org")
+    cloud = told()["cloud"]
+    assert (cloud["name"], cloud["auth_url"]) == ("demo", "https://keystone.example.org/v3")
+    assert told(auth_url=None)["cloud"]["auth_url"] == "https://other.example.org"
+
+
+SHOWN = {
+    "cloud": {
+        "name": "lab",
+        "auth_url": "https://lab.example.org/v3",
+        "protocol": "openid",
+        "tls": {"verify": True, "ca_file": "/lab.pem"},
+    },
+    "scope": {"project": {"name": "physics", "domain": {"name": "lab"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "scope"), [({}, SHOWN["scope"]), ({"project_id": "p9"}, {"project": {"id": "p9"}})]
+)
+def test_cloud_by_name(
+    agent: Agent,
+    session: ks_session.Session,
+    program: Callable[[str, str], Path],
+    tmp_path: Path,
+    options: dict[str, str],
+    scope: object,
+) -> None:
+    (tmp_path / "shown").write_text(json.dumps(SHOWN))
+    program("ksb", f'echo "$@" >> {tmp_path}/asked; echo noise >&2; cat {tmp_path}/shown')
+    agent.on_tokens(token())
+    plugin = Broker().load_from_options(cloud="lab", **options)
+    plugin.get_auth_ref(session)
+    plugin.get_auth_ref(session)
+    assert plugin.auth_url == "https://lab.example.org/v3"
+    assert agent.sent()[-1] == {"cloud": SHOWN["cloud"], "scope": scope, "prompt": False}
+    assert (tmp_path / "asked").read_text() == "cloud show lab --json\n"
+
+
+def test_cloud_by_name_that_fails(session: ks_session.Session, program: Callable[[str, str], Path]) -> None:
+    program("ksb", 'echo "ksb: lab: no such entry" >&2; exit 3')
+    with pytest.raises(BrokerError, match=r"^lab: .*no such entry"):
+        Broker().load_from_options(cloud="lab").get_token(session)
+    program("ksb", "echo '{}'")
+    with pytest.raises(BrokerError, match="something else than a cloud"):
+        Broker().load_from_options(cloud="lab").get_token(session)
+
+
+def test_entry_point() -> None:
+    assert isinstance(loading.get_plugin_loader("v3broker"), Broker)
+    plugin: Any = loading.get_plugin_loader("v3broker").load_from_options(
+        auth_url="https://k", protocol="saml2"
+    )
+    assert plugin.auth_url == "https://k"

@@ -1,0 +1,364 @@
+"""A token that needs a person first."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+import pytest
+from fakes import SIGN_IN_ID, URL, Clock, problem, sign_in, token, until
+from keystoneauth1 import exceptions
+
+from keystoneauth_broker import browser, environment
+from keystoneauth_broker.errors import BrokerError
+from keystoneauth_broker.signin import TokenRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from fakes import Agent, Answer, Request
+    from keystoneauth1 import session as ks_session
+
+    from keystoneauth_broker.plugin import BrokerAuth
+
+    Make = Callable[..., BrokerAuth]
+    Program = Callable[[str, str], Path]
+
+SIGN_IN = f"ksb: demo: sign in: {URL}\n"
+WAITING = "ksb: demo: waiting for it; Ctrl-C ends this wait, not the sign-in\n"
+TEN_SECONDS = "ksb: demo: waiting 10 s for it, there is no terminal\n"
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browser, "_SETTLED", 0.1)
+
+
+def waiting(revision: int = 1, **more: Any) -> Answer:
+    return 202, sign_in(revision=revision, **more)
+
+
+def poll(state: str = "waiting", revision: int = 2, **more: Any) -> Answer:
+    return 200, sign_in(state, revision, **more)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_signed_in(
+    agent: Agent, make: Make, session: ks_session.Session, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agent.on_tokens(waiting(), token())
+    agent.on_poll(
+        poll("waiting", 2, notices=["Keystone's own page says why, if it refused."]),
+        poll("confirming", 3, notices=["Keystone's own page says why, if it refused.", "alice?"]),
+        poll("done", 4),
+    )
+    assert make(cloud="demo").get_token(session) == "gAAAA-secret-one"
+    assert [sent["prompt"] for sent in agent.sent()] == [True, True]
+    assert agent.polls() == ["wait=20&seen=1", "wait=20&seen=2", "wait=20&seen=3"]
+    assert capfd.readouterr() == (
+        "",
+        SIGN_IN + WAITING + "ksb: demo: Keystone's own page says why, if it refused.\nksb: demo: alice?\n",
+    )
+    assert not agent.opened.is_set()
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_opener_opens(
+    agent: Agent,
+    make: Make,
+    session: ks_session.Session,
+    program: Program,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """BROWSER names a plain command that prints, and stays as long as the person takes."""
+    script = program("browse", f'echo "$1" > {tmp_path}/url; echo noise; echo noise >&2; exec sleep 0.6')
+    monkeypatch.setenv("BROWSER", str(script))
+    agent.on_tokens(waiting(opener=True), token())
+
+    def done(_request: Request) -> Answer:
+        assert agent.opened.wait(5)
+        return poll("done", 2)
+
+    agent.on_poll(done)
+    make(cloud="demo").get_token(session)
+    assert (tmp_path / "url").read_text() == f"{URL}\n"
+    assert agent.sent("POST", f"/v1/sign-ins/{SIGN_IN_ID}/opened") == [{}]
+    assert capfd.readouterr() == ("", SIGN_IN + WAITING)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [("browse --new", f"--new {URL}"), ("browse '--app={url}' -x", f"--app={URL} -x")],
+)
+def test_the_brokers_browser_command(
+    agent: Agent,
+    make: Make,
+    session: ks_session.Session,
+    program: Program,
+    tmp_path: Path,
+    command: str,
+    arguments: str,
+) -> None:
+    program("browse", f'echo "$@" > {tmp_path}/asked')
+    agent.on_tokens(waiting(opener=True, browser=command, private_window=True), token())
+    agent.on_poll(lambda _: poll("done", 2) if agent.opened.wait(5) else None)
+    make().get_token(session)
+    assert (tmp_path / "asked").read_text().strip() == arguments
+
+
+@pytest.mark.usefixtures("terminal")
+def test_takeover(
+    agent: Agent, make: Make, session: ks_session.Session, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first opener died, so a later poll makes us the opener. Once."""
+    monkeypatch.setenv("BROWSER", str(program("browse", "exit 0")))
+    agent.on_tokens(waiting(), token())
+    agent.on_poll(
+        poll(revision=2, opener=True),
+        lambda _: poll(revision=3, opener=True) if agent.opened.wait(5) else None,
+        poll("done", 4),
+    )
+    make().get_token(session)
+    assert len(agent.sent("POST", f"/v1/sign-ins/{SIGN_IN_ID}/opened")) == 1
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"browser": "no-such-browser"}, "no-such-browser: No such file or directory"),
+        ({"browser": "false"}, "false ended with status 1"),
+        ({"browser": "'unbalanced"}, "cannot be read"),
+        ({"url": "file:///etc/passwd"}, "its address is no web page"),
+        ({"private_window": True}, "no command for a private window"),
+        ({}, "there is no graphical session here"),
+    ],
+)
+def test_no_browser(
+    agent: Agent,
+    make: Make,
+    session: ks_session.Session,
+    capfd: pytest.CaptureFixture[str],
+    answer: dict[str, Any],
+    why: str,
+) -> None:
+    """It stays unsaid, so that the broker may ask another caller; a person reads the address."""
+    said: list[str] = []
+
+    def read() -> list[str]:
+        said.append(capfd.readouterr().err)
+        return said
+
+    def done(_request: Request) -> Answer:
+        until(lambda: "no browser opened" in "".join(read()))
+        return poll("done", 2)
+
+    agent.on_tokens(waiting(opener=True, **answer), token())
+    agent.on_poll(done)
+    make().get_token(session)
+    assert why in "".join(said)
+    assert not agent.opened.is_set()
+
+
+def test_prompt_refused(agent: Agent, make: Make, session: ks_session.Session) -> None:
+    agent.on_tokens(
+        problem(401, "sign-in-needed", "nobody is signed in", cloud="demo", remedy="ksb login demo")
+    )
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    assert str(caught.value) == "demo: nobody is signed in (remedy: run: ksb login demo)"
+    assert caught.value.code == "sign-in-needed"
+    assert isinstance(caught.value, exceptions.AuthorizationFailure)
+    assert agent.sent()[0]["prompt"] is False
+
+
+@pytest.mark.parametrize(
+    ("terminal", "display", "wish", "allowed", "patient"),
+    [
+        (False, {}, "", False, False),
+        (True, {}, "", True, True),
+        (False, {"DISPLAY": ":0"}, "", True, False),
+        (False, {"WAYLAND_DISPLAY": "wayland-0"}, "", True, False),
+        (False, {"DISPLAY": ""}, "", False, False),
+        (False, {}, "always", True, True),
+        (True, {"DISPLAY": ":0"}, "never", False, False),
+        (True, {}, "sometimes", True, True),
+    ],
+)
+def test_who_may_prompt(
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    display: dict[str, str],
+    wish: str,
+    allowed: bool,
+    patient: bool,
+) -> None:
+    monkeypatch.setattr(environment, "has_terminal", lambda: terminal)
+    monkeypatch.setenv("KSB_PROMPT", wish)
+    for name, value in display.items():
+        monkeypatch.setenv(name, value)
+    prompting = environment.Prompting()
+    assert (prompting.allowed, prompting.patient) == (allowed, patient)
+
+
+def test_controlling_terminal() -> None:
+    """Seen by a process of its own session, before and after it gets one."""
+    script = (
+        "import os\n"
+        "from keystoneauth_broker.environment import has_terminal\n"
+        "before = has_terminal()\n"
+        "_, inner = os.openpty()\n"
+        "os.close(os.open(os.ttyname(inner), os.O_RDWR))\n"
+        "print(before, has_terminal())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], start_new_session=True, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == "False True\n"
+
+
+def _request(clock: Clock, name: str | None = "demo") -> TokenRequest:
+    cloud = {"auth_url": "https://k", "protocol": "openid"}
+    return TokenRequest(
+        {"cloud": {"name": name, **cloud} if name else cloud, "scope": "unscoped"},
+        name or "k",
+        clock=clock,
+        sleep=clock.sleep,
+    )
+
+
+def test_without_a_terminal_ten_seconds(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    clock = Clock()
+
+    def hold(request: Request) -> Answer:
+        wait = int(parse_qs(request.path.partition("?")[2])["wait"][0])
+        clock.sleep(min(wait, 4))
+        return poll(revision=7)
+
+    agent.on_tokens(waiting())
+    agent.on_poll(hold)
+    with pytest.raises(BrokerError) as caught:
+        _request(clock, "my cloud").answer()
+    assert clock.now == 1000 + 10
+    assert [query.partition("&")[0] for query in agent.polls()] == ["wait=10", "wait=6", "wait=2"]
+    text = str(caught.value)
+    assert URL in text
+    assert "the sign-in goes on" in text
+    assert text.endswith("(remedy: run: ksb login 'my cloud')")
+    assert {request.method for request in agent.requests} == {"GET", "POST"}, "nothing is called off"
+    assert "waiting 10 s for it" in capfd.readouterr().err
+
+
+def test_without_a_terminal_but_in_time(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    agent.on_tokens(waiting(), token())
+    agent.on_poll(poll("done"))
+    assert _request(Clock()).answer()["token_id"] == "gAAAA-secret-one"
+    assert capfd.readouterr() == ("", SIGN_IN + TEN_SECONDS)
+
+
+def test_always_has_patience(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KSB_PROMPT", "always")
+    clock = Clock()
+
+    def hold(_request: Request) -> Answer:
+        clock.sleep(20)
+        return poll("done") if clock.now > 1100 else poll(revision=1)
+
+    agent.on_tokens(waiting(), token())
+    agent.on_poll(hold)
+    assert _request(clock).answer()["token_id"] == "gAAAA-secret-one"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_failure_with_remedy(agent: Agent, make: Make, session: ks_session.Session) -> None:
+    agent.on_tokens(waiting())
+    _, why = problem(
+        403, "sign-in-declined", "alice was refused", cloud="demo", remedy="ksb login demo --switch-user"
+    )
+    agent.on_poll(poll("failed", 2, problem=why))
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    assert str(caught.value) == "demo: alice was refused (remedy: run: ksb login demo --switch-user)"
+    assert caught.value.code == "sign-in-declined"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_three_rounds_at_most(
+    agent: Agent, make: Make, session: ks_session.Session, capfd: pytest.CaptureFixture[str]
+) -> None:
+    agent.on_tokens(waiting())
+    agent.on_poll(poll("done"))
+    with pytest.raises(BrokerError, match="3 sign-ins were not enough"):
+        make(cloud="demo").get_token(session)
+    assert len(agent.sent()) == 3
+    assert capfd.readouterr().err == SIGN_IN + WAITING, "each address once"
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("how", ["gone", "restarted"])
+def test_agent_dies_while_we_wait(
+    agent: Agent,
+    make: Make,
+    session: ks_session.Session,
+    program: Program,
+    tmp_path: Path,
+    how: str,
+) -> None:
+    program("ksb", f'echo "$@" >> {tmp_path}/asked')
+    other: dict[str, Any] = {"id": "f" * 32, "url": "http://127.0.0.1:40124/start/new"}
+    agent.on_tokens(waiting(), waiting(**other), token())
+    agent.on_poll(None if how == "gone" else problem(404, "unknown-sign-in", "no such sign-in"))
+    agent.on("GET", f"/v1/sign-ins/{'f' * 32}", (200, sign_in("done", 2, **other)))
+    assert make().get_token(session) == "gAAAA-secret-one"
+    assert (tmp_path / "asked").exists() is (how == "gone")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_agent_that_does_not_hold_its_polls(agent: Agent) -> None:
+    clock = Clock()
+    agent.on_tokens(waiting(), token())
+    agent.on_poll(*[poll(revision=1)] * 5, poll("done"))
+    _request(clock).answer()
+    assert clock.now == 1002.5
+
+
+@pytest.mark.usefixtures("terminal")
+def test_ctrl_c_ends_the_wait_only(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.on_tokens(waiting())
+
+    def interrupt(_request: Request) -> Answer:
+        os.kill(os.getpid(), 2)
+        return poll(revision=2)
+
+    agent.on_poll(interrupt)
+    plugin = make()
+    with pytest.raises(KeyboardInterrupt):
+        plugin.get_token(session)
+    assert {request.method for request in agent.requests} == {"GET", "POST"}
+    agent.on_tokens(token())
+    assert plugin.get_token(session) == "gAAAA-secret-one", "no lock is left held"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_stderr_may_be_closed(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    agent.on_tokens(waiting(), token())
+    agent.on_poll(poll("done"))
+    assert make().get_token(session) == "gAAAA-secret-one"

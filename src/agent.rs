@@ -1,0 +1,100 @@
+//! The life of the agent's process: one per socket path, ready when it says so, gone without a trace.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::Mode;
+use rustix::process::umask;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::broker::Broker;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::http::serve::serve;
+use crate::listen::socket;
+use crate::platform::clock::SystemClock;
+use crate::platform::paths::{Paths, private_folder};
+
+/// How long requests in flight may take to end when the agent stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A stopping agent keeps its lock while it drains: wait a little longer than that.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+const LOCK_TRIES: u32 = 300;
+
+/// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
+pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let config = Config::load(&paths.config)?;
+    let folder = paths.socket.parent().unwrap_or(Path::new("."));
+    private_folder(folder)?;
+    private_folder(&paths.state)?;
+    let _lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
+    let listener = bind(&paths.socket)?;
+    let broker = Broker::new(Arc::new(SystemClock), config, &paths.state);
+    let stop = Arc::new(Notify::new());
+    let server = serve(listener, socket::router(broker, stop.clone()));
+    let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    ready();
+    tokio::select! {
+        () = stop.notified() => {}
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
+    fs::remove_file(&paths.socket).ok();
+    let _late_requests_are_cut = tokio::time::timeout(DRAIN, server.stop()).await;
+    Ok(())
+}
+
+/// Held for as long as the process lives; the kernel lets go of it however the process ends.
+async fn lock(path: &Path, socket: &Path) -> Result<File> {
+    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let mut file = options.open(path).map_err(failed)?;
+    let mut tries = 0;
+    while file.try_lock().is_err() {
+        // An agent that holds the lock without a socket is about to end or about to be ready.
+        let serving = UnixStream::connect(socket).await.is_ok();
+        if serving || tries == LOCK_TRIES {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).ok();
+            return Err(Error::new(
+                Code::AgentUnavailable,
+                format!("an agent (process {}) serves {} already", pid.trim(), socket.display()),
+            )
+            .remedy("ksb status; or end it: ksb stop"));
+        }
+        tries += 1;
+        #[expect(clippy::disallowed_methods, reason = "another process's lock tells nobody when it is free")]
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+    file.set_len(0).map_err(failed)?;
+    file.rewind().map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(file)
+}
+
+/// Binds the socket with its final mode from the first moment on. The lock is ours, so a socket that
+/// lies there is the rest of an agent that died.
+fn bind(path: &Path) -> Result<UnixListener> {
+    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let before = umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
+    let listener = UnixListener::bind(path);
+    umask(before);
+    listener.map_err(failed)
+}

@@ -1,0 +1,340 @@
+//! The types of the broker's own HTTP API, shared by client and server.
+//!
+//! HTTP/1.1 and JSON on a unix socket. Times are RFC 3339 in UTC, durations whole seconds. Every
+//! reply carries `Ksb-Version`. Failures are [`Problem`] documents (RFC 9457).
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::error::{Code, Error};
+use crate::model::{Cloud, Scope, Secret, User};
+
+/// The header that names the agent's version in every reply.
+pub const VERSION_HEADER: &str = "ksb-version";
+
+/// `POST /v1/tokens`: asks for a token of a scope.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct TokenRequest {
+    /// The cloud, resolved by the client.
+    pub cloud: Cloud,
+    /// The scope; unscoped when absent.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Seconds that the token must live at least. The broker's own threshold applies in any case.
+    /// Right after a sign-in the answer may be shorter: nothing longer can be had then.
+    #[serde(default)]
+    pub min_validity: u64,
+    /// Id of a token that a service refused. Keystone is asked about it before it is served again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<Secret>,
+    /// Whether a person started the caller, so that a browser may be opened.
+    #[serde(default)]
+    pub prompt: bool,
+}
+
+/// `200` of `POST /v1/tokens`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct TokenReply {
+    /// What goes into `X-Auth-Token`.
+    pub token_id: Secret,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// What the broker filled in because the request left it open, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assumed: Option<String>,
+    /// Keystone's `{"token": {…}}`, byte for byte.
+    #[schema(value_type = Object)]
+    pub body: Box<RawValue>,
+}
+
+/// `202` of `POST /v1/tokens` and `POST /v1/sign-ins`: a person is needed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SignInReply {
+    /// The sign-in to wait for with `GET /v1/sign-ins/{id}`.
+    pub sign_in: SignIn,
+}
+
+/// A sign-in as a caller sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SignIn {
+    /// Its id: 32 hexadecimal digits.
+    pub id: String,
+    /// The cloud's label.
+    pub cloud: String,
+    /// How far it is.
+    pub state: SignInState,
+    /// Grows with every change; give it back as `seen` to wait for the next one.
+    pub revision: u64,
+    /// The address that a person opens in a browser on this machine.
+    pub url: String,
+    /// True for exactly one caller at a time: open `url` and say so with `POST …/opened`.
+    pub opener: bool,
+    /// The configured command that opens it, `{url}` standing for the address; else the system's browser.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub browser: Option<String>,
+    /// Whether `url` should be opened in a private window (`--switch-user`).
+    #[serde(default)]
+    pub private_window: bool,
+    /// When it began.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// When the broker gives up.
+    #[schema(value_type = String, format = DateTime)]
+    pub deadline: Timestamp,
+    /// What the person should know meanwhile, oldest first, each a sentence.
+    #[serde(default)]
+    pub notices: Vec<String>,
+    /// Tokens that arrived from a tab that did not start here and wait for the person's word.
+    #[serde(default)]
+    pub offers: u32,
+    /// Why it failed, with `state` = `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+}
+
+/// How far a sign-in is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SignInState {
+    /// The browser has not come back yet.
+    Waiting,
+    /// The page asks the person whether to use this user.
+    Confirming,
+    /// Signed in: ask for the token again.
+    Done,
+    /// Over, without a session; see `problem`.
+    Failed,
+}
+
+/// `POST /v1/sign-ins`: what `ksb login` asks.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoginRequest {
+    /// The cloud, resolved by the client.
+    pub cloud: Cloud,
+    /// Seconds the session must last at least; a shorter one is replaced by a new sign-in.
+    #[serde(default)]
+    pub min_validity: u64,
+    /// Accept, and pin, another user than before.
+    #[serde(default)]
+    pub switch_user: bool,
+}
+
+/// `200` of `POST /v1/sign-ins`: a session that lasts long enough is there already.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct SessionReply {
+    /// The session.
+    pub session: Session,
+}
+
+/// `GET /v1/sign-ins/{id}/offers`: tokens that wait for the person's word in the terminal.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Offers {
+    /// Newest last.
+    pub offers: Vec<Offer>,
+}
+
+/// A token from a tab that did not start at the broker: another browser, or one without JavaScript.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Offer {
+    /// The code that the page shows too; a person compares.
+    pub code: String,
+    /// Whose token it is, says Keystone.
+    pub user: User,
+    /// The identity provider that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<String>,
+}
+
+/// `POST /v1/sign-ins/{id}/accept`: the person's word for an [`Offer`].
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct AcceptRequest {
+    /// The offer's code.
+    pub code: String,
+}
+
+/// A cloud alone: the body of `refresh`, `projects` and `trust`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CloudRequest {
+    /// The cloud, resolved by the client.
+    pub cloud: Cloud,
+}
+
+/// `POST /v1/refresh`: how many scoped tokens were dropped.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RefreshReply {
+    /// Tokens dropped; the next request mints anew.
+    pub dropped: u32,
+}
+
+/// `200` of `POST /v1/projects`: what the user may scope to, asked of Keystone just now.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ReachReply {
+    /// `GET /v3/auth/projects`.
+    pub projects: Vec<Reach>,
+    /// `GET /v3/auth/domains`.
+    pub domains: Vec<Reach>,
+}
+
+/// A project or domain that can be scoped to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Reach {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// A project's domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_id: Option<String>,
+}
+
+/// `POST /v1/logout`: one cloud, or everything.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogoutRequest {
+    /// The cloud; absent means every session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<Cloud>,
+}
+
+/// What a logout did.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LogoutReply {
+    /// One for each session that ended.
+    pub sessions: Vec<LoggedOut>,
+}
+
+/// A session that ended.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LoggedOut {
+    /// The cloud's label.
+    pub cloud: String,
+    /// Who was signed in.
+    pub user: User,
+    /// Tokens that Keystone has revoked.
+    pub revoked: u32,
+    /// Tokens that it has not, and until when they live.
+    pub not_revoked: Vec<NotRevoked>,
+    /// Page that ends the browser's own session, where the cloud names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logout_url: Option<String>,
+}
+
+/// A token that outlives its logout.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct NotRevoked {
+    /// Its scope.
+    pub scope: String,
+    /// When it ends by itself.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// Why Keystone did not revoke it.
+    pub reason: String,
+}
+
+/// `GET /v1/status`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    pub started_at: Timestamp,
+    /// Where sessions are kept: `memory` means that a restart forgets them.
+    pub vault: String,
+    /// Who is signed in where.
+    pub sessions: Vec<Session>,
+    /// Sign-ins under way.
+    pub sign_ins: Vec<SignIn>,
+}
+
+/// Who is signed in where.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// Labels of the clouds that have used it, in order of first use.
+    pub clouds: Vec<String>,
+    /// Keystone's address.
+    pub auth_url: String,
+    /// The identity provider, where one was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<String>,
+    /// The federation protocol.
+    pub protocol: String,
+    /// The account label, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Who.
+    pub user: User,
+    /// When the person signed in.
+    #[schema(value_type = String, format = DateTime)]
+    pub signed_in_at: Timestamp,
+    /// Until when tokens can be had without another sign-in.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    /// Scopes that have a token now.
+    pub scopes: Vec<CachedScope>,
+    /// Whether Keystone's certificate is checked.
+    pub tls_verified: bool,
+}
+
+/// A token that is held, without its id.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct CachedScope {
+    /// The scope in words.
+    pub scope: String,
+    /// When its token ends.
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+}
+
+/// A failure (RFC 9457, `application/problem+json`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// `urn:ksb:problem:` and the code.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// HTTP status.
+    pub status: u16,
+    /// The stable code.
+    pub code: Code,
+    /// What failed.
+    pub detail: String,
+    /// The command that helps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The cloud's label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
+    /// Keystone's request id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+impl From<Error> for Problem {
+    fn from(error: Error) -> Self {
+        Self {
+            kind: format!("urn:ksb:problem:{}", error.code.name()),
+            status: error.code.status(),
+            code: error.code,
+            detail: error.detail,
+            remedy: error.remedy,
+            cloud: error.cloud,
+            request_id: error.request_id,
+        }
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self {
+            code: problem.code,
+            detail: problem.detail,
+            remedy: problem.remedy,
+            cloud: problem.cloud,
+            request_id: problem.request_id,
+        }
+    }
+}

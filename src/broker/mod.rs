@@ -1,0 +1,600 @@
+//! The heart: the operations that callers ask for. Knows nothing of HTTP servers, browsers or
+//! clouds.yaml.
+
+mod flight;
+mod known;
+mod policy;
+mod session;
+mod sign_ins;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::api::{
+    self, CloudRequest, LoggedOut, LoginRequest, LogoutReply, LogoutRequest, NotRevoked, Offers, ReachReply,
+    SignIn, TokenRequest,
+};
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::keystone::{Keystone, Verdict};
+use crate::model::{Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret, Token, User, random_hex};
+use crate::outbound::Outbound;
+use crate::ports::SharedClock;
+use crate::signin::loopback::Loopback;
+use crate::signin::{self, Command};
+use crate::sync::locked;
+
+use flight::Flight;
+use known::KnownClouds;
+use session::{Held, Session};
+use sign_ins::{Entry, Opening};
+
+/// How long a sign-in that is over can still be asked about.
+const REMEMBER_SIGN_IN: SignedDuration = SignedDuration::from_mins(5);
+
+/// The broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: SharedClock,
+    config: Config,
+    outbound: Outbound,
+    loopback: Loopback,
+    known: KnownClouds,
+    started_at: Timestamp,
+    state: Mutex<State>,
+    exchanges: Flight<(Identity, Scope, Holder), Minting>,
+    /// Questions to Keystone whether a refused token is still good.
+    doubts: Flight<(Identity, Secret), ()>,
+    starts: Flight<Identity, Arc<Entry>>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<Identity, Session>,
+    /// The user that each identity is bound to, from the first sign-in to the logout.
+    pins: HashMap<Identity, User>,
+    pending: HashMap<Identity, Arc<Entry>>,
+    /// Sign-ins by id, with the time from which they may be forgotten.
+    sign_ins: HashMap<String, (Arc<Entry>, Option<Timestamp>)>,
+    /// Failed sign-ins in a row, and when the last one failed.
+    failures: HashMap<Identity, (u32, Timestamp)>,
+}
+
+/// What an exchange comes to.
+#[derive(Clone)]
+enum Minting {
+    Token(Arc<Held>),
+    /// The session gives no tokens any more.
+    SignInNeeded,
+}
+
+/// What a caller gets who asks for a token.
+#[derive(Debug)]
+pub enum Served {
+    /// An [`api::TokenReply`] as JSON.
+    Token(Bytes),
+    /// A sign-in to wait for.
+    SignIn(Box<SignIn>),
+}
+
+/// What `ksb login` gets.
+#[derive(Debug)]
+pub enum LoggedIn {
+    /// The session lasts long enough already.
+    Session(Box<api::Session>),
+    /// A sign-in to wait for.
+    SignIn(Box<SignIn>),
+}
+
+impl Broker {
+    /// A broker that has nobody signed in. `state_folder` keeps which clouds are known.
+    pub fn new(clock: SharedClock, config: Config, state_folder: &Path) -> Self {
+        let inner = Inner {
+            started_at: clock.now(),
+            clock,
+            config,
+            outbound: Outbound::default(),
+            loopback: Loopback::default(),
+            known: KnownClouds::load(state_folder.join("known-clouds.json")),
+            state: Mutex::default(),
+            exchanges: Flight::default(),
+            doubts: Flight::default(),
+            starts: Flight::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
+    pub async fn token(&self, request: TokenRequest) -> Result<Served> {
+        let cloud = &request.cloud;
+        let in_cloud = |error: Error| error.cloud(cloud.label());
+        self.inner.known.check(cloud)?;
+        let identity = self.identity(cloud).map_err(in_cloud)?;
+        if let Some(rejected) = &request.rejected {
+            self.confirm(&identity, rejected).await.map_err(in_cloud)?;
+        }
+        let scope = &request.scope;
+        if let Some(held) = self.inner.held(&identity, scope, request.min_validity) {
+            return Ok(Served::Token(held.reply.clone()));
+        }
+        match self.mint(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)? {
+            Minting::Token(held) => Ok(Served::Token(held.reply.clone())),
+            Minting::SignInNeeded if request.prompt => {
+                self.inner.check_cool_down(cloud, &identity)?;
+                let entry = self.pending_or_new(cloud, &identity, false).await.map_err(in_cloud)?;
+                Ok(Served::SignIn(Box::new(entry.view(self.inner.clock.now()))))
+            }
+            Minting::SignInNeeded => {
+                Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
+                    .cloud(cloud.label())
+                    .remedy(format!("ksb login {}", cloud.argument())))
+            }
+        }
+    }
+
+    /// Signs in unless the session lasts long enough. Asked for by a person: no cool-down applies.
+    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn> {
+        let cloud = &request.cloud;
+        let in_cloud = |error: Error| error.cloud(cloud.label());
+        self.inner.known.check(cloud)?;
+        let identity = self.identity(cloud).map_err(in_cloud)?;
+        let now = self.inner.clock.now();
+        if !request.switch_user {
+            let mut state = locked(&self.inner.state);
+            if let Some(session) = state.sessions.get_mut(&identity)
+                && (session.lives(now, request.min_validity) || session.is_fresh(now))
+            {
+                session.used_by(cloud.label());
+                return Ok(LoggedIn::Session(Box::new(session.view(now))));
+            }
+        }
+        let entry = self.pending_or_new(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
+        Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
+    }
+
+    /// A sign-in, as soon as there is news after `seen`.
+    pub async fn sign_in(&self, id: &str, seen: u64, patience: Duration) -> Result<SignIn> {
+        let entry = self.entry(id)?;
+        entry.changed(seen, patience, &self.inner.clock).await;
+        Ok(entry.view(self.inner.clock.now()))
+    }
+
+    /// The caller has opened the browser.
+    pub fn opened(&self, id: &str) -> Result<()> {
+        self.entry(id)?.opened();
+        Ok(())
+    }
+
+    /// Calls a sign-in off.
+    pub fn cancel(&self, id: &str) -> Result<()> {
+        self.entry(id)?.cancel.notify_one();
+        Ok(())
+    }
+
+    /// Tokens from tabs that did not start here, for the person at the terminal.
+    pub async fn offers(&self, id: &str) -> Result<Offers> {
+        let offers = self.ask(id, Command::Offers).await?;
+        Ok(Offers { offers })
+    }
+
+    /// The person at the terminal takes the token that shows `code`.
+    pub async fn accept(&self, id: &str, code: String) -> Result<()> {
+        self.ask(id, |reply| Command::Accept(code, reply)).await
+    }
+
+    async fn ask<T>(
+        &self,
+        id: &str,
+        command: impl FnOnce(oneshot::Sender<Result<T>>) -> Command,
+    ) -> Result<T> {
+        let entry = self.entry(id)?;
+        let (reply, answer) = oneshot::channel();
+        let sent = entry.commands.send(command(reply)).await;
+        match (sent, answer.await) {
+            (Ok(()), Ok(answer)) => answer,
+            _ => Err(over(id)),
+        }
+    }
+
+    fn entry(&self, id: &str) -> Result<Arc<Entry>> {
+        let state = locked(&self.inner.state);
+        state.sign_ins.get(id).map(|(entry, _)| entry.clone()).ok_or_else(|| over(id))
+    }
+
+    /// Drops the scoped tokens of a cloud, so that new roles show.
+    pub fn refresh(&self, request: &CloudRequest) -> Result<usize> {
+        let identity = self.identity(&request.cloud)?;
+        let mut state = locked(&self.inner.state);
+        Ok(state.sessions.get_mut(&identity).map_or(0, Session::drop_scoped))
+    }
+
+    /// What the user may scope to. Asked of Keystone each time: roles change.
+    pub async fn reach(&self, request: &CloudRequest) -> Result<ReachReply> {
+        let cloud = &request.cloud;
+        self.inner.known.check(cloud)?;
+        let identity = self.identity(cloud)?;
+        let held = self.inner.held(&identity, &Scope::Unscoped, 0).ok_or_else(|| {
+            Error::new(Code::SignInNeeded, "nobody is signed in")
+                .cloud(cloud.label())
+                .remedy(format!("ksb login {}", cloud.argument()))
+        })?;
+        let keystone = Keystone::of(cloud, &self.inner.outbound)?;
+        let (projects, domains) = tokio::join!(keystone.projects(&held.token), keystone.domains(&held.token));
+        Ok(ReachReply { projects: projects?, domains: domains? })
+    }
+
+    /// Takes the person's word for a cloud of the current folder.
+    pub fn trust(&self, request: &CloudRequest) -> Result<()> {
+        self.inner.known.add(&request.cloud)
+    }
+
+    /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
+    pub async fn logout(&self, request: &LogoutRequest) -> Result<LogoutReply> {
+        let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
+        let (ended, entries) = {
+            let mut state = locked(&self.inner.state);
+            let identities: Vec<Identity> = match &only {
+                Some(identity) => vec![identity.clone()],
+                None => state.sessions.keys().chain(state.pending.keys()).cloned().collect(),
+            };
+            let mut ended = Vec::new();
+            let mut entries = Vec::new();
+            for identity in &identities {
+                ended.extend(state.sessions.remove(identity));
+                entries.extend(state.pending.get(identity).cloned());
+                state.pins.remove(identity);
+                state.failures.remove(identity);
+            }
+            (ended, entries)
+        };
+        for entry in entries {
+            entry.cancel.notify_one();
+        }
+        let sessions = join_all(ended.into_iter().map(|session| self.inner.end(session))).await;
+        Ok(LogoutReply { sessions })
+    }
+
+    /// Who is signed in where.
+    pub fn status(&self) -> api::Status {
+        let now = self.inner.clock.now();
+        let state = locked(&self.inner.state);
+        let mut sessions: Vec<_> = state.sessions.values().map(|session| session.view(now)).collect();
+        sessions.sort_by(|a, b| a.clouds.cmp(&b.clouds));
+        api::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started_at: self.inner.started_at,
+            vault: "memory".to_owned(),
+            sessions,
+            sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
+        }
+    }
+
+    fn identity(&self, cloud: &Cloud) -> Result<Identity> {
+        Ok(Identity::of(cloud, &self.inner.outbound.trust_of(&cloud.tls)?))
+    }
+
+    /// A token that a service refused is not served again until Keystone has confirmed it. A service's
+    /// 401 alone proves nothing: it never costs the person a new sign-in.
+    async fn confirm(&self, identity: &Identity, rejected: &Secret) -> Result<()> {
+        let Some(cloud) = self.inner.knows(identity, rejected) else { return Ok(()) };
+        let (inner, id, whose) = (self.inner.clone(), rejected.clone(), identity.clone());
+        let doubt = (identity.clone(), rejected.clone());
+        self.inner
+            .doubts
+            .join(doubt, || async move {
+                if let Verdict::Invalid = Keystone::of(&cloud, &inner.outbound)?.validate(&id).await? {
+                    inner.forget(&whose, &id);
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    async fn mint(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+        min_validity: u64,
+    ) -> Result<Minting> {
+        let key = (identity.clone(), scope.clone(), Holder::Person);
+        let (inner, cloud, identity, scope) =
+            (self.inner.clone(), cloud.clone(), identity.clone(), scope.clone());
+        self.inner
+            .exchanges
+            .join(key, || async move { inner.exchange(&cloud, &identity, scope, min_validity).await })
+            .await
+    }
+
+    /// The sign-in under way for this identity, or a new one.
+    async fn pending_or_new(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        switch_user: bool,
+    ) -> Result<Arc<Entry>> {
+        let pending = locked(&self.inner.state).pending.get(identity).cloned();
+        match pending {
+            Some(entry) if switch_user => {
+                entry.cancel.notify_one();
+                locked(&self.inner.state).pending.remove(identity);
+            }
+            Some(entry) => return Ok(entry),
+            None => {}
+        }
+        let (inner, cloud, key) = (self.inner.clone(), cloud.clone(), identity.clone());
+        let identity = identity.clone();
+        self.inner.starts.join(key, || async move { inner.start(cloud, identity, switch_user).await }).await
+    }
+}
+
+impl Inner {
+    /// The token that is held for a scope, if it may be served.
+    fn held(&self, identity: &Identity, scope: &Scope, min_validity: u64) -> Option<Arc<Held>> {
+        let now = self.clock.now();
+        let state = locked(&self.state);
+        let session = state.sessions.get(identity)?;
+        let held = session.held(scope, &Holder::Person)?;
+        let wanted = if session.is_fresh(now) { 0 } else { min_validity };
+        policy::serves(&held.token, now, wanted).then(|| held.clone())
+    }
+
+    /// Makes a token of `scope` from the session, inside the flight of its key.
+    async fn exchange(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: Scope,
+        min_validity: u64,
+    ) -> Result<Minting> {
+        // Somebody else may have landed between our look and this flight.
+        if let Some(held) = self.held(identity, &scope, min_validity) {
+            return Ok(Minting::Token(held));
+        }
+        let Some(unscoped) = self.held(identity, &Scope::Unscoped, min_validity) else {
+            return Ok(Minting::SignInNeeded);
+        };
+        let keystone = Keystone::of(cloud, &self.outbound)?;
+        let (asked, assumed) = complete(&scope, &unscoped.token);
+        let token = match keystone.rescope(&unscoped.token, &asked).await {
+            Ok(token) => token,
+            Err(error) if error.code == Code::ScopeRefused => {
+                // Keystone answers 401 both to a scope it does not grant and to a dead token.
+                return match keystone.validate(&unscoped.token.id).await? {
+                    Verdict::Valid(_) => Err(match assumed {
+                        Some(assumed) => Error { detail: format!("{} ({assumed})", error.detail), ..error },
+                        None => error,
+                    }),
+                    Verdict::Invalid => {
+                        self.forget(identity, &unscoped.token.id);
+                        Ok(Minting::SignInNeeded)
+                    }
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let held = Arc::new(Held::new(token, assumed)?);
+        let orphan = {
+            let mut state = locked(&self.state);
+            match state.sessions.get_mut(identity) {
+                Some(session) if session.unscoped.token.id == unscoped.token.id => {
+                    session.used_by(cloud.label());
+                    session.insert(scope, Holder::Person, held.clone(), self.clock.now());
+                    false
+                }
+                _ => true,
+            }
+        };
+        if orphan {
+            // Logged out while Keystone answered: this token must not outlive the session.
+            keystone.revoke(&held.token.id).await.ok();
+            return Ok(Minting::SignInNeeded);
+        }
+        Ok(Minting::Token(held))
+    }
+
+    /// The cloud of the session that made `id`, if one did.
+    fn knows(&self, identity: &Identity, id: &Secret) -> Option<Cloud> {
+        let state = locked(&self.state);
+        let session = state.sessions.get(identity)?;
+        session.minted(self.clock.now()).iter().any(|minted| minted.id == *id).then(|| session.cloud.clone())
+    }
+
+    /// Keystone does not honour `id` any more.
+    fn forget(&self, identity: &Identity, id: &Secret) {
+        let mut state = locked(&self.state);
+        let Some(session) = state.sessions.get_mut(identity) else { return };
+        if session.unscoped.token.id == *id {
+            state.sessions.remove(identity);
+        } else {
+            session.forget(id);
+        }
+    }
+
+    fn check_cool_down(&self, cloud: &Cloud, identity: &Identity) -> Result<()> {
+        let state = locked(&self.state);
+        let Some((failures, last)) = state.failures.get(identity) else { return Ok(()) };
+        let until = *last + policy::cool_down(*failures);
+        if state.pending.contains_key(identity) || self.clock.now() >= until {
+            return Ok(());
+        }
+        let seconds = until.duration_since(self.clock.now()).as_secs();
+        Err(Error::new(
+            Code::SignInCoolingDown,
+            format!("the last sign-in was not finished; no browser is opened for another {seconds} s"),
+        )
+        .cloud(cloud.label())
+        .remedy(format!("ksb login {}", cloud.argument())))
+    }
+
+    /// Starts a sign-in, inside the flight of its identity.
+    async fn start(
+        self: Arc<Self>,
+        cloud: Cloud,
+        identity: Identity,
+        switch_user: bool,
+    ) -> Result<Arc<Entry>> {
+        if let Some(entry) = locked(&self.state).pending.get(&identity) {
+            return Ok(entry.clone());
+        }
+        let keystone = Keystone::of(&cloud, &self.outbound)?;
+        // An unreachable cloud opens no browser.
+        let skew = keystone.discover(self.clock.now()).await?;
+        let started_at = self.clock.now();
+        let deadline =
+            started_at + SignedDuration::from_secs(i64::try_from(cloud.sign_in.timeout).unwrap_or(300));
+        let id = random_hex::<16>();
+        let expected = if switch_user { None } else { locked(&self.state).pins.get(&identity).cloned() };
+        let task = signin::Task {
+            id: id.clone(),
+            cloud: cloud.clone(),
+            keystone: keystone.clone(),
+            clock: self.clock.clone(),
+            skew,
+            expected,
+            started_at,
+            deadline,
+        };
+        let started = signin::start(task, &self.loopback).await?;
+        let entry = Arc::new(Entry::new(Opening {
+            id: id.clone(),
+            url: started.url,
+            browser: self.config.browser(&cloud),
+            private_window: switch_user,
+            started_at,
+            deadline,
+            commands: started.commands,
+            cancel: started.cancel,
+            cloud,
+        }));
+        {
+            let mut state = locked(&self.state);
+            let now = self.clock.now();
+            state.sign_ins.retain(|_, (_, forget_at)| forget_at.is_none_or(|when| now < when));
+            state.sign_ins.insert(id, (entry.clone(), None));
+            state.pending.insert(identity.clone(), entry.clone());
+        }
+        let mut progress = started.progress;
+        let shown = entry.clone();
+        tokio::spawn(async move {
+            while progress.changed().await.is_ok() {
+                let now = progress.borrow_and_update().clone();
+                shown.show(now);
+            }
+        });
+        let (inner, ending) = (self, entry.clone());
+        tokio::spawn(async move {
+            let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.id)));
+            inner.finish(&ending, &identity, outcome);
+        });
+        Ok(entry)
+    }
+
+    /// Takes the token in, or counts the failure; then tells everybody who waits.
+    fn finish(&self, entry: &Arc<Entry>, identity: &Identity, outcome: Result<Token>) {
+        let now = self.clock.now();
+        let ended = outcome.and_then(|token| {
+            if let Err(error) = self.known.add(&entry.cloud) {
+                tracing::warn!(%error, "the cloud could not be remembered");
+            }
+            let user = token.user.clone();
+            let session = Session::new(entry.cloud.clone(), Held::new(token, None)?, now);
+            let mut state = locked(&self.state);
+            state.pins.insert(identity.clone(), user);
+            state.failures.remove(identity);
+            state.sessions.insert(identity.clone(), session);
+            Ok(())
+        });
+        {
+            let mut state = locked(&self.state);
+            if ended.as_ref().is_err_and(|error| error.code == Code::SignInTimedOut) {
+                let (failures, last) = state.failures.entry(identity.clone()).or_insert((0, now));
+                (*failures, *last) = (*failures + 1, now);
+            }
+            // A `--switch-user` may have put a newer one in this one's place.
+            if state.pending.get(identity).is_some_and(|pending| Arc::ptr_eq(pending, entry)) {
+                state.pending.remove(identity);
+            }
+            if let Some((_, forget_at)) = state.sign_ins.get_mut(&entry.id) {
+                *forget_at = Some(now + REMEMBER_SIGN_IN);
+            }
+        }
+        match &ended {
+            Ok(()) => tracing::info!(cloud = entry.cloud.label(), "signed in"),
+            Err(error) => {
+                tracing::info!(cloud = entry.cloud.label(), code = %error.code.name(), "sign-in ended");
+            }
+        }
+        entry.end(ended);
+    }
+
+    /// Revokes what a session minted. Keystone does not do it by chain: a rescoped federated token
+    /// outlives the one it came from.
+    async fn end(&self, session: Session) -> LoggedOut {
+        let minted = session.minted(self.clock.now());
+        let revocations = match Keystone::of(&session.cloud, &self.outbound) {
+            Ok(keystone) => {
+                join_all(minted.iter().map(|minted| {
+                    let keystone = keystone.clone();
+                    async move { keystone.revoke(&minted.id).await }
+                }))
+                .await
+            }
+            Err(error) => minted.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let not_revoked: Vec<_> = minted
+            .iter()
+            .zip(&revocations)
+            .filter_map(|(minted, outcome)| {
+                let error = outcome.as_ref().err()?;
+                Some(NotRevoked {
+                    scope: minted.scope.clone(),
+                    expires_at: minted.expires_at,
+                    reason: error.detail.clone(),
+                })
+            })
+            .collect();
+        LoggedOut {
+            cloud: session.cloud.label().to_owned(),
+            user: session.unscoped.token.user.clone(),
+            revoked: u32::try_from(minted.len() - not_revoked.len()).unwrap_or(u32::MAX),
+            not_revoked,
+            logout_url: self.config.logout_url(&session.cloud).map(String::from),
+        }
+    }
+}
+
+/// A project's name without a domain means the user's own domain; says so.
+fn complete(scope: &Scope, unscoped: &Token) -> (Scope, Option<String>) {
+    match scope {
+        Scope::Project(ProjectRef { id: None, name: Some(name), domain: None }) => {
+            let home = &unscoped.user.domain;
+            let domain = DomainRef {
+                id: home.id.clone(),
+                name: if home.id.is_none() { home.name.clone() } else { None },
+            };
+            let assumed = format!("project {name} was looked for in your own domain, {home}");
+            (
+                Scope::Project(ProjectRef { id: None, name: Some(name.clone()), domain: Some(domain) }),
+                Some(assumed),
+            )
+        }
+        _ => (scope.clone(), None),
+    }
+}
+
+fn over(id: &str) -> Error {
+    Error::new(Code::UnknownSignIn, format!("there is no sign-in {id} (any more)")).remedy("ksb login")
+}

@@ -1,0 +1,42 @@
+//! When a token is still good enough, and who may be prompted how often.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::Token;
+
+/// Remaining life below which a token is not served any more: min(130 s, a quarter of its life).
+/// keystoneauth itself re-authenticates below 120 s.
+pub(super) fn hard_threshold(token: &Token) -> SignedDuration {
+    let life = token.expires_at.duration_since(token.issued_at);
+    SignedDuration::from_secs(130).min(life / 4)
+}
+
+/// Whether `token` lives beyond the hard threshold and `min_validity` seconds.
+pub(super) fn serves(token: &Token, now: Timestamp, min_validity: u64) -> bool {
+    let wanted = SignedDuration::from_secs(i64::try_from(min_validity).unwrap_or(i64::MAX));
+    token.expires_at.duration_since(now) > hard_threshold(token).max(wanted)
+}
+
+/// How long a session counts as fresh: a caller who wants more life than a new sign-in gives is
+/// served what there is instead of being sent to the browser again and again.
+pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(60);
+
+/// How long the chosen opener may take to say that it opened the browser; then another one is chosen.
+pub(super) const OPENER_GRACE: SignedDuration = SignedDuration::from_secs(5);
+
+/// Rest after the nth failed sign-in in a row: one minute, doubled each time, at most half an hour.
+pub(super) fn cool_down(failures: u32) -> SignedDuration {
+    let minutes = 1_i64 << failures.saturating_sub(1).min(5);
+    SignedDuration::from_mins(minutes.min(30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cool_downs_grow_and_end_at_half_an_hour() {
+        let minutes: Vec<i64> = [1, 2, 3, 5, 6, 99].map(|n| cool_down(n).as_mins()).into();
+        assert_eq!(minutes, [1, 2, 4, 16, 30, 30]);
+    }
+}

@@ -1,0 +1,150 @@
+//! A session: what a sign-in left, and the tokens that were made from it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use crate::api::{self, CachedScope, TokenReply};
+use crate::error::{Code, Error, Result};
+use crate::model::{Cloud, Holder, Scope, Secret, Token};
+
+use super::policy;
+
+/// What a successful sign-in left.
+pub(super) struct Session {
+    /// The cloud it was made for: where and how Keystone is asked.
+    pub(super) cloud: Cloud,
+    /// Labels of the clouds that have used it.
+    labels: Vec<String>,
+    /// The token that every scoped one is made from.
+    pub(super) unscoped: Arc<Held>,
+    /// When the person signed in, by our clock.
+    pub(super) signed_in_at: Timestamp,
+    tokens: HashMap<(Scope, Holder), Arc<Held>>,
+    /// Every token made from this session, for the logout: also those that are not served any more.
+    minted: Vec<Minted>,
+}
+
+/// A token with the answer that serves it, rendered once.
+pub(super) struct Held {
+    pub(super) token: Token,
+    pub(super) reply: Bytes,
+}
+
+impl Held {
+    /// `assumed` says what was filled in to get the token.
+    pub(super) fn new(token: Token, assumed: Option<String>) -> Result<Self> {
+        let reply = TokenReply {
+            token_id: token.id.clone(),
+            expires_at: token.expires_at,
+            assumed,
+            body: token.body.clone(),
+        };
+        let json =
+            serde_json::to_vec(&reply).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        // Wiped when the last answer that holds it has been sent.
+        Ok(Self { token, reply: Bytes::from_owner(Zeroizing::new(json)) })
+    }
+}
+
+/// A token that Keystone made for us.
+#[derive(Clone)]
+pub(super) struct Minted {
+    pub(super) id: Secret,
+    pub(super) scope: String,
+    pub(super) expires_at: Timestamp,
+}
+
+impl Minted {
+    fn of(scope: &Scope, token: &Token) -> Self {
+        Self { id: token.id.clone(), scope: scope.to_string(), expires_at: token.expires_at }
+    }
+}
+
+impl Session {
+    pub(super) fn new(cloud: Cloud, unscoped: Held, now: Timestamp) -> Self {
+        let minted = vec![Minted::of(&Scope::Unscoped, &unscoped.token)];
+        Self {
+            labels: vec![cloud.label().to_owned()],
+            cloud,
+            unscoped: Arc::new(unscoped),
+            signed_in_at: now,
+            tokens: HashMap::new(),
+            minted,
+        }
+    }
+
+    /// The token of a scope, however much life it has left.
+    pub(super) fn held(&self, scope: &Scope, holder: &Holder) -> Option<&Arc<Held>> {
+        match scope {
+            Scope::Unscoped => Some(&self.unscoped),
+            _ => self.tokens.get(&(scope.clone(), holder.clone())),
+        }
+    }
+
+    pub(super) fn insert(&mut self, scope: Scope, holder: Holder, held: Arc<Held>, now: Timestamp) {
+        self.minted.retain(|minted| minted.expires_at > now);
+        self.minted.push(Minted::of(&scope, &held.token));
+        self.tokens.insert((scope, holder), held);
+    }
+
+    /// Forgets a scoped token that Keystone does not honour any more.
+    pub(super) fn forget(&mut self, id: &Secret) {
+        self.tokens.retain(|_, held| held.token.id != *id);
+    }
+
+    /// Drops the scoped tokens, so that the next request mints anew; they are still revoked at logout.
+    pub(super) fn drop_scoped(&mut self) -> usize {
+        self.tokens.drain().count()
+    }
+
+    /// Whether the session can still give tokens of at least this life.
+    pub(super) fn lives(&self, now: Timestamp, min_validity: u64) -> bool {
+        policy::serves(&self.unscoped.token, now, min_validity)
+    }
+
+    /// Whether the person signed in a moment ago, so that another sign-in would give nothing longer.
+    pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
+        now.duration_since(self.signed_in_at) < policy::FRESH
+    }
+
+    /// Remembers a cloud that shares this session.
+    pub(super) fn used_by(&mut self, label: &str) {
+        if !self.labels.iter().any(|known| known == label) {
+            self.labels.push(label.to_owned());
+        }
+    }
+
+    /// What a logout has to revoke: scoped tokens first, because the unscoped one opens the way to them.
+    pub(super) fn minted(&self, now: Timestamp) -> Vec<Minted> {
+        self.minted.iter().rev().filter(|minted| minted.expires_at > now).cloned().collect()
+    }
+
+    pub(super) fn view(&self, now: Timestamp) -> api::Session {
+        let mut scopes: Vec<_> = self
+            .tokens
+            .iter()
+            .filter(|(_, held)| held.token.expires_at > now)
+            .map(|((scope, _), held)| CachedScope {
+                scope: scope.to_string(),
+                expires_at: held.token.expires_at,
+            })
+            .collect();
+        scopes.sort_by(|a, b| a.scope.cmp(&b.scope));
+        api::Session {
+            clouds: self.labels.clone(),
+            auth_url: self.cloud.auth_url.to_string(),
+            identity_provider: self.cloud.identity_provider.clone(),
+            protocol: self.cloud.protocol.clone(),
+            account: self.cloud.account.clone(),
+            user: self.unscoped.token.user.clone(),
+            signed_in_at: self.signed_in_at,
+            expires_at: self.unscoped.token.expires_at,
+            scopes,
+            tls_verified: self.cloud.tls.verify,
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Sign-ins as callers see them: who opens the browser, how far it is, how it ended.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::api::{Problem, SignIn, SignInState};
+use crate::error::Error;
+use crate::model::Cloud;
+use crate::ports::SharedClock;
+use crate::signin::{Command, Progress};
+use crate::sync::locked;
+
+use super::policy::OPENER_GRACE;
+
+/// A sign-in, under way or just over.
+pub(super) struct Entry {
+    pub(super) id: String,
+    pub(super) cloud: Cloud,
+    url: String,
+    browser: Option<String>,
+    private_window: bool,
+    started_at: Timestamp,
+    deadline: Timestamp,
+    opener: Mutex<Opener>,
+    stage: watch::Sender<Stage>,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) cancel: Arc<Notify>,
+}
+
+/// How far it is, with a number that grows with every change.
+#[derive(Debug, Clone, Default)]
+struct Stage {
+    revision: u64,
+    progress: Progress,
+    ended: Option<Result<(), Error>>,
+}
+
+/// Who was asked to open the browser.
+#[derive(Debug, Clone, Copy)]
+enum Opener {
+    Nobody,
+    AskedAt(Timestamp),
+    Opened,
+}
+
+/// What a new entry is made of.
+pub(super) struct Opening {
+    pub(super) id: String,
+    pub(super) cloud: Cloud,
+    pub(super) url: String,
+    pub(super) browser: Option<String>,
+    pub(super) private_window: bool,
+    pub(super) started_at: Timestamp,
+    pub(super) deadline: Timestamp,
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) cancel: Arc<Notify>,
+}
+
+impl Entry {
+    pub(super) fn new(opening: Opening) -> Self {
+        let Opening { id, cloud, url, browser, private_window, started_at, deadline, commands, cancel } =
+            opening;
+        let (opener, stage) = (Mutex::new(Opener::Nobody), watch::Sender::new(Stage::default()));
+        Self {
+            id,
+            cloud,
+            url,
+            browser,
+            private_window,
+            started_at,
+            deadline,
+            opener,
+            stage,
+            commands,
+            cancel,
+        }
+    }
+
+    pub(super) fn show(&self, progress: Progress) {
+        self.change(|stage| stage.progress = progress);
+    }
+
+    pub(super) fn end(&self, how: Result<(), Error>) {
+        self.change(|stage| stage.ended = Some(how));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Stage)) {
+        self.stage.send_modify(|stage| {
+            change(stage);
+            stage.revision += 1;
+        });
+    }
+
+    /// The caller has opened the URL.
+    pub(super) fn opened(&self) {
+        *locked(&self.opener) = Opener::Opened;
+    }
+
+    /// The sign-in as this caller sees it. Exactly one caller at a time is the opener; one that does
+    /// not say in time that it opened the browser has probably died, and the next one is asked.
+    pub(super) fn view(&self, now: Timestamp) -> SignIn {
+        let Stage { revision, progress, ended } = self.stage.borrow().clone();
+        let (state, problem) = match ended {
+            Some(Ok(())) => (SignInState::Done, None),
+            Some(Err(error)) => (SignInState::Failed, Some(Problem::from(error))),
+            None if progress.confirming => (SignInState::Confirming, None),
+            None => (SignInState::Waiting, None),
+        };
+        SignIn {
+            id: self.id.clone(),
+            cloud: self.cloud.label().to_owned(),
+            state,
+            revision,
+            url: self.url.clone(),
+            opener: state == SignInState::Waiting && self.ask(now),
+            browser: self.browser.clone(),
+            private_window: self.private_window,
+            started_at: self.started_at,
+            deadline: self.deadline,
+            notices: progress.notices,
+            offers: progress.offers,
+            problem,
+        }
+    }
+
+    /// The same without asking anybody to open anything.
+    pub(super) fn glance(&self) -> SignIn {
+        let opener = std::mem::replace(&mut *locked(&self.opener), Opener::Opened);
+        let view = self.view(self.started_at);
+        *locked(&self.opener) = opener;
+        view
+    }
+
+    fn ask(&self, now: Timestamp) -> bool {
+        let mut opener = locked(&self.opener);
+        let free = match *opener {
+            Opener::Nobody => true,
+            Opener::AskedAt(when) => now.duration_since(when) >= OPENER_GRACE,
+            Opener::Opened => false,
+        };
+        if free {
+            *opener = Opener::AskedAt(now);
+        }
+        free
+    }
+
+    /// Returns when something happened since `seen`, when another opener is wanted, or after `patience`.
+    pub(super) async fn changed(&self, seen: u64, patience: Duration, clock: &SharedClock) {
+        let mut stage = self.stage.subscribe();
+        let opener = *locked(&self.opener);
+        let opener_wanted = async {
+            match opener {
+                Opener::AskedAt(when) => clock.sleep_until(when + OPENER_GRACE).await,
+                Opener::Nobody | Opener::Opened => std::future::pending().await,
+            }
+        };
+        let news = stage.wait_for(|stage| stage.revision > seen || stage.ended.is_some());
+        tokio::select! {
+            _ = news => {}
+            () = opener_wanted => {}
+            () = async { let _elapsed = tokio::time::timeout(patience, std::future::pending::<()>()).await; } => {}
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `ksb agent`
+
+use std::io::{IsTerminal, Write};
+
+use rustix::stdio::dup2_stdout;
+use tracing_subscriber::EnvFilter;
+
+use super::target;
+use crate::error::{Code, Error, Result};
+use crate::platform::paths::Paths;
+use crate::{agent, client};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Start the agent in the background unless one runs, and return when it is ready
+    #[arg(long)]
+    ensure: bool,
+    /// Run as `--ensure` starts it: in a session of its own; one byte on standard output means ready
+    #[arg(long, hide = true, conflicts_with = "ensure")]
+    detached: bool,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    if args.ensure {
+        return client::ensure(target::client()?.paths());
+    }
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_from_env("KSB_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    let paths = Paths::from_env()?;
+    if args.detached {
+        // The terminal's hang-up and Ctrl-C are not for us.
+        rustix::process::setsid().map_err(|error| Error::new(Code::Io, format!("setsid: {error}")))?;
+        agent::run(&paths, release_starter).await
+    } else {
+        agent::run(&paths, || eprintln!("ksb: ready on {}", paths.socket.display())).await
+    }
+}
+
+/// Tells the starter that we are ready and lets go of its pipe.
+fn release_starter() {
+    let mut stdout = std::io::stdout();
+    let _starter_is_gone = stdout.write_all(b"\n").and_then(|()| stdout.flush());
+    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        dup2_stdout(&null).ok();
+    }
+}

@@ -1,0 +1,67 @@
+//! `ksb cloud show`
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::target;
+use crate::clouds::Resolved;
+use crate::error::Result;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show an entry as it is resolved here: files, environment, defaults; secrets masked
+    Show {
+        #[command(flatten)]
+        cloud: target::CloudArgs,
+        #[command(flatten)]
+        scope: target::ScopeArgs,
+        /// Print JSON: {"cloud": …, "scope": …} as the agent's API takes them, and "entry", the merged file
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(args: Args) -> Result<()> {
+    let Command::Show { cloud, scope, json } = args.command;
+    let resolved = target::resolve(&cloud, &scope)?;
+    if json {
+        let shown = json!({"cloud": resolved.cloud, "scope": resolved.scope, "entry": resolved.merged});
+        println!("{shown:#}");
+    } else {
+        show(&resolved);
+    }
+    Ok(())
+}
+
+fn show(resolved: &Resolved) {
+    let cloud = &resolved.cloud;
+    let line = |name: &str, value: &str| println!("{name:<18} {value}");
+    line("cloud", cloud.label());
+    if let Some(source) = &cloud.source {
+        line("file", &source.file.display().to_string());
+    }
+    line("auth_type", &resolved.auth_type);
+    line("auth_url", cloud.auth_url.as_str());
+    line("identity_provider", cloud.identity_provider.as_deref().unwrap_or("(found by protocol)"));
+    line("protocol", &cloud.protocol);
+    for (name, value) in [("account", &cloud.account), ("region", &cloud.region), ("proxy", &cloud.proxy)] {
+        if let Some(value) = value {
+            line(name, value);
+        }
+    }
+    line("scope", &resolved.scope.to_string());
+    let trust = match (&cloud.tls.verify, &cloud.tls.ca_file) {
+        (false, _) => "off: anyone on the way can read the token".to_owned(),
+        (true, Some(path)) => format!("by {}", path.display()),
+        (true, None) => "by the system's CAs".to_owned(),
+    };
+    line("certificate check", &trust);
+    let sign_in = &cloud.sign_in;
+    line("callback", &format!("http://{}:{}/auth/websso/", sign_in.redirect_host, sign_in.redirect_port));
+}

@@ -1,0 +1,56 @@
+//! `ksb login`
+
+use jiff::SignedDuration;
+
+use super::{Done, duration, say, target, trust, wait};
+use crate::api::{LoginRequest, Session, SessionReply, SignInReply};
+use crate::client::Client;
+use crate::error::{Code, Error, Result};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    cloud: target::CloudArgs,
+    /// Make sure that the session lasts at least this long, such as 4h; exit with 4 if it cannot
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    lasting: Option<SignedDuration>,
+    /// Sign in as somebody else than before, in the browser's private window
+    #[arg(long)]
+    switch_user: bool,
+}
+
+pub(super) async fn run(args: Args) -> Result<Done> {
+    let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
+    let lasting = args.lasting.unwrap_or_default();
+    let mut request = LoginRequest {
+        cloud: resolved.cloud,
+        min_validity: u64::try_from(lasting.as_secs()).unwrap_or_default(),
+        switch_user: args.switch_user,
+    };
+    let session = sign_in(&target::client()?, &mut request).await?;
+    let label = request.cloud.label();
+    println!("{label}: signed in as {} until {}", say::user(&session.user), say::until(session.expires_at));
+    if session.expires_at.duration_since(say::now()) < lasting {
+        eprintln!("ksb: {label}: that is sooner than asked; this cloud's sign-ins do not last longer");
+        return Ok(Done::TooShort);
+    }
+    Ok(Done::Ok)
+}
+
+async fn sign_in(client: &Client, request: &mut LoginRequest) -> Result<Session> {
+    for _ in 0..3 {
+        match client.post("/v1/sign-ins", request).await {
+            Ok(reply) if reply.status == 200 => return Ok(reply.json::<SessionReply>()?.session),
+            Ok(reply) => {
+                wait::until_done(client, reply.json::<SignInReply>()?.sign_in).await?;
+                // The switch is made; what is left to ask is how long it lasts.
+                request.switch_user = false;
+            }
+            Err(error) if error.code == Code::CloudNotTrusted => {
+                trust::ask(client, &request.cloud, error).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(Code::Internal, "signed in, and yet there is no session").cloud(request.cloud.label()))
+}

@@ -1,0 +1,123 @@
+//! The command line: one file per subcommand. Prints, opens browsers, never decides.
+
+mod agent;
+mod browser;
+mod cloud;
+mod duration;
+mod login;
+mod logout;
+mod person;
+mod projects;
+mod refresh;
+mod say;
+mod status;
+mod stop;
+mod target;
+mod terminal;
+mod token;
+mod trust;
+mod wait;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::error::{Code, Error, Result};
+
+const AFTER_HELP: &str = "\
+CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 4 the session ends before --for,
+75 a person must sign in but this caller may not prompt, 130 interrupted.
+
+Environment: KSB_SOCK (the agent's socket), KSB_PROMPT=always|never (may a browser
+be opened), BROWSER (which one), KSB_LOG (what the agent logs, such as debug).";
+
+/// Sign in to OpenStack once, in your browser; every tool on this machine just works.
+#[derive(Parser)]
+#[command(name = "ksb", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Sign in to a cloud
+    Login(login::Args),
+    /// Revoke every token that was handed out, and forget
+    Logout(logout::Args),
+    /// Show who is signed in where, and for how long
+    Status(status::Args),
+    /// Print a token; sign in first when needed
+    Token(token::Args),
+    /// Drop the tokens of projects and domains, so that new roles show
+    Refresh(target::CloudArgs),
+    /// List the projects and domains you can use
+    Projects(projects::Args),
+    /// Show what clouds.yaml comes to
+    Cloud(cloud::Args),
+    /// Trust a cloud that the current folder's clouds.yaml names
+    Trust(target::CloudArgs),
+    /// Run the agent (other commands start it by themselves)
+    Agent(agent::Args),
+    /// End the agent; sessions kept in memory are forgotten
+    Stop,
+    /// Print a completion script for your shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How a command that did not fail ends.
+enum Done {
+    Ok,
+    /// `login --for`: signed in, but not for as long as asked.
+    TooShort,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Error::new(Code::Io, error.to_string())),
+    };
+    let outcome = runtime.block_on(run(command));
+    // A browser command that blocks must not keep us.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(Done::Ok) => ExitCode::SUCCESS,
+        Ok(Done::TooShort) => ExitCode::from(4),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn run(command: Command) -> Result<Done> {
+    match command {
+        Command::Login(args) => return login::run(args).await,
+        Command::Logout(args) => logout::run(args).await?,
+        Command::Status(args) => status::run(args).await?,
+        Command::Token(args) => token::run(args).await?,
+        Command::Refresh(args) => refresh::run(args).await?,
+        Command::Projects(args) => projects::run(args).await?,
+        Command::Cloud(args) => cloud::run(args)?,
+        Command::Trust(args) => trust::run(args).await?,
+        Command::Agent(args) => agent::run(args).await?,
+        Command::Stop => stop::run().await?,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut std::io::stdout());
+        }
+    }
+    Ok(Done::Ok)
+}
+
+/// One line: what failed, for which cloud, and what helps.
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("{}", say::failure(error));
+    ExitCode::from(match error.code {
+        Code::SignInNeeded | Code::SignInCoolingDown => 75,
+        _ => 1,
+    })
+}

@@ -1,0 +1,55 @@
+//! `ksb projects`
+
+use super::{target, wait};
+use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply, SignInReply};
+use crate::cli::{person, trust};
+use crate::error::{Code, Result};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    cloud: target::CloudArgs,
+    /// Print JSON: {"projects": [{id, name, domain_id}], "domains": [{id, name}]}
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
+    let client = target::client()?;
+    let request = CloudRequest { cloud: resolved.cloud };
+    let reach: ReachReply = loop {
+        match client.post("/v1/projects", &request).await {
+            Ok(reply) => break reply.json()?,
+            Err(error) if error.code == Code::CloudNotTrusted => {
+                trust::ask(&client, &request.cloud, error).await?;
+            }
+            Err(error) if error.code == Code::SignInNeeded && person::may_prompt() => {
+                let login =
+                    LoginRequest { cloud: request.cloud.clone(), min_validity: 0, switch_user: false };
+                let reply = client.post("/v1/sign-ins", &login).await?;
+                if reply.status == 202 {
+                    wait::until_done(&client, reply.json::<SignInReply>()?.sign_in).await?;
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&reach).unwrap_or_default());
+        return Ok(());
+    }
+    list("project", &reach.projects);
+    list("domain", &reach.domains);
+    if reach.projects.is_empty() && reach.domains.is_empty() {
+        println!("You have no role on any project or domain of this cloud.");
+    }
+    Ok(())
+}
+
+fn list(kind: &str, reach: &[Reach]) {
+    let width = reach.iter().map(|each| each.name.chars().count()).max().unwrap_or_default();
+    for each in reach {
+        println!("{kind}  {:width$}  {}", each.name, each.id);
+    }
+}

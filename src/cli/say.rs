@@ -1,0 +1,72 @@
+//! Words for people: times, durations, failures.
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::error::Error;
+use crate::model::User;
+use crate::platform::clock::SystemClock;
+use crate::ports::Clock;
+
+/// The time now.
+pub(super) fn now() -> Timestamp {
+    SystemClock.now()
+}
+
+/// `ksb: demo: what failed. Try: ksb login demo`
+pub(super) fn failure(error: &Error) -> String {
+    let id = error.request_id.as_ref().map_or(String::new(), |id| format!(" ({id})"));
+    let remedy = error.remedy.as_ref().map_or(String::new(), |remedy| format!(". Try: {remedy}"));
+    format!("ksb: {error}{id}{remedy}")
+}
+
+/// `since 15:30`
+pub(super) fn since(start: Timestamp) -> String {
+    let zone = TimeZone::system();
+    format!("since {}", start.to_zoned(zone).strftime("%a %H:%M"))
+}
+
+/// `15:30 (58 min)`, with the date unless it is today's.
+pub(super) fn until(end: Timestamp) -> String {
+    let zone = TimeZone::system();
+    let (end_there, now_there) = (end.to_zoned(zone.clone()), now().to_zoned(zone));
+    let clock = if end_there.date() == now_there.date() {
+        end_there.strftime("%H:%M").to_string()
+    } else {
+        end_there.strftime("%a %-d %b %H:%M").to_string()
+    };
+    format!("{clock} ({})", span(end.duration_since(now())))
+}
+
+/// `2 h 5 min`, `58 min`, `40 s`, `over`.
+pub(super) fn span(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        ..=0 => "over".into(),
+        1..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+/// `alice (lab)`
+pub(super) fn user(user: &User) -> String {
+    format!("{} ({})", user.name, user.domain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_read_as_people_say_them() {
+        let said: Vec<_> = [-5, 0, 40, 119, 120, 3540, 7200, 7500, 200_000]
+            .map(|seconds| span(SignedDuration::from_secs(seconds)))
+            .into();
+        assert_eq!(
+            said,
+            ["over", "over", "40 s", "119 s", "2 min", "59 min", "2 h 0 min", "2 h 5 min", "2 days"]
+        );
+    }
+}

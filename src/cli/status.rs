@@ -1,0 +1,76 @@
+//! `ksb status`
+
+use serde_json::json;
+
+use super::{say, target};
+use crate::api::{Session, Status};
+use crate::error::Result;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Print JSON: {"running": bool} and, if it is, what GET /v1/status answers (docs/api.md)
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let client = target::client()?;
+    // Looking must not start anything.
+    if !client.is_running().await {
+        if args.json {
+            println!("{:#}", json!({"running": false, "sessions": [], "sign_ins": []}));
+        } else {
+            println!("No agent is running, so nobody is signed in. Sign in with: ksb login");
+        }
+        return Ok(());
+    }
+    let status: Status = client.get("/v1/status").await?.json()?;
+    if args.json {
+        let mut value = json!({"running": true});
+        if let (Some(all), Ok(serde_json::Value::Object(fields))) =
+            (value.as_object_mut(), serde_json::to_value(&status))
+        {
+            all.extend(fields);
+        }
+        println!("{value:#}");
+        return Ok(());
+    }
+    for session in &status.sessions {
+        show(session);
+    }
+    for sign_in in &status.sign_ins {
+        println!("{}: a sign-in waits: {}", sign_in.cloud, sign_in.url);
+    }
+    if status.sessions.is_empty() && status.sign_ins.is_empty() {
+        println!("Nobody is signed in. Sign in with: ksb login");
+    }
+    println!(
+        "agent {} (process {}), {} at {}; sessions are kept in memory: a restart forgets them",
+        status.version,
+        status.pid,
+        say::since(status.started_at),
+        client.paths().socket.display()
+    );
+    Ok(())
+}
+
+fn show(session: &Session) {
+    let idp = session.identity_provider.as_deref().unwrap_or("its identity provider");
+    println!(
+        "{}: {} by {idp}/{} until {}",
+        session.clouds.join(", "),
+        say::user(&session.user),
+        session.protocol,
+        say::until(session.expires_at)
+    );
+    println!("    {}", session.auth_url);
+    if let Some(account) = &session.account {
+        println!("    account {account}");
+    }
+    if !session.tls_verified {
+        println!("    the certificate is NOT checked (verify: false)");
+    }
+    for cached in &session.scopes {
+        println!("    {}: token until {}", cached.scope, say::until(cached.expires_at));
+    }
+}

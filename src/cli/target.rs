@@ -1,0 +1,84 @@
+//! Which cloud, which scope: arguments that several commands share.
+
+use clap::Args;
+
+use crate::client::Client;
+use crate::clouds::{Config, Environment, Overrides, Resolved};
+use crate::error::Result;
+use crate::platform::paths::Paths;
+
+/// A cloud and the account on it.
+#[derive(Args, Clone)]
+pub(super) struct CloudArgs {
+    /// Entry of clouds.yaml [default: $OS_CLOUD, then the only entry there is]
+    pub(super) cloud: Option<String>,
+    /// Label that keeps several accounts on one cloud apart
+    #[arg(long, value_name = "LABEL")]
+    pub(super) account: Option<String>,
+}
+
+/// A scope other than the entry's own.
+#[derive(Args, Clone, Default)]
+#[group(multiple = true)]
+pub(super) struct ScopeArgs {
+    /// Project, by name or id
+    #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["domain", "system", "trust", "unscoped"])]
+    project: Option<String>,
+    /// Domain that the project's name lives in, by name or id
+    #[arg(long, value_name = "NAME|ID", requires = "project")]
+    project_domain: Option<String>,
+    /// Domain, by name or id
+    #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["system", "trust", "unscoped"])]
+    domain: Option<String>,
+    /// The whole deployment
+    #[arg(long, conflicts_with_all = ["trust", "unscoped"])]
+    system: bool,
+    /// Trust, by id
+    #[arg(long, value_name = "ID", conflicts_with = "unscoped")]
+    trust: Option<String>,
+    /// No scope
+    #[arg(long)]
+    unscoped: bool,
+}
+
+/// Resolves the cloud in this process's folder and environment; warnings go to standard error.
+pub(super) fn resolve(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
+    let environment = Environment::of_this_process()?;
+    let config = Config::load(&environment)?;
+    let (project_id, project_name) = id_or_name(scope.project.as_deref());
+    let (domain_id, domain_name) = id_or_name(scope.domain.as_deref());
+    let (project_domain_id, project_domain_name) = id_or_name(scope.project_domain.as_deref());
+    let overrides = Overrides {
+        account: cloud.account.clone(),
+        region: None,
+        project_id,
+        project_name,
+        project_domain_id,
+        project_domain_name,
+        domain_id,
+        domain_name,
+        trust_id: scope.trust.clone(),
+        system: scope.system,
+        unscoped: scope.unscoped,
+    };
+    let resolved = config.resolve(cloud.cloud.as_deref(), &overrides)?;
+    for warning in &resolved.warnings {
+        eprintln!("ksb: {warning}");
+    }
+    Ok(resolved)
+}
+
+/// Keystone makes its ids as 32 hexadecimal digits; everything else is a name.
+fn id_or_name(text: Option<&str>) -> (Option<String>, Option<String>) {
+    match text {
+        Some(text) if text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            (Some(text.to_owned()), None)
+        }
+        text => (None, text.map(str::to_owned)),
+    }
+}
+
+/// A client of this user's agent.
+pub(super) fn client() -> Result<Client> {
+    Ok(Client::new(Paths::from_env()?))
+}

@@ -1,0 +1,64 @@
+//! Single keys from the controlling terminal while something else is waited for.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use tokio::sync::mpsc;
+
+/// The terminal in a mode where a key counts at once and is not shown; restored when dropped.
+pub(super) struct Keys {
+    tty: Arc<File>,
+    before: Termios,
+    pressed: mpsc::Receiver<u8>,
+}
+
+impl Keys {
+    /// `None` without a terminal, or when this process is not in its foreground (reading would stop it).
+    pub(super) fn open() -> Option<Self> {
+        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        if tcgetpgrp(&tty).ok()? != rustix::process::getpgrp() {
+            return None;
+        }
+        let before = tcgetattr(&tty).ok()?;
+        let mut raw = before.clone();
+        raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
+        tcsetattr(&tty, OptionalActions::Now, &raw).ok()?;
+        let tty = Arc::new(tty);
+        let (press, pressed) = mpsc::channel(8);
+        let reader = tty.clone();
+        // Blocks in read until the process ends: a terminal cannot be waited for in any other way
+        // that works for all of them.
+        std::thread::spawn(move || {
+            let mut key = [0];
+            while (&*reader).read(&mut key).is_ok_and(|read| read == 1) {
+                if press.blocking_send(key[0]).is_err() {
+                    return;
+                }
+            }
+        });
+        Some(Self { tty, before, pressed })
+    }
+
+    /// The next key.
+    pub(super) async fn next(&mut self) -> Option<u8> {
+        self.pressed.recv().await
+    }
+
+    /// Asks; anything but `y` is a no.
+    pub(super) async fn confirm(&mut self, question: &str) -> bool {
+        let tty = self.tty.clone();
+        let mut tty = &*tty;
+        write!(tty, "{question} [y/N] ").ok();
+        let yes = matches!(self.next().await, Some(b'y' | b'Y'));
+        writeln!(tty, "{}", if yes { "yes" } else { "no" }).ok();
+        yes
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        tcsetattr(&self.tty, OptionalActions::Now, &self.before).ok();
+    }
+}

@@ -1,0 +1,94 @@
+//! `ksb token`: a token on standard output, and nothing else there.
+
+use std::borrow::Cow;
+
+use clap::ValueEnum;
+use serde_json::Value;
+
+use super::{person, target, trust, wait};
+use crate::api::{SignInReply, TokenReply, TokenRequest};
+use crate::client::Client;
+use crate::clouds::Resolved;
+use crate::error::{Code, Error, Result};
+use crate::model::Cloud;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    cloud: target::CloudArgs,
+    #[command(flatten)]
+    scope: target::ScopeArgs,
+    /// What to print: the token's id, everything as JSON, or variables for eval
+    #[arg(long, value_enum, default_value_t = Format::Value)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Value,
+    Json,
+    Env,
+}
+
+/// A sign-in that is done and yet gives no token is tried again this often.
+const ROUNDS: u32 = 3;
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let Resolved { cloud, scope, .. } = target::resolve(&args.cloud, &args.scope)?;
+    let client = target::client()?;
+    let request =
+        TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt: person::may_prompt() };
+    let token = obtain(&client, &request).await?;
+    if let Some(assumed) = &token.assumed {
+        eprintln!("ksb: {}: {assumed}", request.cloud.label());
+    }
+    match args.format {
+        Format::Value => println!("{}", token.token_id.expose()),
+        Format::Json => println!("{}", serde_json::to_string(&token).unwrap_or_default()),
+        Format::Env => print!("{}", variables(&request.cloud, &token)),
+    }
+    Ok(())
+}
+
+/// Asks until there is a token, signing in in between.
+async fn obtain(client: &Client, request: &TokenRequest) -> Result<TokenReply> {
+    for _ in 0..ROUNDS {
+        match client.post("/v1/tokens", request).await {
+            Ok(reply) if reply.status == 200 => return reply.json(),
+            Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in).await?,
+            Err(error) if error.code == Code::CloudNotTrusted => {
+                trust::ask(client, &request.cloud, error).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(Error::new(Code::Internal, "signed in, and yet no token could be had").cloud(request.cloud.label()))
+}
+
+/// The variables that make any OpenStack tool use this token as it stands.
+fn variables(cloud: &Cloud, token: &TokenReply) -> String {
+    let body: Value = serde_json::from_str(token.body.get()).unwrap_or_default();
+    let at = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let ca_file = cloud.tls.ca_file.as_ref().map(|path| path.display().to_string());
+    let pairs = [
+        ("OS_AUTH_TYPE", Some("v3token".to_owned())),
+        ("OS_AUTH_URL", Some(format!("{}/v3", cloud.keystone_root()))),
+        ("OS_IDENTITY_API_VERSION", Some("3".to_owned())),
+        ("OS_TOKEN", Some(token.token_id.expose().to_owned())),
+        ("OS_PROJECT_ID", at("/token/project/id")),
+        ("OS_DOMAIN_ID", at("/token/domain/id")),
+        ("OS_REGION_NAME", cloud.region.clone()),
+        ("OS_CACERT", ca_file),
+    ];
+    let mut lines = String::from("unset OS_CLOUD\n");
+    for (name, value) in pairs {
+        if let Some(value) = value {
+            lines.extend(["export ", name, "=", &quoted(&value), "\n"]);
+        }
+    }
+    lines
+}
+
+fn quoted(value: &str) -> Cow<'_, str> {
+    shlex::try_quote(value).unwrap_or_default()
+}

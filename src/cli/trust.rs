@@ -1,0 +1,27 @@
+//! `ksb trust`, and the question that other commands ask before they use a stranger's clouds.yaml.
+
+use super::target;
+use super::terminal::Keys;
+use crate::api::CloudRequest;
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::model::Cloud;
+
+pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
+    let resolved = target::resolve(&args, &target::ScopeArgs::default())?;
+    let cloud = resolved.cloud;
+    target::client()?.post("/v1/trust", &CloudRequest { cloud: cloud.clone() }).await?;
+    println!("{}: {} is trusted", cloud.label(), cloud.auth_url);
+    Ok(())
+}
+
+/// Asks the person at the terminal; without one, or after a no, fails with `refusal`.
+pub(super) async fn ask(client: &Client, cloud: &Cloud, refusal: Error) -> Result<()> {
+    let Some(mut keys) = Keys::open() else { return Err(refusal) };
+    eprintln!("ksb: {}: {}", cloud.label(), refusal.detail);
+    if !keys.confirm("Sign in there?").await {
+        return Err(refusal);
+    }
+    client.post("/v1/trust", &CloudRequest { cloud: cloud.clone() }).await?;
+    Ok(())
+}

@@ -1,0 +1,179 @@
+//! Waiting for a sign-in: shows the URL, opens the browser when asked to, passes notices on.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::terminal::Keys;
+use super::{browser, person, say};
+use crate::api::{AcceptRequest, Offers, SignIn, SignInReply, SignInState};
+use crate::client::Client;
+use crate::error::{Code, Error, Result};
+
+const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+const FRAME: Duration = Duration::from_millis(120);
+/// Seconds that one long poll is held.
+const POLL: u64 = 25;
+
+/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends the wait, not the sign-in.
+pub(super) async fn until_done(client: &Client, mut sign_in: SignIn) -> Result<()> {
+    let mut screen = Screen::new(&sign_in);
+    let mut keys = Keys::open();
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+        .map_err(|error| Error::new(Code::Io, error.to_string()))?;
+    screen.announce(&sign_in);
+    loop {
+        screen.notices(&sign_in);
+        match sign_in.state {
+            SignInState::Done => return Ok(()),
+            SignInState::Failed => {
+                let fallback = || Error::new(Code::Internal, "the sign-in failed without saying why");
+                return Err(sign_in.problem.take().map_or_else(fallback, Error::from));
+            }
+            SignInState::Waiting | SignInState::Confirming => {}
+        }
+        if sign_in.opener {
+            open(client, &sign_in, &mut screen).await?;
+        }
+        let path = format!("/v1/sign-ins/{}?seen={}&wait={POLL}", sign_in.id, sign_in.revision);
+        let poll = client.get(&path);
+        tokio::pin!(poll);
+        let next = loop {
+            screen.spin(&sign_in, keys.is_some());
+            tokio::select! {
+                reply = &mut poll => break reply?.json::<SignInReply>()?.sign_in,
+                _ = interrupt.recv() => {
+                    drop(keys);
+                    screen.clear();
+                    eprintln!("ksb: {}: the sign-in goes on; end it by closing the page. Use it with: ksb status", sign_in.cloud);
+                    std::process::exit(130);
+                }
+                key = next_key(&mut keys) => {
+                    if matches!(key, Some(b'c' | b'C')) && let Some(keys) = &mut keys {
+                        screen.clear();
+                        offer(client, &sign_in, keys).await?;
+                    }
+                }
+                _tick = tokio::time::timeout(FRAME, std::future::pending::<()>()) => {}
+            }
+        };
+        sign_in = next;
+    }
+}
+
+async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
+    match keys {
+        Some(keys) => match keys.next().await {
+            Some(key) => Some(key),
+            None => std::future::pending().await,
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// We are the one who opens the browser; says so even when there is none to open, because the
+/// person has the URL.
+async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
+    if sign_in.browser.is_some() || person::has_browser() {
+        let shown = sign_in.clone();
+        // A browser that is named by BROWSER may run in the foreground: that must not stop the wait.
+        let opening = tokio::task::spawn_blocking(move || browser::open(&shown));
+        client.post(&format!("/v1/sign-ins/{}/opened", sign_in.id), &json!({})).await?;
+        if let Ok(Ok(Err(why))) = tokio::time::timeout(Duration::from_secs(1), opening).await {
+            screen.line(&format!("ksb: {}: {why}", sign_in.cloud));
+        }
+    } else {
+        client.post(&format!("/v1/sign-ins/{}/opened", sign_in.id), &json!({})).await?;
+        screen.line(&format!(
+            "ksb: {}: no browser is known here; open the address in one on this computer",
+            sign_in.cloud
+        ));
+    }
+    Ok(())
+}
+
+/// The person pressed `c`: shows the tokens from tabs that did not start here, one after the other.
+async fn offer(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()> {
+    let offers: Offers = client.get(&format!("/v1/sign-ins/{}/offers", sign_in.id)).await?.json()?;
+    if offers.offers.is_empty() {
+        eprintln!("ksb: {}: no page in another browser waits for your word", sign_in.cloud);
+    }
+    for offer in offers.offers {
+        let idp = offer.identity_provider.as_deref().map_or(String::new(), |idp| format!(" at {idp}"));
+        let question = format!(
+            "Does your page show the code {}, and do you want to be {}{idp} for {}?",
+            offer.code,
+            say::user(&offer.user),
+            sign_in.cloud
+        );
+        if keys.confirm(&question).await {
+            client
+                .post(&format!("/v1/sign-ins/{}/accept", sign_in.id), &AcceptRequest { code: offer.code })
+                .await?;
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// What is shown on standard error: a spinner on a terminal, plain lines elsewhere.
+struct Screen {
+    live: bool,
+    frame: usize,
+    said: usize,
+    spinning: bool,
+}
+
+impl Screen {
+    fn new(sign_in: &SignIn) -> Self {
+        let _ = sign_in;
+        Self { live: std::io::stderr().is_terminal(), frame: 0, said: 0, spinning: false }
+    }
+
+    fn announce(&mut self, sign_in: &SignIn) {
+        self.line(&format!("ksb: {}: sign in: {}", sign_in.cloud, sign_in.url));
+    }
+
+    fn notices(&mut self, sign_in: &SignIn) {
+        for notice in sign_in.notices.get(self.said..).unwrap_or_default() {
+            self.line(&format!("ksb: {}: {notice}", sign_in.cloud));
+        }
+        self.said = sign_in.notices.len();
+    }
+
+    fn line(&mut self, text: &str) {
+        self.clear();
+        eprintln!("{text}");
+    }
+
+    fn spin(&mut self, sign_in: &SignIn, keys: bool) {
+        if !self.live {
+            return;
+        }
+        let waited = say::now().duration_since(sign_in.started_at).as_secs();
+        let doing = match sign_in.state {
+            SignInState::Confirming => "answer the question on the page",
+            _ => "waiting for the browser",
+        };
+        let hint = if keys { " · c: signed in with another browser" } else { "" };
+        let frame = SPINNER[self.frame % SPINNER.len()];
+        eprint!("\r\x1b[2K{frame} {}: {doing} · {waited} s{hint}", sign_in.cloud);
+        std::io::stderr().flush().ok();
+        self.frame += 1;
+        self.spinning = true;
+    }
+
+    fn clear(&mut self) {
+        if self.spinning {
+            eprint!("\r\x1b[2K");
+            self.spinning = false;
+        }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}

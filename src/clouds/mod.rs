@@ -1,0 +1,194 @@
+//! clouds.yaml, clouds-public.yaml, secure.yaml and `OS_*`: found and merged as openstacksdk 4.22 does it, in
+//! the caller's folder and environment.
+//!
+//! `find` knows where files are, `yaml` how PyYAML reads them, `merge` how an entry comes together, `resolve`
+//! what the broker needs of it, `proxy` the way there. Agreement is measured: `tests/clouds/` holds what the
+//! SDK itself made of some forty configurations. Where we differ on purpose, its cases say why.
+//!
+//! Which `OS_*` variables count:
+//! * all of them form the cloud `envvars` (`OS_CLOUD_NAME` renames it), as in the SDK;
+//! * for an entry of a file only `OS_REGION_NAME`, `OS_CACERT`, `OS_CERT` and `OS_KEY` do, over the file's
+//!   values. The SDK reads none of these, but the `openstack` command does, and with another CA bundle or
+//!   client certificate it would be another identity. `openstack` also takes `OS_PROJECT_NAME` and the like
+//!   for an entry of a file; the SDK does not, and neither do we: a warning says so.
+
+mod find;
+mod merge;
+mod proxy;
+mod resolve;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+pub use resolve::{Overrides, Resolved};
+
+use self::find::Found;
+use self::merge::Dict;
+use crate::error::{Code, Error, Result};
+use crate::model::Source;
+
+/// What a process passes to its children and this module reads: nothing here looks at the real one.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// The environment variables that are UTF-8.
+    pub vars: BTreeMap<String, String>,
+    /// The current folder.
+    pub current_dir: PathBuf,
+    /// The home folder, also where `HOME` is not set.
+    pub home: PathBuf,
+}
+
+impl Environment {
+    /// The environment of this process.
+    pub fn of_this_process() -> Result<Self> {
+        let current_dir = std::env::current_dir().map_err(|error| {
+            Error::new(Code::Io, format!("the current folder cannot be read: {error}")).remedy("cd")
+        })?;
+        let vars = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Ok(Self { vars, current_dir, home: std::env::home_dir().unwrap_or_else(|| "/".into()) })
+    }
+
+    /// A variable that is set and not empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// The files that were found, and their entries.
+#[derive(Debug)]
+pub struct Config<'e> {
+    env: &'e Environment,
+    clouds_file: Option<Source>,
+    secure_file: Option<Source>,
+    entries: Dict,
+    /// Entries that secure.yaml has a say in.
+    in_secure: Vec<String>,
+    /// What the cloud made of `OS_*` is called.
+    environment_name: String,
+    /// Files that were skipped, and why.
+    notes: Vec<String>,
+}
+
+impl<'e> Config<'e> {
+    /// Finds and reads the files.
+    ///
+    /// Only what the SDK refuses altogether is an error here: a file without a mapping, or an entry that has the
+    /// name of the environment's cloud. A file that cannot be read or parsed is skipped, as there, and named in
+    /// the warnings and in the error when an entry is missed.
+    pub fn load(env: &'e Environment) -> Result<Self> {
+        let mut notes = Vec::new();
+        let clouds = find::first(env, "clouds", Some("OS_CLIENT_CONFIG_FILE"), &mut notes);
+        let secure = find::first(env, "secure", Some("OS_CLIENT_SECURE_FILE"), &mut notes);
+        let (clouds_file, mut entries) = entries(clouds)?;
+        let (secure_file, secret) = self::entries(secure)?;
+        let in_secure = secret.keys().cloned().collect();
+        merge::over(&mut entries, secret);
+
+        let environment_name = env.get("OS_CLOUD_NAME").unwrap_or("envvars").to_owned();
+        if entries.contains_key(&environment_name) {
+            let file = clouds_file
+                .or(secure_file)
+                .map_or_else(String::new, |found| found.file.display().to_string());
+            return Err(Error::new(
+                Code::InvalidConfig,
+                format!("{file}: `{environment_name}` is the name of the cloud that OS_* variables form"),
+            )
+            .remedy("rename the entry, or set OS_CLOUD_NAME to another name"));
+        }
+        let of_environment = environment_cloud(env);
+        // The SDK makes a cloud of any OS_* variable, and a broken one of OS_INTERFACE alone; one that names no
+        // Keystone would only stand in the way of the single entry there is.
+        if of_environment.contains_key("auth_url") || of_environment.contains_key("profile") {
+            entries.insert(environment_name.clone(), of_environment.into());
+        }
+        Ok(Self { env, clouds_file, secure_file, entries, in_secure, environment_name, notes })
+    }
+
+    /// The entries' names, in the file's order; the environment's cloud comes last.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// The cloud that is meant when none is named: `OS_CLOUD`, else the environment's, else the only entry.
+    pub fn default_name(&self) -> Option<&str> {
+        let mut names = self.names();
+        self.env
+            .get("OS_CLOUD")
+            .or_else(|| {
+                self.entries.contains_key(&self.environment_name).then_some(self.environment_name.as_str())
+            })
+            .or_else(|| names.next().filter(|_| names.next().is_none()))
+    }
+
+    /// The clouds.yaml in use.
+    pub fn clouds_file(&self) -> Option<&Source> {
+        self.clouds_file.as_ref()
+    }
+
+    /// The secure.yaml in use.
+    pub fn secure_file(&self) -> Option<&Source> {
+        self.secure_file.as_ref()
+    }
+
+    /// Where a secure.yaml would be found that is not there yet. It is read only while none precedes it.
+    pub fn new_secure_file(&self) -> PathBuf {
+        match self.env.get("OS_CLIENT_SECURE_FILE") {
+            Some(path) => self.env.current_dir.join(path),
+            None => find::folders(self.env)[1].join("secure.yaml"),
+        }
+    }
+
+    /// Files that were skipped, and why: for commands that resolve no cloud.
+    pub fn warnings(&self) -> &[String] {
+        &self.notes
+    }
+}
+
+/// The `clouds` of a file. An empty file is an empty configuration (and hides those after it, as in the SDK).
+fn entries(found: Option<Found>) -> Result<(Option<Source>, Dict)> {
+    let Some(Found { source, content }) = found else { return Ok((None, Dict::new())) };
+    let bad = |what: &str| {
+        let what = format!("{}: {what}", source.file.display());
+        Error::new(Code::InvalidConfig, what).remedy("write the entries as a mapping under the key `clouds`")
+    };
+    let clouds = match content {
+        Value::Object(mut content) => match content.shift_remove("clouds") {
+            None | Some(Value::Null) => Dict::new(),
+            Some(Value::Object(clouds)) => clouds,
+            Some(_) => return Err(bad("`clouds` is not a mapping")),
+        },
+        content if is_empty(&content) => Dict::new(),
+        _ => return Err(bad("the file is not a mapping")),
+    };
+    Ok((Some(source), clouds))
+}
+
+/// Nothing, in any of the shapes that Python holds for false.
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty() || text == "0",
+        Value::Array(items) => items.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        _ => false,
+    }
+}
+
+/// The cloud that `OS_*` variables form, by the SDK's rules (`_get_os_environ`).
+fn environment_cloud(env: &Environment) -> Dict {
+    env.vars
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .filter_map(|(name, value)| {
+            let key = name.strip_prefix("OS_")?;
+            // Variables of test frameworks; OS_LOGIN_TIMEOUT and OS_LOGOUT_URL fall with them.
+            let foreign = ["TEST", "STD", "LOG"].iter().any(|prefix| key.starts_with(prefix));
+            (!foreign).then(|| (key.to_lowercase(), value.as_str().into()))
+        })
+        .collect()
+}

@@ -1,0 +1,137 @@
+//! What can go wrong: a closed set of codes, each with a detail and the command that helps.
+//!
+//! An [`Error`] is turned into text only in `listen/` (RFC 9457 problem documents) and `cli/`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Shorthand of the crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Stable names of failures. Part of the API: a code may be added, never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Code {
+    /// The request makes no sense to the broker.
+    InvalidRequest,
+    /// clouds.yaml, secure.yaml, config.toml or the environment cannot be used as they stand.
+    InvalidConfig,
+    /// No entry of that name.
+    UnknownCloud,
+    /// The entry comes from the current folder and names a cloud never used before.
+    CloudNotTrusted,
+    /// Nobody is signed in and this caller may not prompt.
+    SignInNeeded,
+    /// The last sign-in failed or was refused a moment ago; only an explicit `ksb login` tries again.
+    SignInCoolingDown,
+    /// The person did not finish in time.
+    SignInTimedOut,
+    /// The sign-in was called off.
+    SignInCancelled,
+    /// The callback's port is held by someone else.
+    PortBusy,
+    /// No such sign-in (any more).
+    UnknownSignIn,
+    /// The token that the browser brought is not one we asked for.
+    TokenRefused,
+    /// Keystone does not give this user that scope.
+    ScopeRefused,
+    /// Keystone cannot do this for such a user.
+    ScopeUnsupported,
+    /// Keystone cannot be reached.
+    KeystoneUnreachable,
+    /// Keystone's certificate, or ours, was not accepted.
+    KeystoneTls,
+    /// Keystone answered with an error of its own.
+    KeystoneError,
+    /// What answers at the auth URL is not a Keystone v3.
+    NotKeystone,
+    /// The peer is another user of this machine.
+    ForeignPeer,
+    /// No agent answers, and none could be started.
+    AgentUnavailable,
+    /// A local file or socket failed.
+    Io,
+    /// A defect of ours.
+    Internal,
+}
+
+impl Code {
+    /// The HTTP status the API answers with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::InvalidRequest | Self::InvalidConfig => 400,
+            Self::SignInNeeded | Self::SignInCoolingDown => 401,
+            Self::CloudNotTrusted
+            | Self::ForeignPeer
+            | Self::ScopeRefused
+            | Self::TokenRefused
+            | Self::SignInCancelled => 403,
+            Self::UnknownCloud | Self::UnknownSignIn => 404,
+            Self::SignInTimedOut => 408,
+            Self::PortBusy => 409,
+            Self::ScopeUnsupported => 422,
+            Self::Internal | Self::Io => 500,
+            Self::KeystoneTls | Self::KeystoneError | Self::NotKeystone => 502,
+            Self::KeystoneUnreachable | Self::AgentUnavailable => 503,
+        }
+    }
+
+    /// The code's name on the wire.
+    pub fn name(self) -> String {
+        serde_json::to_value(self)
+            .ok()
+            .and_then(|value| value.as_str().map(str::to_owned))
+            .unwrap_or_default()
+    }
+}
+
+/// A failure: what, for which cloud, and what helps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Which of the known failures.
+    pub code: Code,
+    /// What failed, in a sentence without secrets.
+    pub detail: String,
+    /// The command or request that helps, where there is one.
+    pub remedy: Option<String>,
+    /// The cloud's label.
+    pub cloud: Option<String>,
+    /// Keystone's `x-openstack-request-id`, for the operator's grep.
+    pub request_id: Option<String>,
+}
+
+impl Error {
+    /// A failure with its detail.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), remedy: None, cloud: None, request_id: None }
+    }
+
+    /// Adds what helps.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Names the cloud, unless an inner layer already did.
+    #[must_use]
+    pub fn cloud(mut self, label: &str) -> Self {
+        self.cloud.get_or_insert_with(|| label.to_owned());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(cloud) = &self.cloud {
+            write!(f, "{cloud}: ")?;
+        }
+        f.write_str(&self.detail)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,5 @@
+//! What every listener of the broker has in common: one accept loop, the guard, the page shell.
+
+pub mod guard;
+pub mod page;
+pub mod serve;

@@ -1,0 +1,193 @@
+//! The Identity API v3 as a client: discovery, validation, scoping, what can be reached, revocation.
+
+mod wire;
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::json;
+use url::Url;
+
+use crate::api::Reach;
+use crate::error::{Code, Error, Result};
+use crate::model::{Cloud, Scope, Secret, Token};
+use crate::outbound::{self, Answer, Outbound};
+
+/// A cloud's Keystone.
+#[derive(Clone)]
+pub struct Keystone {
+    cloud: Cloud,
+    client: Client,
+    root: String,
+}
+
+/// What Keystone said of a token that was held up to it.
+pub enum Verdict {
+    /// It is good.
+    Valid(Box<Token>),
+    /// It is not (any more).
+    Invalid,
+}
+
+impl Keystone {
+    /// The Keystone of `cloud`; sends nothing yet.
+    pub fn of(cloud: &Cloud, outbound: &Outbound) -> Result<Self> {
+        Ok(Self { client: outbound.client(cloud)?, root: cloud.keystone_root(), cloud: cloud.clone() })
+    }
+
+    /// Asks for the version document and returns how far Keystone's clock is ahead of `now`
+    /// (whole seconds, as HTTP's `Date` has). Fails when no Keystone v3 answers.
+    pub async fn discover(&self, now: Timestamp) -> Result<SignedDuration> {
+        let answer = self.send(self.request(Method::GET, "")).await?;
+        if answer.status >= 500 {
+            return Err(self.refusal(&answer, Code::KeystoneError));
+        }
+        let document = serde_json::from_str::<wire::VersionDocument>(&answer.body).ok();
+        if answer.status != 200 || !document.is_some_and(|document| document.version.id.starts_with("v3")) {
+            let url = format!("{}/v3", self.root);
+            return Err(self
+                .error(Code::NotKeystone, format!("{url} is not a Keystone v3 (HTTP {})", answer.status))
+                .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
+        }
+        let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        Ok(date.map_or(SignedDuration::ZERO, |date| date.timestamp().duration_since(now)))
+    }
+
+    /// The address that starts a WebSSO sign-in. Keystone compares `origin` with its
+    /// `trusted_dashboard` list byte for byte.
+    pub fn websso_url(&self, origin: &str) -> Result<Url> {
+        let mut url = Url::parse(&format!("{}/v3/auth/OS-FEDERATION/", self.root))
+            .map_err(|error| self.error(Code::InvalidConfig, format!("auth_url: {error}")))?;
+        {
+            let mut path = url
+                .path_segments_mut()
+                .map_err(|()| self.error(Code::InvalidConfig, "auth_url is not an http(s) address".into()))?;
+            path.pop_if_empty();
+            match &self.cloud.identity_provider {
+                Some(idp) => {
+                    path.extend(["identity_providers", idp, "protocols", &self.cloud.protocol, "websso"])
+                }
+                None => path.extend(["websso", &self.cloud.protocol]),
+            };
+        }
+        url.query_pairs_mut().append_pair("origin", origin);
+        Ok(url)
+    }
+
+    /// `GET /v3/auth/tokens`: holds a token up to Keystone, in its own name.
+    pub async fn validate(&self, id: &Secret) -> Result<Verdict> {
+        let request = self.request(Method::GET, "/auth/tokens").header("X-Subject-Token", id.expose());
+        let answer = self.send(authenticated(request, id)).await?;
+        match answer.status {
+            200 => Ok(Verdict::Valid(Box::new(self.token(id.clone(), answer)?))),
+            401 | 404 => Ok(Verdict::Invalid),
+            _ => Err(self.refusal(&answer, Code::KeystoneError)),
+        }
+    }
+
+    /// `POST /v3/auth/tokens` with the method `token`. Rescoping never extends a life, and a federated
+    /// token is always rescoped from the unscoped one.
+    pub async fn rescope(&self, from: &Token, scope: &Scope) -> Result<Token> {
+        let body = json!({"auth": {
+            "identity": {"methods": ["token"], "token": {"id": from.id.expose()}},
+            "scope": scope,
+        }});
+        let request = self.request(Method::POST, "/auth/tokens").header("Content-Type", "application/json");
+        let answer = self.send(request.body(body.to_string())).await?;
+        match answer.status {
+            201 => {
+                let id = answer.header("x-subject-token").map(Secret::new);
+                let id = id.ok_or_else(|| {
+                    self.error(
+                        Code::NotKeystone,
+                        "the answer to a token request has no X-Subject-Token".into(),
+                    )
+                })?;
+                self.token(id, answer)
+            }
+            // Keystone 30 crashes on a federated user's system scope (AttributeError, 500).
+            500.. if matches!(scope, Scope::System { .. }) => Err(self
+                .refusal(&answer, Code::ScopeUnsupported)
+                .remedy("system scope needs a local Keystone user; ask the operator for one")),
+            500.. => Err(self.refusal(&answer, Code::KeystoneError)),
+            _ => Err(self
+                .refusal(&answer, Code::ScopeRefused)
+                .remedy(format!("ksb projects {}", self.cloud.argument()))),
+        }
+    }
+
+    /// `GET /v3/auth/projects`.
+    pub async fn projects(&self, token: &Token) -> Result<Vec<Reach>> {
+        Ok(self.list::<wire::Projects>(token, "/auth/projects").await?.projects)
+    }
+
+    /// `GET /v3/auth/domains`.
+    pub async fn domains(&self, token: &Token) -> Result<Vec<Reach>> {
+        Ok(self.list::<wire::Domains>(token, "/auth/domains").await?.domains)
+    }
+
+    async fn list<T: serde::de::DeserializeOwned>(&self, token: &Token, path: &str) -> Result<T> {
+        let answer = self.send(authenticated(self.request(Method::GET, path), &token.id)).await?;
+        if answer.status != 200 {
+            return Err(self.refusal(&answer, Code::KeystoneError));
+        }
+        serde_json::from_str(&answer.body)
+            .map_err(|error| self.error(Code::NotKeystone, format!("GET /v3{path}: {error}")))
+    }
+
+    /// `DELETE /v3/auth/tokens`. A token that is not valid any more counts as revoked.
+    pub async fn revoke(&self, id: &Secret) -> Result<()> {
+        let request = self
+            .request(Method::DELETE, "/auth/tokens")
+            .header("X-Subject-Token", id.expose())
+            .timeout(Duration::from_secs(10));
+        let answer = self.send(authenticated(request, id)).await?;
+        match answer.status {
+            204 | 401 | 404 => Ok(()),
+            _ => Err(self.refusal(&answer, Code::KeystoneError)),
+        }
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}/v3{path}", self.root);
+        self.client.request(method, url).header("Accept", "application/json")
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+        outbound::send(&self.cloud, request).await
+    }
+
+    fn token(&self, id: Secret, answer: Answer) -> Result<Token> {
+        wire::token(id, answer.body)
+            .map_err(|error| self.error(Code::NotKeystone, format!("the answer is not a token: {error}")))
+    }
+
+    fn error(&self, code: Code, detail: String) -> Error {
+        Error::new(code, detail).cloud(self.cloud.label())
+    }
+
+    /// Keystone's own words and request id, where it gave any.
+    fn refusal(&self, answer: &Answer, code: Code) -> Error {
+        let said = serde_json::from_str::<wire::Refusal>(&answer.body).map(|refusal| refusal.error.message);
+        let detail = match said {
+            Ok(message) => format!("Keystone answered {}: {}", answer.status, message.trim()),
+            Err(_) => format!("Keystone answered {} without saying why", answer.status),
+        };
+        let mut error = self.error(code, detail);
+        error.request_id = answer.header("x-openstack-request-id").map(str::to_owned);
+        error
+    }
+}
+
+/// The header's value is marked sensitive: HTTP libraries then keep it out of their logs.
+fn authenticated(request: RequestBuilder, id: &Secret) -> RequestBuilder {
+    match reqwest::header::HeaderValue::from_str(id.expose()) {
+        Ok(mut value) => {
+            value.set_sensitive(true);
+            request.header("X-Auth-Token", value)
+        }
+        // reqwest keeps the error and `send` returns it.
+        Err(_) => request.header("X-Auth-Token", "\n"),
+    }
+}

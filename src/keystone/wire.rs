@@ -1,0 +1,85 @@
+//! What of Keystone's JSON is read. Everything else passes through untouched.
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::api::Reach;
+use crate::model::{Secret, Token, User};
+
+#[derive(Deserialize)]
+pub(super) struct VersionDocument {
+    pub(super) version: Version,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Version {
+    pub(super) id: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Projects {
+    pub(super) projects: Vec<Reach>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Domains {
+    pub(super) domains: Vec<Reach>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Refusal {
+    pub(super) error: RefusalBody,
+}
+
+#[derive(Deserialize)]
+pub(super) struct RefusalBody {
+    pub(super) message: String,
+}
+
+#[derive(Deserialize)]
+struct TokenDocument {
+    token: TokenBody,
+}
+
+#[derive(Deserialize)]
+struct TokenBody {
+    expires_at: Timestamp,
+    issued_at: Timestamp,
+    user: TokenUser,
+    #[serde(default)]
+    methods: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct TokenUser {
+    #[serde(flatten)]
+    user: User,
+    #[serde(rename = "OS-FEDERATION")]
+    federation: Option<Federation>,
+}
+
+#[derive(Deserialize)]
+struct Federation {
+    identity_provider: Id,
+    protocol: Id,
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: String,
+}
+
+/// Reads a token's JSON and keeps it byte for byte.
+pub(super) fn token(id: Secret, body: String) -> serde_json::Result<Token> {
+    let TokenDocument { token } = serde_json::from_str(&body)?;
+    Ok(Token {
+        id,
+        body: RawValue::from_string(body)?,
+        expires_at: token.expires_at,
+        issued_at: token.issued_at,
+        user: token.user.user,
+        methods: token.methods,
+        federation: token.user.federation.map(|from| (from.identity_provider.id, from.protocol.id)),
+    })
+}

@@ -1,0 +1,40 @@
+//! keystone-broker: sign in once in your browser; every OpenStack tool on this machine just works.
+//!
+//! Arrows run one way: everything may use [`model`] and [`error`], which use nothing;
+//! `cli → {clouds, client} → api`; `listen → broker → {signin, keystone}`; `signin → http`,
+//! `listen → http`; never `signin → listen`.
+#![forbid(unsafe_code)]
+
+/// The life of the agent's process.
+pub mod agent;
+/// The types of the broker's own HTTP API, shared by client and server.
+pub mod api;
+/// The heart: tokens, sign-ins, sessions, logout.
+pub mod broker;
+/// The command line.
+pub mod cli;
+/// Speaks the API; starts the agent when none runs.
+pub mod client;
+/// clouds.yaml and its kin, as openstacksdk reads them.
+pub mod clouds;
+/// `config.toml`: the person's settings.
+pub mod config;
+/// What can go wrong, by stable code.
+pub mod error;
+/// Servers: one accept loop, the guard, the pages.
+pub mod http;
+/// The Identity API v3 as a client.
+pub mod keystone;
+/// What is served for as long as the broker lives.
+pub mod listen;
+/// The project's words as types.
+pub mod model;
+/// HTTPS to clouds.
+pub mod outbound;
+/// What differs from system to system.
+pub mod platform;
+/// What a test stands between.
+pub mod ports;
+/// The ways to sign in.
+pub mod signin;
+mod sync;

@@ -1,0 +1,3 @@
+//! What is served for as long as the broker lives.
+
+pub mod socket;

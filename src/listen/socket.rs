@@ -1,0 +1,308 @@
+//! The broker's API on its unix socket: HTTP to operations and back. `docs/openapi.json` describes it.
+
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
+use serde::Deserialize;
+use tokio::sync::Notify;
+use utoipa::{IntoParams, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::{
+    AcceptRequest, CloudRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
+    RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER,
+};
+use crate::broker::{Broker, LoggedIn, Served};
+use crate::error::{Code, Error};
+
+/// A request names a cloud and a scope; nothing larger makes sense.
+const MAX_BODY: usize = 64 << 10;
+/// The longest that one long poll is held.
+const MAX_WAIT: u64 = 60;
+
+/// What the handlers need.
+#[derive(Clone)]
+struct Agent {
+    broker: Broker,
+    stop: std::sync::Arc<Notify>,
+}
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "keystone-broker",
+    description = "The API of `ksb agent` on its unix socket. Only the socket's owner may connect.",
+    license(name = "Apache-2.0", identifier = "Apache-2.0")
+))]
+struct Document;
+
+fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi())
+        .routes(routes!(tokens))
+        .routes(routes!(login))
+        .routes(routes!(sign_in, cancel))
+        .routes(routes!(opened))
+        .routes(routes!(offers))
+        .routes(routes!(accept))
+        .routes(routes!(refresh))
+        .routes(routes!(projects))
+        .routes(routes!(trust))
+        .routes(routes!(logout))
+        .routes(routes!(status))
+        .routes(routes!(stop))
+        .split_for_parts()
+}
+
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    parts().1
+}
+
+/// The API of `broker`. `stop` is notified when a client asks the agent to end.
+pub fn router(broker: Broker, stop: std::sync::Arc<Notify>) -> Router {
+    let (router, document) = parts();
+    router
+        .route("/v1/openapi.json", axum::routing::get(move || async move { Json(document) }))
+        .fallback(|| async { Failure(Error::new(Code::InvalidRequest, "no such operation")) })
+        .method_not_allowed_fallback(|| async {
+            Failure(Error::new(Code::InvalidRequest, "no such operation"))
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(axum::middleware::map_response(with_version))
+        .with_state(Agent { broker, stop })
+}
+
+async fn with_version(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .insert(HeaderName::from_static(VERSION_HEADER), HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    response
+}
+
+/// A failure as a problem document (RFC 9457).
+struct Failure(Error);
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let problem = Problem::from(self.0);
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(problem)).into_response();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        response
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        // The rejection's text quotes field names and positions, never values.
+        Self(Error::new(Code::InvalidRequest, rejection.body_text()))
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self(Error::new(Code::InvalidRequest, rejection.body_text()))
+    }
+}
+
+/// A JSON body whose defects are answered as problems.
+#[derive(FromRequest)]
+#[from_request(via(Json), rejection(Failure))]
+struct Input<T>(T);
+
+/// A query string whose defects are answered as problems.
+#[derive(FromRequestParts)]
+#[from_request(via(Query), rejection(Failure))]
+struct Asked<T>(T);
+
+/// A token of a scope, or the sign-in that must come first.
+#[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses(
+    (status = 200, body = TokenReply),
+    (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn tokens(
+    State(agent): State<Agent>,
+    Input(request): Input<TokenRequest>,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.token(request).await? {
+        Served::Token(reply) => json_bytes(reply),
+        Served::SignIn(sign_in) => {
+            (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
+        }
+    })
+}
+
+fn json_bytes(json: Bytes) -> Response {
+    let mut response = Response::new(Body::from(json));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Signs in, unless a session lasts long enough.
+#[utoipa::path(post, path = "/v1/sign-ins", request_body = LoginRequest, responses(
+    (status = 200, body = SessionReply),
+    (status = 202, body = SignInReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn login(State(agent): State<Agent>, Input(request): Input<LoginRequest>) -> Result<Response, Failure> {
+    Ok(match agent.broker.login(request).await? {
+        LoggedIn::Session(session) => Json(SessionReply { session: *session }).into_response(),
+        LoggedIn::SignIn(sign_in) => {
+            (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
+        }
+    })
+}
+
+/// How a long poll waits.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Poll {
+    /// The revision that the caller has seen.
+    #[serde(default)]
+    seen: u64,
+    /// Seconds to wait for a newer one; 60 at most, 0 answers at once.
+    #[serde(default)]
+    wait: u64,
+}
+
+/// A sign-in, as soon as there is news.
+#[utoipa::path(get, path = "/v1/sign-ins/{id}", params(("id" = String, Path), Poll), responses(
+    (status = 200, body = SignInReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn sign_in(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    Asked(poll): Asked<Poll>,
+) -> Result<Json<SignInReply>, Failure> {
+    let patience = Duration::from_secs(poll.wait.min(MAX_WAIT));
+    let sign_in = agent.broker.sign_in(&id, poll.seen, patience).await?;
+    Ok(Json(SignInReply { sign_in }))
+}
+
+/// Calls a sign-in off.
+#[utoipa::path(delete, path = "/v1/sign-ins/{id}", params(("id" = String, Path)), responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn cancel(State(agent): State<Agent>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    agent.broker.cancel(&id)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The opener says that it opened the browser.
+#[utoipa::path(post, path = "/v1/sign-ins/{id}/opened", params(("id" = String, Path)), responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn opened(State(agent): State<Agent>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    agent.broker.opened(&id)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Tokens from tabs that did not start here. Asked for only by a person at a terminal.
+#[utoipa::path(get, path = "/v1/sign-ins/{id}/offers", params(("id" = String, Path)), responses(
+    (status = 200, body = Offers),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn offers(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Json<Offers>, Failure> {
+    Ok(Json(agent.broker.offers(&id).await?))
+}
+
+/// Takes one of the offers.
+#[utoipa::path(post, path = "/v1/sign-ins/{id}/accept", params(("id" = String, Path)),
+    request_body = AcceptRequest, responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn accept(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    Input(request): Input<AcceptRequest>,
+) -> Result<StatusCode, Failure> {
+    agent.broker.accept(&id, request.code).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Drops the scoped tokens of a cloud, so that new roles show.
+#[utoipa::path(post, path = "/v1/refresh", request_body = CloudRequest, responses(
+    (status = 200, body = RefreshReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn refresh(
+    State(agent): State<Agent>,
+    Input(request): Input<CloudRequest>,
+) -> Result<Json<RefreshReply>, Failure> {
+    let dropped = agent.broker.refresh(&request)?;
+    Ok(Json(RefreshReply { dropped: u32::try_from(dropped).unwrap_or(u32::MAX) }))
+}
+
+/// What the user may scope to.
+#[utoipa::path(post, path = "/v1/projects", request_body = CloudRequest, responses(
+    (status = 200, body = ReachReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn projects(
+    State(agent): State<Agent>,
+    Input(request): Input<CloudRequest>,
+) -> Result<Json<ReachReply>, Failure> {
+    Ok(Json(agent.broker.reach(&request).await?))
+}
+
+/// The person trusts a cloud of the current folder.
+#[utoipa::path(post, path = "/v1/trust", request_body = CloudRequest, responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn trust(
+    State(agent): State<Agent>,
+    Input(request): Input<CloudRequest>,
+) -> Result<StatusCode, Failure> {
+    agent.broker.trust(&request)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Revokes every token and forgets.
+#[utoipa::path(post, path = "/v1/logout", request_body = LogoutRequest, responses(
+    (status = 200, body = LogoutReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn logout(
+    State(agent): State<Agent>,
+    Input(request): Input<LogoutRequest>,
+) -> Result<Json<LogoutReply>, Failure> {
+    Ok(Json(agent.broker.logout(&request).await?))
+}
+
+/// Who is signed in where.
+#[utoipa::path(get, path = "/v1/status", responses(
+    (status = 200, body = Status),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn status(State(agent): State<Agent>) -> Json<Status> {
+    Json(agent.broker.status())
+}
+
+/// Ends the agent; what is kept in memory only is forgotten.
+#[utoipa::path(post, path = "/v1/stop", responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn stop(State(agent): State<Agent>) -> StatusCode {
+    agent.stop.notify_one();
+    StatusCode::NO_CONTENT
+}

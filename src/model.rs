@@ -1,0 +1,328 @@
+//! The words of the project as types: [`Cloud`], [`Identity`], [`Scope`], [`Token`], [`Secret`].
+//!
+//! Uses nothing of the rest of the crate but [`crate::error`]; everything may use it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use url::Url;
+use utoipa::ToSchema;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// A string that must not be seen: redacted in `Debug`, without `Display`, wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Hash, Zeroize, ZeroizeOnDrop, Serialize, Deserialize, ToSchema)]
+#[serde(transparent)]
+#[schema(value_type = String)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes the string over.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// 256 random bits as 64 hexadecimal digits.
+    pub fn random() -> Self {
+        Self(random_hex::<32>())
+    }
+
+    /// The one way to the value: search for this name to find every use of a secret.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// `N` random bytes of the operating system, in hexadecimal.
+///
+/// # Panics
+/// When the system has no randomness to give: nothing safe can follow.
+pub fn random_hex<const N: usize>() -> String {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
+    hex(&bytes)
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+/// An entry of clouds.yaml, resolved by the client in the caller's folder and environment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cloud {
+    /// The entry's name; absent when a caller gave its options inline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Keystone's address in any of its usual shapes: `…/`, `…/v3`, `…/v3/`, `…/identity`.
+    #[schema(value_type = String, format = "uri")]
+    pub auth_url: Url,
+    /// Keystone's identity provider; absent when Keystone finds it by the protocol alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<String>,
+    /// Keystone's federation protocol, such as `openid` or `saml2`.
+    pub protocol: String,
+    /// Label that keeps several accounts on one cloud apart (`username` of `v3websso`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Region, passed on to tools; no part of the identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// How Keystone's certificate is checked, and with which one of our own we answer.
+    #[serde(default)]
+    pub tls: Tls,
+    /// The proxy that the caller's environment names for `auth_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// How a person signs in.
+    #[serde(default)]
+    pub sign_in: SignInOptions,
+    /// Page that ends the *browser's* session, where the cloud has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uri")]
+    pub logout_url: Option<Url>,
+    /// Where the entry was read; decides whether `ksb trust` must be asked first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// TLS settings as keystoneauth understands `verify`, `cacert`, `cert` and `key`. Paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct Tls {
+    /// `false` accepts any certificate; such an entry shares its sign-in with no other.
+    #[serde(default = "yes")]
+    pub verify: bool,
+    /// PEM bundle that replaces the system's (as in requests).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate, PEM; may hold the key as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub cert_file: Option<PathBuf>,
+    /// Key of the client certificate, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub key_file: Option<PathBuf>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self { verify: true, ca_file: None, cert_file: None, key_file: None }
+    }
+}
+
+/// How a person signs in, in the option names of keystoneauth's `v3websso`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct SignInOptions {
+    /// The way to sign in.
+    pub way: Way,
+    /// Host of the callback URL that the operator lists in `trusted_dashboard`.
+    pub redirect_host: String,
+    /// Port of that URL.
+    pub redirect_port: u16,
+    /// Seconds a person has to finish (`login_timeout` of `v3websso`).
+    pub timeout: u64,
+}
+
+impl Default for SignInOptions {
+    fn default() -> Self {
+        Self { way: Way::Websso, redirect_host: "localhost".into(), redirect_port: 9990, timeout: 300 }
+    }
+}
+
+/// A way to sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Keystone's WebSSO in a browser: OIDC or SAML, whatever the dashboard uses.
+    Websso,
+}
+
+/// The file an entry came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Source {
+    /// Absolute path.
+    #[schema(value_type = String)]
+    pub file: PathBuf,
+    /// Found in the caller's current folder, which may be a repository someone else wrote.
+    pub current_folder: bool,
+}
+
+impl Cloud {
+    /// How messages call this cloud.
+    pub fn label(&self) -> &str {
+        self.name.as_deref().unwrap_or_else(|| self.auth_url.host_str().unwrap_or("cloud"))
+    }
+
+    /// The cloud as an argument of a `ksb` command in a remedy.
+    pub fn argument(&self) -> &str {
+        self.name.as_deref().unwrap_or("CLOUD")
+    }
+
+    /// `auth_url` without trailing slash and version: the root below which `/v3` lies.
+    pub fn keystone_root(&self) -> String {
+        let url = self.auth_url.as_str().trim_end_matches('/');
+        url.strip_suffix("/v3").unwrap_or(url).trim_end_matches('/').to_owned()
+    }
+}
+
+/// Who: everything that makes one sign-in stand for another. Two clouds that differ only in
+/// project or region have the same identity; an unverified one shares with no other entry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Identity([u8; 32]);
+
+impl Identity {
+    /// The identity of `cloud`; `trust` is what its TLS files hold (see `outbound::TrustDigest`).
+    pub fn of(cloud: &Cloud, trust: &[u8; 32]) -> Self {
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        part(&cloud.keystone_root());
+        part(cloud.identity_provider.as_deref().unwrap_or(""));
+        part(&cloud.protocol);
+        part(cloud.account.as_deref().unwrap_or(""));
+        part(if cloud.tls.verify { "" } else { cloud.label() });
+        hash.update(trust);
+        Self(hash.finalize().into())
+    }
+}
+
+/// What a token is good for, in the shape of Keystone's own `auth.scope`
+/// (Identity API v3, "Password authentication with scoped authorization").
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+pub enum Scope {
+    /// No scope; the string `"unscoped"`.
+    #[default]
+    #[serde(rename = "unscoped")]
+    Unscoped,
+    /// A project.
+    #[serde(rename = "project")]
+    Project(ProjectRef),
+    /// A domain.
+    #[serde(rename = "domain")]
+    Domain(DomainRef),
+    /// The whole deployment.
+    #[serde(rename = "system")]
+    System {
+        /// Always `true`.
+        all: bool,
+    },
+    /// A trust (OS-TRUST).
+    #[serde(rename = "OS-TRUST:trust")]
+    Trust {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// A project by id, or by name and domain. A name alone means the identity's own domain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+pub struct ProjectRef {
+    /// The project's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The project's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The domain that the name lives in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<DomainRef>,
+}
+
+/// A domain by id or by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, ToSchema)]
+pub struct DomainRef {
+    /// The domain's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The domain's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+impl fmt::Display for DomainRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name.as_deref().or(self.id.as_deref()).unwrap_or("?"))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Scope::Unscoped => f.write_str("unscoped"),
+            Scope::Project(project) => {
+                let name = project.name.as_deref().or(project.id.as_deref()).unwrap_or("?");
+                write!(f, "project {name}")
+            }
+            Scope::Domain(domain) => write!(f, "domain {domain}"),
+            Scope::System { .. } => f.write_str("system"),
+            Scope::Trust { id } => write!(f, "trust {id}"),
+        }
+    }
+}
+
+/// On whose behalf a token is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// The person's own tools together.
+    Person,
+}
+
+/// A user as Keystone names one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct User {
+    /// Keystone's id.
+    pub id: String,
+    /// Keystone's name.
+    pub name: String,
+    /// The user's domain.
+    pub domain: DomainRef,
+}
+
+/// A Keystone token: its id, Keystone's answer byte for byte, and what we read in it.
+#[derive(Clone)]
+pub struct Token {
+    /// The value of `X-Subject-Token`.
+    pub id: Secret,
+    /// Keystone's JSON, `{"token": {…}}`, untouched.
+    pub body: Box<serde_json::value::RawValue>,
+    /// When it ends.
+    pub expires_at: Timestamp,
+    /// When Keystone made it.
+    pub issued_at: Timestamp,
+    /// Whose it is.
+    pub user: User,
+    /// How it was obtained: a fresh WebSSO token has exactly its protocol here.
+    pub methods: Vec<String>,
+    /// `OS-FEDERATION`'s identity provider and protocol, where there is one.
+    pub federation: Option<(String, String)>,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("user", &self.user.name)
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}

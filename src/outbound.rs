@@ -1,0 +1,200 @@
+//! HTTPS to clouds: one client for each (TLS trust, proxy), which follows no redirect.
+//!
+//! The agent uses no proxy variable and no CA file of its own environment: a client that lives in
+//! the person's shell has sent what holds there.
+
+use std::collections::HashMap;
+use std::error::Error as _;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Code, Error, Result};
+use crate::model::{Cloud, Tls};
+use crate::sync::locked;
+
+/// Keystone answers in a second or not at all; a catalog of a large cloud is far below this.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_BODY: usize = 16 << 20;
+
+/// What a cloud's TLS files hold: equal contents under different paths are the same trust.
+pub type TrustDigest = [u8; 32];
+
+/// The HTTP clients, made when first needed.
+#[derive(Default)]
+pub struct Outbound {
+    clients: Mutex<HashMap<Route, Client>>,
+    files: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
+}
+
+/// TLS trust, whether it is checked, and the proxy.
+type Route = (TrustDigest, bool, Option<String>);
+
+/// When a file changes, so does one of these.
+type Stamp = (u64, u64, i64, i64);
+
+/// An answer read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Response headers.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body as text.
+    pub body: String,
+}
+
+impl Answer {
+    /// A header's value, when it is there and readable.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Outbound {
+    /// Digest of the files that decide whom we trust and who we are.
+    pub fn trust_of(&self, tls: &Tls) -> Result<TrustDigest> {
+        let mut hash = Sha256::new();
+        for path in [&tls.ca_file, &tls.cert_file, &tls.key_file] {
+            hash.update(match path {
+                Some(path) => self.file_digest(path)?,
+                None => [0; 32],
+            });
+        }
+        Ok(hash.finalize().into())
+    }
+
+    fn file_digest(&self, path: &Path) -> Result<[u8; 32]> {
+        let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+        let stamp = (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
+        if let Some((known, digest)) = locked(&self.files).get(path)
+            && *known == stamp
+        {
+            return Ok(*digest);
+        }
+        let digest: [u8; 32] = Sha256::digest(read(path)?).into();
+        locked(&self.files).insert(path.to_owned(), (stamp, digest));
+        Ok(digest)
+    }
+
+    /// The client for `cloud`.
+    pub fn client(&self, cloud: &Cloud) -> Result<Client> {
+        let key = (self.trust_of(&cloud.tls)?, cloud.tls.verify, cloud.proxy.clone());
+        if let Some(client) = locked(&self.clients).get(&key) {
+            return Ok(client.clone());
+        }
+        let client = build(cloud)?;
+        locked(&self.clients).insert(key, client.clone());
+        Ok(client)
+    }
+}
+
+fn build(cloud: &Cloud) -> Result<Client> {
+    // The second and later calls find the provider installed, which is what is wanted.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .user_agent(concat!("keystone-broker/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(Duration::from_secs(30))
+        .no_proxy();
+    if let Some(proxy) = &cloud.proxy {
+        let proxy = Proxy::all(proxy).map_err(|error| bad_tls(cloud, format!("proxy {proxy}: {error}")))?;
+        builder = builder.proxy(proxy);
+    }
+    if !cloud.tls.verify {
+        builder = builder.tls_danger_accept_invalid_certs(true);
+    } else if let Some(path) = &cloud.tls.ca_file {
+        let certificates = Certificate::from_pem_bundle(&read(path)?)
+            .map_err(|error| bad_tls(cloud, format!("CA file {}: {error}", path.display())))?;
+        if certificates.is_empty() {
+            return Err(bad_tls(cloud, format!("CA file {}: holds no certificate", path.display())));
+        }
+        builder = builder.tls_certs_only(certificates);
+    }
+    if let Some(path) = &cloud.tls.cert_file {
+        let mut pem = read(path)?;
+        if let Some(key) = &cloud.tls.key_file {
+            pem.push(b'\n');
+            pem.extend(read(key)?);
+        }
+        let identity = ClientIdentity::from_pem(&pem)
+            .map_err(|error| bad_tls(cloud, format!("client certificate {}: {error}", path.display())))?;
+        builder = builder.identity(identity);
+    }
+    builder.build().map_err(|error| bad_tls(cloud, chain(&error)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::InvalidConfig, format!("{}: {error}", path.display()))
+        .remedy("correct cacert, cert or key of the cloud's entry in clouds.yaml")
+}
+
+fn bad_tls(cloud: &Cloud, detail: String) -> Error {
+    Error::new(Code::InvalidConfig, detail)
+        .cloud(cloud.label())
+        .remedy(format!("ksb cloud show {}", cloud.argument()))
+}
+
+/// Sends a request and reads the whole answer.
+pub async fn send(cloud: &Cloud, request: RequestBuilder) -> Result<Answer> {
+    let mut response = request.send().await.map_err(|error| failure(cloud, &error))?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| failure(cloud, &error))? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(
+                Error::new(Code::KeystoneError, "the answer is larger than 16 MiB").cloud(cloud.label())
+            );
+        }
+        body.extend_from_slice(&chunk);
+    }
+    let body = String::from_utf8(body)
+        .map_err(|_| Error::new(Code::NotKeystone, "the answer is not text").cloud(cloud.label()))?;
+    Ok(Answer { status, headers, body })
+}
+
+/// Tells a certificate problem from an unreachable host.
+fn failure(cloud: &Cloud, error: &reqwest::Error) -> Error {
+    let host = cloud.auth_url.host_str().unwrap_or("?");
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {
+            let io = inner.downcast_ref::<std::io::Error>()?;
+            io.get_ref()?.downcast_ref::<rustls::Error>()
+        });
+        if let Some(tls) = tls {
+            return Error::new(Code::KeystoneTls, format!("TLS with {host} failed: {tls}"))
+                .cloud(cloud.label())
+                .remedy("set cacert in the cloud's entry to the CA that signed Keystone's certificate");
+        }
+        source = inner.source();
+    }
+    let via = cloud.proxy.as_ref().map_or(String::new(), |_| " through the proxy".into());
+    Error::new(
+        Code::KeystoneUnreachable,
+        format!("Keystone at {host} cannot be reached{via}: {}", chain(error)),
+    )
+    .cloud(cloud.label())
+    .remedy(format!("check the network (VPN, proxy), then: ksb login {}", cloud.argument()))
+}
+
+/// The innermost cause says most; reqwest's own text repeats the URL.
+fn chain(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,512 @@
+//! The callback port and the tab binding.
+//!
+//! Keystone must be given a fixed `origin`, so nothing of ours rides along with the token it posts
+//! to `http://localhost:9990/auth/websso/`, and a foreign page can post there just as well. What
+//! tells the two apart is the *tab*: a page of the callback's origin puts a secret into
+//! `sessionStorage` before the tab goes to Keystone, and the page that answers Keystone's POST proves
+//! with it that it is in the same tab. The POST itself gives the token to nobody: it waits under a
+//! claim.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, Weak};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use url::Url;
+
+use crate::error::{Code, Error, Result};
+use crate::http::guard;
+use crate::http::page;
+use crate::http::serve::{Server, serve};
+use crate::model::{Secret, random_hex};
+use crate::platform::peer::{LOOPBACK, holder_of};
+use crate::sync::locked;
+
+/// The path that operators list in `trusted_dashboard`.
+pub const CALLBACK_PATH: &str = "/auth/websso/";
+/// Far above any real token, far below anything that hurts.
+const MAX_BODY: usize = 64 << 10;
+/// Tokens that wait for a proof; beyond this the oldest is dropped.
+const MAX_PARKED: usize = 64;
+/// Tabs that one sign-in may be opened in.
+const MAX_TABS: usize = 16;
+
+/// The callback ports in use; sign-ins of several clouds share one.
+#[derive(Default)]
+pub struct Loopback {
+    ports: tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackPort>>>,
+}
+
+impl Loopback {
+    /// The listener for `http://host:port`, bound before anyone is sent there.
+    pub async fn open(&self, host: &str, port: u16) -> Result<Arc<CallbackPort>> {
+        let mut ports = self.ports.lock().await;
+        let key = (host.to_owned(), port);
+        if let Some(open) = ports.get(&key).and_then(Weak::upgrade) {
+            return Ok(open);
+        }
+        let open = CallbackPort::bind(host, port).await?;
+        ports.insert(key, Arc::downgrade(&open));
+        Ok(open)
+    }
+}
+
+/// A bound callback port and what waits behind it.
+pub struct CallbackPort {
+    origin: String,
+    state: Arc<Mutex<Waiting>>,
+    _servers: Vec<Server>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    attempts: HashMap<String, Attempt>,
+    parked: VecDeque<Parked>,
+}
+
+/// A sign-in that waits for its tab to come back.
+struct Attempt {
+    websso_url: Url,
+    /// SHA-256 of each tab's secret.
+    tabs: VecDeque<[u8; 32]>,
+    mail: mpsc::Sender<Mail>,
+}
+
+/// A token that Keystone, or somebody else, posted.
+struct Parked {
+    claim: String,
+    code: String,
+    token: Secret,
+}
+
+/// What a proven page says, and where the answer for the page goes.
+pub struct Mail {
+    /// Names the token.
+    pub claim: String,
+    /// What the page says.
+    pub word: Word,
+    /// The answer for the page.
+    pub reply: oneshot::Sender<PageReply>,
+}
+
+/// What a proven page says.
+pub enum Word {
+    /// This token came back to the tab that the sign-in began in.
+    Token(Secret),
+    /// The person's answer to *Use alice?*
+    Answer(bool),
+    /// A token came to a tab that is not ours; it may be offered in the terminal.
+    Unproven,
+}
+
+/// A token that may be offered in the terminal.
+pub struct Unclaimed {
+    /// The code that its page shows.
+    pub code: String,
+    /// The token.
+    pub token: Secret,
+}
+
+/// What a page shows next; `state` is one of the page's own.
+#[derive(Debug, Clone, Default, Serialize)]
+#[expect(missing_docs, reason = "the fields are the page's own vocabulary: see http/pages/callback.html")]
+pub struct PageReply {
+    pub state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keystone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_domain: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expected_user: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+}
+
+impl PageReply {
+    /// A reply that is only a state.
+    pub fn state(state: &'static str) -> Self {
+        Self { state, ..Self::default() }
+    }
+}
+
+/// A sign-in's place on the port; given up when dropped.
+pub struct Seat {
+    port: Arc<CallbackPort>,
+    id: String,
+}
+
+impl CallbackPort {
+    async fn bind(host: &str, port: u16) -> Result<Arc<Self>> {
+        if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+            return Err(Error::new(
+                Code::InvalidConfig,
+                format!("redirect_host {host} is not this computer: the token would cross a network"),
+            )
+            .remedy("set redirect_host to localhost"));
+        }
+        let mut listeners = Vec::new();
+        for ip in LOOPBACK {
+            match TcpListener::bind(SocketAddr::new(ip, port)).await {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(busy(port)),
+                // A machine without IPv6.
+                Err(_) if ip.is_ipv6() && !listeners.is_empty() => {}
+                Err(error) => return Err(Error::new(Code::Io, format!("port {port} on {ip}: {error}"))),
+            }
+        }
+        let origin = format!("http://{host}:{port}");
+        let state = Arc::new(Mutex::new(Waiting::default()));
+        let router =
+            routes(Shared { origin: origin.clone(), waiting: state.clone() }, format!("{host}:{port}"));
+        let servers = listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
+        Ok(Arc::new(Self { origin, state, _servers: servers }))
+    }
+
+    /// The value of Keystone's `origin` parameter.
+    pub fn callback_url(&self) -> String {
+        format!("{}{CALLBACK_PATH}", self.origin)
+    }
+
+    /// Lets the sign-in `id` take part.
+    pub fn seat(self: &Arc<Self>, id: &str, websso_url: Url, mail: mpsc::Sender<Mail>) -> Seat {
+        let attempt = Attempt { websso_url, tabs: VecDeque::new(), mail };
+        locked(&self.state).attempts.insert(id.to_owned(), attempt);
+        Seat { port: self.clone(), id: id.to_owned() }
+    }
+}
+
+impl Seat {
+    /// The address that removes what an earlier owner of the port left in the browser.
+    pub fn clean_url(&self) -> String {
+        format!("{}/clean/{}", self.port.origin, self.id)
+    }
+
+    /// The address that binds a tab.
+    pub fn begin_url(&self) -> String {
+        format!("{}/begin/{}", self.port.origin, self.id)
+    }
+
+    /// The tokens that nobody has proven. None while another sign-in waits on this port: a token
+    /// must not be shown to a Keystone that it may not belong to.
+    pub fn unclaimed(&self) -> Vec<Unclaimed> {
+        let waiting = locked(&self.port.state);
+        if waiting.attempts.len() > 1 {
+            return Vec::new();
+        }
+        let newest = waiting.parked.iter().rev().take(5);
+        let mut found: Vec<_> = newest
+            .map(|parked| Unclaimed { code: parked.code.clone(), token: parked.token.clone() })
+            .collect();
+        found.reverse();
+        found
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut waiting = locked(&self.port.state);
+        waiting.attempts.remove(&self.id);
+        if waiting.attempts.is_empty() {
+            waiting.parked.clear();
+        }
+    }
+}
+
+fn busy(port: u16) -> Error {
+    let holder = holder_of(port).unwrap_or_else(|| "another program".into());
+    Error::new(
+        Code::PortBusy,
+        format!(
+            "port {port}, where Keystone sends the sign-in, is held by {holder}; it would receive your token"
+        ),
+    )
+    .remedy(format!("end that program, or ask for another redirect_port than {port} in trusted_dashboard"))
+}
+
+#[derive(Clone)]
+struct Shared {
+    origin: String,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+fn routes(shared: Shared, host: String) -> Router {
+    Router::new()
+        .route("/clean/{id}", get(clean))
+        .route("/begin/{id}", get(begin))
+        .route(CALLBACK_PATH, post(callback))
+        .route("/claim", post(claim))
+        .route("/answer", post(answer))
+        .fallback(nothing_here)
+        .method_not_allowed_fallback(nothing_here)
+        .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
+        .with_state(shared)
+}
+
+async fn nothing_here() -> Response {
+    page::notice(
+        StatusCode::NOT_FOUND,
+        "refused",
+        "Nothing here",
+        "This address is used only while ksb signs you in to a cloud.",
+        None,
+    )
+}
+
+/// A service worker of an earlier owner of this port would see Keystone's POST. `Clear-Site-Data`
+/// removes it, and with it the sessionStorage of other sign-ins: so only when there are none.
+async fn clean(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let alone = {
+        let waiting = locked(&shared.waiting);
+        waiting.attempts.contains_key(&id) && waiting.attempts.len() == 1
+    };
+    let no_store = (header::CACHE_CONTROL, "no-store");
+    if alone {
+        (
+            StatusCode::NO_CONTENT,
+            [no_store, (header::HeaderName::from_static("clear-site-data"), "\"storage\"")],
+        )
+            .into_response()
+    } else {
+        (StatusCode::NO_CONTENT, [no_store]).into_response()
+    }
+}
+
+/// Gives the tab its secret and sends it to Keystone. Each tab gets its own.
+async fn begin(
+    State(shared): State<Shared>,
+    method: Method,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Response {
+    if method != Method::GET || !guard::is_navigation(&headers) {
+        return refused("Open this address in a browser tab.");
+    }
+    let secret = Secret::random();
+    let target = {
+        let mut waiting = locked(&shared.waiting);
+        waiting.attempts.get_mut(&id).map(|attempt| {
+            attempt.tabs.push_back(fingerprint(secret.expose()));
+            if attempt.tabs.len() > MAX_TABS {
+                attempt.tabs.pop_front();
+            }
+            attempt.websso_url.clone()
+        })
+    };
+    match target {
+        Some(url) => page::begin(&id, secret.expose(), url.as_str()),
+        None => expired(),
+    }
+}
+
+/// Keystone's form POST, or anybody's.
+async fn callback(State(shared): State<Shared>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    if !guard::is_navigation(&parts.headers) || !shared.may_post_here(&parts.headers) {
+        return refused("Only Keystone's own sign-in page may send a token here.");
+    }
+    let form = parts.headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
+    });
+    if !form {
+        return refused("This is not what Keystone sends.");
+    }
+    let token = match guard::read(body, MAX_BODY).await {
+        Ok(bytes) => token_in(&bytes),
+        Err(status) => return page::notice(status, "refused", "Refused", "The request is too large.", None),
+    };
+    let Some(token) = token else { return refused("There is no token in this request.") };
+    let (claim, code) = (random_hex::<16>(), short_code());
+    let mut waiting = locked(&shared.waiting);
+    if waiting.attempts.is_empty() {
+        return expired();
+    }
+    if waiting.parked.len() == MAX_PARKED {
+        waiting.parked.pop_front();
+    }
+    waiting.parked.push_back(Parked { claim: claim.clone(), code: code.clone(), token });
+    page::callback(&claim, &code)
+}
+
+impl Shared {
+    /// On https → http browsers send `Origin: null`, for Keystone and attackers alike; a real origin
+    /// must be that of a Keystone that is waited for.
+    fn may_post_here(&self, headers: &HeaderMap) -> bool {
+        let mut origins = headers.get_all(header::ORIGIN).iter();
+        match (origins.next().map(|origin| origin.to_str().unwrap_or_default()), origins.next()) {
+            (None | Some("null"), None) => true,
+            (Some(origin), None) => locked(&self.waiting)
+                .attempts
+                .values()
+                .any(|attempt| attempt.websso_url.origin().ascii_serialization() == origin),
+            (_, Some(_)) => false,
+        }
+    }
+}
+
+fn token_in(form: &[u8]) -> Option<Secret> {
+    let mut tokens =
+        url::form_urlencoded::parse(form).filter(|(name, _)| name == "token").map(|(_, value)| value);
+    let token = tokens.next()?;
+    // What cannot be a header's value cannot be a token either.
+    let plausible = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    (plausible && tokens.next().is_none()).then(|| Secret::new(token))
+}
+
+#[derive(Deserialize)]
+struct Proof {
+    claim: String,
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    secret: String,
+    #[serde(default)]
+    accept: bool,
+}
+
+/// The page that answered Keystone's POST proves that it is in our tab.
+async fn claim(State(shared): State<Shared>, request: Request) -> Response {
+    let proof = match shared.proof(request).await {
+        Ok(proof) => proof,
+        Err(refusal) => return refusal,
+    };
+    let (mail, word, reply) = {
+        let mut waiting = locked(&shared.waiting);
+        let Some(place) = waiting.parked.iter().position(|parked| parked.claim == proof.claim) else {
+            return page_reply(PageReply::state("expired"));
+        };
+        if let Some(mail) = waiting.proven(&proof) {
+            // Taken out: a claim counts once.
+            let Some(parked) = waiting.parked.remove(place) else {
+                return page_reply(PageReply::state("expired"));
+            };
+            (Some(mail), Word::Token(parked.token), None)
+        } else {
+            let code = waiting.parked.get(place).map(|parked| parked.code.clone());
+            let only = waiting.attempts.values().next().filter(|_| waiting.attempts.len() == 1);
+            (
+                only.map(|attempt| attempt.mail.clone()),
+                Word::Unproven,
+                Some(PageReply { code, ..PageReply::state("unproven") }),
+            )
+        }
+    };
+    let answer = deliver(mail, proof.claim, word).await;
+    page_reply(reply.unwrap_or(answer))
+}
+
+/// The person's answer on a proven page.
+async fn answer(State(shared): State<Shared>, request: Request) -> Response {
+    let proof = match shared.proof(request).await {
+        Ok(proof) => proof,
+        Err(refusal) => return refusal,
+    };
+    let mail = locked(&shared.waiting).proven(&proof);
+    page_reply(deliver(mail, proof.claim, Word::Answer(proof.accept)).await)
+}
+
+impl Shared {
+    async fn proof(&self, request: Request<Body>) -> Result<Proof, Response> {
+        let (parts, body) = request.into_parts();
+        if !guard::is_own_fetch(&parts.headers, &self.origin) {
+            return Err(StatusCode::FORBIDDEN.into_response());
+        }
+        let bytes = guard::read(body, MAX_BODY).await.map_err(IntoResponse::into_response)?;
+        serde_json::from_slice(&bytes).map_err(|_| StatusCode::BAD_REQUEST.into_response())
+    }
+}
+
+impl Waiting {
+    /// Where to deliver what a page says, if it holds the secret of a tab that a sign-in began in.
+    fn proven(&self, proof: &Proof) -> Option<mpsc::Sender<Mail>> {
+        let attempt = self.attempts.get(&proof.id)?;
+        let shown = fingerprint(&proof.secret);
+        let ours = attempt.tabs.iter().any(|tab| bool::from(tab.ct_eq(&shown)));
+        ours.then(|| attempt.mail.clone())
+    }
+}
+
+async fn deliver(mail: Option<mpsc::Sender<Mail>>, claim: String, word: Word) -> PageReply {
+    let expired = PageReply::state("expired");
+    let Some(mail) = mail else { return expired };
+    let (reply, answer) = oneshot::channel();
+    if mail.send(Mail { claim, word, reply }).await.is_err() {
+        return expired;
+    }
+    answer.await.unwrap_or(expired)
+}
+
+fn page_reply(reply: PageReply) -> Response {
+    ([(header::CACHE_CONTROL, "no-store"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], axum::Json(reply))
+        .into_response()
+}
+
+fn refused(text: &str) -> Response {
+    page::notice(StatusCode::FORBIDDEN, "refused", "Refused", text, None)
+}
+
+pub(super) fn expired() -> Response {
+    page::notice(
+        StatusCode::GONE,
+        "expired",
+        "This sign-in is over",
+        "It was completed, called off, or took too long. Run your command again.",
+        Some("ksb login"),
+    )
+}
+
+fn fingerprint(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret).into()
+}
+
+/// Six characters that nobody mistakes for one another: enough to tell two pages apart by eye.
+fn short_code() -> String {
+    const ALPHABET: &[u8; 32] = b"23456789ABCDEFGHJKLMNPQRSTUVWXYZ";
+    let random = random_hex::<6>();
+    let digits = random.as_bytes().chunks(2).filter_map(|pair| std::str::from_utf8(pair).ok());
+    digits
+        .filter_map(|pair| u8::from_str_radix(pair, 16).ok())
+        .map(|byte| char::from(ALPHABET[usize::from(byte % 32)]))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_has_one_plausible_token_or_none() {
+        assert_eq!(token_in(b"token=gAAA_-").map(|token| token.expose().to_owned()), Some("gAAA_-".into()));
+        for junk in [&b""[..], b"token=", b"token=a&token=b", b"token=a%0d%0ab", b"\xff\xfe", b"other=1"] {
+            assert!(token_in(junk).is_none(), "{junk:?}");
+        }
+    }
+
+    #[test]
+    fn codes_are_six_unmistakable_characters() {
+        let code = short_code();
+        assert_eq!(code.len(), 6);
+        assert!(!code.contains(['0', 'O', '1', 'I']));
+    }
+}

@@ -1,0 +1,75 @@
+//! The ways to sign in. Each ends in a Keystone token.
+
+pub mod loopback;
+mod websso;
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use crate::api::Offer;
+use crate::error::Result;
+use crate::keystone::Keystone;
+use crate::model::{Cloud, Token, User, Way};
+use crate::ports::SharedClock;
+
+/// What a sign-in is to achieve.
+pub struct Task {
+    /// The sign-in's id.
+    pub id: String,
+    /// The cloud.
+    pub cloud: Cloud,
+    /// Its Keystone.
+    pub keystone: Keystone,
+    /// Time.
+    pub clock: SharedClock,
+    /// How far Keystone's clock is ahead of ours.
+    pub skew: SignedDuration,
+    /// The pinned user; anyone else is refused. Without one the person is asked.
+    pub expected: Option<User>,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it is given up.
+    pub deadline: Timestamp,
+}
+
+/// A sign-in under way.
+pub struct Started {
+    /// The address to open in a browser.
+    pub url: String,
+    /// How far it is.
+    pub progress: watch::Receiver<Progress>,
+    /// What the person at the terminal says meanwhile.
+    pub commands: mpsc::Sender<Command>,
+    /// Calls it off.
+    pub cancel: Arc<Notify>,
+    /// How it ends.
+    pub outcome: oneshot::Receiver<Result<Token>>,
+}
+
+/// How far a sign-in is.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// The page asks the person whether to use a user.
+    pub confirming: bool,
+    /// What the person should know, oldest first.
+    pub notices: Vec<String>,
+    /// Tokens that wait for a word in the terminal.
+    pub offers: u32,
+}
+
+/// What the person at the terminal says.
+pub enum Command {
+    /// Which tokens arrived from tabs that did not start here?
+    Offers(oneshot::Sender<Result<Vec<Offer>>>),
+    /// Use the one that shows this code.
+    Accept(String, oneshot::Sender<Result<()>>),
+}
+
+/// Starts a sign-in: when this returns, its URL can be opened.
+pub async fn start(task: Task, loopback: &loopback::Loopback) -> Result<Started> {
+    match task.cloud.sign_in.way {
+        Way::Websso => websso::start(task, loopback).await,
+    }
+}

@@ -1,0 +1,340 @@
+//! Keystone's WebSSO in the person's own browser, bound to the tab it started in.
+//!
+//! The URL that is opened lies on another origin than the callback (`127.0.0.1`, a port of its own):
+//! that page can remove what an earlier owner of the callback's port left behind, before the tab
+//! goes there, gets its secret and moves on to Keystone. See `loopback` for the way back.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::middleware;
+use axum::response::Response;
+use axum::routing::get;
+use jiff::SignedDuration;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::loopback::{self, Loopback, Mail, PageReply, Seat, Word};
+use super::{Command, Progress, Started, Task};
+use crate::api::Offer;
+use crate::error::{Code, Error, Result};
+use crate::http::guard;
+use crate::http::page::{self, About};
+use crate::http::serve::serve;
+use crate::keystone::Verdict;
+use crate::model::{Cloud, Secret, Token, random_hex};
+
+/// After this long without an answer the person is told what Keystone's own error pages mean.
+const HINT_AFTER: SignedDuration = SignedDuration::from_secs(20);
+/// Keystone's times are whole seconds, and so is the `Date` that its clock is read from.
+const ROUNDING: SignedDuration = SignedDuration::from_secs(2);
+
+/// Binds the callback and the start page, and starts to wait.
+pub(super) async fn start(task: Task, loopback: &Loopback) -> Result<Started> {
+    let options = &task.cloud.sign_in;
+    let port = loopback
+        .open(&options.redirect_host, options.redirect_port)
+        .await
+        .map_err(|error| error.cloud(task.cloud.label()))?;
+    let callback_url = port.callback_url();
+    let websso_url = task.keystone.websso_url(&callback_url)?;
+    let (mail_to, mail) = mpsc::channel(16);
+    let seat = port.seat(&task.id, websso_url, mail_to);
+
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
+    let host = listener.local_addr().map_err(|error| Error::new(Code::Io, error.to_string()))?.to_string();
+    let ticket = random_hex::<16>();
+    let url = format!("http://{host}/start/{ticket}");
+    let start_page = serve(listener, start_routes(&task.cloud, &seat, ticket, host));
+
+    let (progress, progress_seen) = watch::channel(Progress::default());
+    let (commands, commands_heard) = mpsc::channel(4);
+    let (end, outcome) = oneshot::channel();
+    let cancel = Arc::new(Notify::new());
+    let wait = Wait { task, seat, callback_url, progress, candidates: HashMap::new() };
+    let cancelled = cancel.clone();
+    tokio::spawn(async move {
+        let ended = wait.until_over(mail, commands_heard, &cancelled).await;
+        drop(start_page);
+        let _broker_is_gone = end.send(ended);
+    });
+    Ok(Started { url, progress: progress_seen, commands, cancel, outcome })
+}
+
+#[derive(Clone)]
+struct StartPage {
+    ticket: String,
+    clean_url: String,
+    begin_url: String,
+    cloud: Cloud,
+}
+
+fn start_routes(cloud: &Cloud, seat: &Seat, ticket: String, host: String) -> Router {
+    let start =
+        StartPage { ticket, clean_url: seat.clean_url(), begin_url: seat.begin_url(), cloud: cloud.clone() };
+    Router::new()
+        .route("/start/{ticket}", get(start_page))
+        .fallback(|| async { loopback::expired() })
+        .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
+        .with_state(start)
+}
+
+async fn start_page(
+    State(start): State<StartPage>,
+    headers: HeaderMap,
+    Path(ticket): Path<String>,
+) -> Response {
+    if ticket != start.ticket || !guard::is_navigation(&headers) {
+        return loopback::expired();
+    }
+    let about = About {
+        cloud: start.cloud.label(),
+        keystone: start.cloud.auth_url.host_str().unwrap_or_default(),
+        identity_provider: start.cloud.identity_provider.as_deref(),
+    };
+    page::start(&about, &start.clean_url, &start.begin_url)
+}
+
+/// A sign-in that waits for its browser.
+struct Wait {
+    task: Task,
+    seat: Seat,
+    callback_url: String,
+    progress: watch::Sender<Progress>,
+    /// Proven tokens that wait for the person's answer on their page, by claim.
+    candidates: HashMap<String, Token>,
+}
+
+impl Wait {
+    async fn until_over(
+        mut self,
+        mut mail: mpsc::Receiver<Mail>,
+        mut commands: mpsc::Receiver<Command>,
+        cancelled: &Notify,
+    ) -> Result<Token> {
+        let deadline = self.task.clock.sleep_until(self.task.deadline);
+        let mut hint = Some(self.task.clock.sleep_until(self.task.started_at + HINT_AFTER));
+        tokio::pin!(deadline);
+        loop {
+            let hint_due = async {
+                match &mut hint {
+                    Some(due) => due.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut deadline => return Err(self.timed_out()),
+                () = cancelled.notified() => return Err(self.cancelled()),
+                () = hint_due => {
+                    hint = None;
+                    self.hint();
+                }
+                Some(command) = commands.recv() => {
+                    let done = tokio::select! {
+                        done = self.obey(command) => done,
+                        () = &mut deadline => return Err(self.timed_out()),
+                        () = cancelled.notified() => return Err(self.cancelled()),
+                    };
+                    if let Some(token) = done { return Ok(token) }
+                }
+                Some(letter) = mail.recv() => {
+                    let done = tokio::select! {
+                        done = self.read(letter) => done,
+                        () = &mut deadline => return Err(self.timed_out()),
+                        () = cancelled.notified() => return Err(self.cancelled()),
+                    };
+                    if let Some(token) = done { return Ok(token) }
+                }
+            }
+        }
+    }
+
+    /// A page's word; the token that ends the sign-in, if it does.
+    async fn read(&mut self, letter: Mail) -> Option<Token> {
+        let Mail { claim, word, reply } = letter;
+        let (shown, token) = match word {
+            Word::Token(id) => self.proven(claim, id).await,
+            Word::Answer(accept) => self.answered(&claim, accept),
+            Word::Unproven => {
+                self.tell(|progress| progress.offers += 1);
+                (PageReply::state("unproven"), None)
+            }
+        };
+        let _page_is_gone = reply.send(shown);
+        token
+    }
+
+    /// A token that came back to our tab. Whose it is decides what the page shows.
+    async fn proven(&mut self, claim: String, id: Secret) -> (PageReply, Option<Token>) {
+        let token = match self.examine(&id).await {
+            Ok(token) => token,
+            Err(error) => {
+                let state = if error.code == Code::TokenRefused { "refused" } else { "failed" };
+                self.notice(format!("the browser brought a token that cannot be used: {}", error.detail));
+                let reply =
+                    PageReply { message: Some(error.detail), remedy: error.remedy, ..self.page(state) };
+                return (reply, None);
+            }
+        };
+        let shown = |state| PageReply {
+            user: Some(token.user.name.clone()),
+            user_domain: Some(token.user.domain.to_string()),
+            ..self.page(state)
+        };
+        match &self.task.expected {
+            Some(expected) if expected.id == token.user.id => (shown("done"), Some(token)),
+            Some(expected) => {
+                let remedy = format!("ksb login {} --switch-user", self.task.cloud.argument());
+                let reply = PageReply {
+                    expected_user: Some(expected.name.clone()),
+                    remedy: Some(remedy.clone()),
+                    ..shown("wrong-user")
+                };
+                self.notice(format!(
+                    "the browser is signed in as {}, not as {}; to change over: {remedy}",
+                    token.user.name, expected.name
+                ));
+                (reply, None)
+            }
+            None => {
+                let reply = shown("confirm");
+                self.candidates.insert(claim, token);
+                self.tell(|progress| progress.confirming = true);
+                (reply, None)
+            }
+        }
+    }
+
+    fn answered(&mut self, claim: &str, accept: bool) -> (PageReply, Option<Token>) {
+        let Some(token) = self.candidates.remove(claim) else { return (self.page("expired"), None) };
+        let (user, user_domain) = (Some(token.user.name.clone()), Some(token.user.domain.to_string()));
+        if accept {
+            return (PageReply { user, user_domain, ..self.page("done") }, Some(token));
+        }
+        let remedy = format!("ksb login {} --switch-user", self.task.cloud.argument());
+        self.notice(format!("{} was declined on the page; for another account: {remedy}", token.user.name));
+        let confirming = !self.candidates.is_empty();
+        self.tell(|progress| progress.confirming = confirming);
+        (PageReply { user, user_domain, remedy: Some(remedy), ..self.page("declined") }, None)
+    }
+
+    /// The person at the terminal; the token that ends the sign-in, if it does.
+    async fn obey(&mut self, command: Command) -> Option<Token> {
+        match command {
+            Command::Offers(reply) => {
+                let mut offers = Vec::new();
+                for unclaimed in self.seat.unclaimed() {
+                    if let Ok(token) = self.examine(&unclaimed.token).await {
+                        let identity_provider = token.federation.map(|(idp, _)| idp);
+                        offers.push(Offer { code: unclaimed.code, user: token.user, identity_provider });
+                    }
+                }
+                let _caller_is_gone = reply.send(Ok(offers));
+                None
+            }
+            Command::Accept(code, reply) => match self.take(&code).await {
+                Ok(token) => {
+                    let _caller_is_gone = reply.send(Ok(()));
+                    Some(token)
+                }
+                Err(error) => {
+                    let _caller_is_gone = reply.send(Err(error));
+                    None
+                }
+            },
+        }
+    }
+
+    async fn take(&self, code: &str) -> Result<Token> {
+        let unclaimed = self.seat.unclaimed().into_iter().find(|unclaimed| unclaimed.code == code);
+        let unclaimed = unclaimed
+            .ok_or_else(|| self.error(Code::UnknownSignIn, format!("no token with the code {code} waits")))?;
+        let token = self.examine(&unclaimed.token).await?;
+        match &self.task.expected {
+            Some(expected) if expected.id != token.user.id => Err(self
+                .error(Code::TokenRefused, format!("that is {}, not {}", token.user.name, expected.name))
+                .remedy(format!("ksb login {} --switch-user", self.task.cloud.argument()))),
+            _ => Ok(token),
+        }
+    }
+
+    /// Asks Keystone about a token and checks that it is what this sign-in asked for: new, federated
+    /// by this protocol, from this identity provider. A rescoped token has `token` among its methods.
+    async fn examine(&self, id: &Secret) -> Result<Token> {
+        let Verdict::Valid(token) = self.task.keystone.validate(id).await? else {
+            return Err(self.refused("Keystone does not know it"));
+        };
+        let protocol = &self.task.cloud.protocol;
+        if token.methods != [protocol.as_str()] {
+            return Err(self.refused("it does not come from a browser sign-in"));
+        }
+        if token.issued_at < self.task.started_at + self.task.skew - ROUNDING {
+            return Err(self.refused("it is older than this sign-in"));
+        }
+        if let Some((idp, by)) = &token.federation {
+            let wanted = self.task.cloud.identity_provider.as_ref();
+            if wanted.is_some_and(|wanted| wanted != idp) || by != protocol {
+                return Err(self.refused(&format!("it comes from {idp} by {by}")));
+            }
+        }
+        Ok(*token)
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        self.error(Code::TokenRefused, format!("not used: {why}"))
+            .remedy(format!("ksb login {}", self.task.cloud.argument()))
+    }
+
+    fn timed_out(&self) -> Error {
+        let waited = self.task.deadline.duration_since(self.task.started_at).as_secs();
+        self.error(Code::SignInTimedOut, format!("nobody finished signing in within {waited} seconds"))
+            .remedy(format!("ksb login {}", self.task.cloud.argument()))
+    }
+
+    fn cancelled(&self) -> Error {
+        self.error(Code::SignInCancelled, "the sign-in was called off".into())
+            .remedy(format!("ksb login {}", self.task.cloud.argument()))
+    }
+
+    /// What only Keystone's own page says, the broker cannot see.
+    fn hint(&self) {
+        self.notice(format!(
+            "still waiting. If Keystone's page shows 401 \"not a trusted dashboard host\", ask the operator for \
+             this line in keystone.conf, [federation]: trusted_dashboard = {}; if it shows 401 or 403 after you \
+             signed in at the identity provider, no mapping rule fits your account there",
+            self.callback_url
+        ));
+    }
+
+    fn page(&self, state: &'static str) -> PageReply {
+        let cloud = &self.task.cloud;
+        PageReply {
+            cloud: Some(cloud.label().to_owned()),
+            keystone: cloud.auth_url.host_str().map(str::to_owned),
+            identity_provider: cloud.identity_provider.clone(),
+            ..PageReply::state(state)
+        }
+    }
+
+    fn notice(&self, text: String) {
+        // A page that is reloaded says the same thing again; the terminal needs it once.
+        self.tell(|progress| {
+            if !progress.notices.contains(&text) && progress.notices.len() < 20 {
+                progress.notices.push(text);
+            }
+        });
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Progress)) {
+        self.progress.send_modify(change);
+    }
+
+    fn error(&self, code: Code, detail: String) -> Error {
+        Error::new(code, detail).cloud(self.task.cloud.label())
+    }
+}

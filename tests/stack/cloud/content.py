@@ -1,0 +1,114 @@
+"""What is in Keystone: projects, groups, identity providers, made through its API; harmless to repeat."""
+
+import hashlib
+from pathlib import Path
+from urllib.parse import urlencode
+
+from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, STATE
+from .running import Json, StackError, request, write
+
+PROJECTS = ("demo", "staging", "production", "solo")
+# Keycloak's groups (realm.json) carry these names; the mapping finds them by name.
+GROUPS = {"lab-dev": ("demo", "staging", "production"), "lab-solo": ("demo", "solo"), "lab-guest": ("demo",)}
+LOCAL_USERS = ("alice", "bob")
+
+USER = {"type": "HTTP_OIDC_PREFERRED_USERNAME"}
+# The identity provider says which groups: a person moved there has other roles after the next sign-in.
+LAB_RULES = [
+    {
+        "local": [{"user": {"name": "{0}"}}, {"groups": "{1}", "domain": {"name": "lab"}}],
+        "remote": [USER, {"type": "HTTP_OIDC_GROUPS"}],
+    }
+]
+OTHER_RULES = [
+    {
+        "local": [{"user": {"name": "{0}"}}, {"group": {"name": "lab-guest", "domain": {"name": "lab"}}}],
+        "remote": [USER],
+    }
+]
+# Users that Keystone knows itself: their tokens have no OS-FEDERATION block.
+LOCAL_RULES = [
+    {"local": [{"user": {"name": "{0}", "type": "local", "domain": {"name": "Default"}}}], "remote": [USER]}
+]
+
+
+class Api:
+    """Keystone's own API as its administrator."""
+
+    def __init__(self, password: str) -> None:
+        self.base = f"http://127.0.0.1:{LONG_BACKEND}/v3"
+        user = {"name": "admin", "domain": {"id": "default"}, "password": password}
+        auth = {
+            "identity": {"methods": ["password"], "password": {"user": user}},
+            "scope": {"project": {"name": "admin", "domain": {"id": "default"}}},
+        }
+        status, headers, _ = request("POST", f"{self.base}/auth/tokens", {"auth": auth})
+        if status != 201:
+            raise StackError(f"Keystone refuses its administrator: {status}")
+        self.token = headers["x-subject-token"]
+
+    def call(self, method: str, path: str, body: Json | None = None, *, accept: tuple[int, ...] = ()) -> Json:
+        status, _, answer = request(method, f"{self.base}{path}", body, X_Auth_Token=self.token)
+        if status >= 300 and status not in accept:
+            raise StackError(f"{method} {path}: {status} {answer}")
+        return answer if status < 300 else {}
+
+    def ensure(self, kind: str, name: str, **more: str) -> str:
+        """The id of the thing of this name, made if need be."""
+        plural = f"/{kind}s"
+        query = {"name": name, **({"domain_id": more["domain_id"]} if "domain_id" in more else {})}
+        found = self.call("GET", f"{plural}?{urlencode(query)}")[f"{kind}s"]
+        if not found:
+            found = [self.call("POST", plural, {kind: {"name": name, **more}})[kind]]
+        return str(found[0]["id"])
+
+    def put(self, path: str, kind: str, body: Json) -> None:
+        """A thing of OS-FEDERATION, whose name is in the path: made, or brought to this state."""
+        target = f"/OS-FEDERATION/{path}"
+        if self.call("GET", target, accept=(404,)):
+            fixed = ("domain_id",)  # cannot be changed later
+            self.call("PATCH", target, {kind: {key: body[key] for key in body if key not in fixed}})
+        else:
+            self.call("PUT", target, {kind: body})
+
+
+def make(admin_password: str) -> None:
+    """Everything, unless this very file has done so before; what is there already is left or corrected."""
+    mark = STATE / "keystone" / "content.sha256"
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if mark.exists() and mark.read_text() == digest:
+        return
+    api = Api(admin_password)
+    lab, other = api.ensure("domain", "lab"), api.ensure("domain", "other")
+    roles = [api.ensure("role", name) for name in ("member", "reader")]
+    projects = {name: api.ensure("project", name, domain_id=lab) for name in PROJECTS}
+    for name, seen in GROUPS.items():
+        group = api.ensure("group", name, domain_id=lab)
+        for project in seen:
+            for role in roles:
+                api.call("PUT", f"/projects/{projects[project]}/groups/{group}/roles/{role}")
+    for name in LOCAL_USERS:
+        user = api.ensure("user", name, domain_id="default")
+        api.call("PUT", f"/projects/{projects['demo']}/users/{user}/roles/{roles[0]}")
+    _identity_provider(api, "lab-idp", lab, LAB_RULES, remote_ids=[ISSUER])
+    # No remote id: Keystone then takes whoever Apache vouches for, here the same realm, into another domain.
+    _identity_provider(api, "other-idp", other, OTHER_RULES, remote_ids=[])
+    _identity_provider(api, "local-idp", other, LOCAL_RULES, remote_ids=[])
+    _broken_service(api)
+    write(mark, digest)
+
+
+def _identity_provider(api: Api, name: str, domain: str, rules: list[Json], remote_ids: list[str]) -> None:
+    # authorization_ttl (minutes): group memberships outlive a sign-in. Application credentials need that.
+    provider = {"enabled": True, "domain_id": domain, "remote_ids": remote_ids, "authorization_ttl": 60}
+    api.put(f"identity_providers/{name}", "identity_provider", provider)
+    api.put(f"mappings/{name}", "mapping", {"rules": rules})
+    api.put(f"identity_providers/{name}/protocols/openid", "protocol", {"mapping_id": name})
+
+
+def _broken_service(api: Api) -> None:
+    service = api.ensure("service", "broken", type="broken")
+    endpoints = api.call("GET", f"/endpoints?service_id={service}")["endpoints"]
+    if not endpoints:
+        endpoint = {"service_id": service, "interface": "public", "region_id": "RegionOne"}
+        api.call("POST", "/endpoints", {"endpoint": {**endpoint, "url": BROKEN_SERVICE}})

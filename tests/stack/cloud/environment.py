@@ -1,0 +1,48 @@
+"""`stack env`: the contract with the tests, as shell assignments."""
+
+import shlex
+
+from . import browser, venvs
+from .layout import (
+    BROKEN_SERVICE,
+    CA,
+    FRONTS,
+    IDP,
+    ISSUER,
+    LOG,
+    PREFIX_FRONT,
+    SHORT_FRONTS,
+    SOURCE,
+    STATE,
+    USERS,
+    front_url,
+)
+from .secrets_file import existing
+
+
+def text() -> str:
+    """KEY=VALUE lines for `eval` or for a test to read."""
+    secrets = existing()
+    values = {
+        "KSB_STACK_DIR": STATE,
+        "KSB_STACK_LOG": LOG,
+        "KSB_STACK_CA": CA,
+        "KSB_STACK_AUTH_URL": front_url(FRONTS[0]),
+        "KSB_STACK_FRONTS": " ".join(map(str, FRONTS)),
+        "KSB_STACK_SHORT_FRONTS": " ".join(map(str, SHORT_FRONTS)),
+        "KSB_STACK_PREFIX_FRONT": PREFIX_FRONT,
+        "KSB_STACK_IDP": IDP,
+        "KSB_STACK_ISSUER": ISSUER,
+        "KSB_STACK_BROKEN_SERVICE": BROKEN_SERVICE,
+        "KSB_STACK_PYTHON": venvs.path("client") / "bin" / "python",
+        "KSB_STACK_UV": venvs.UV,
+        "KSB_STACK_BROWSER": browser.SCRIPT,
+        "KSB_STACK_NODE_MODULES": browser.node_modules(),
+        "KSB_STACK_BROWSER_LIB": SOURCE / "lib",
+        "KSB_STACK_ADMIN_USER": "admin",
+        "KSB_STACK_ADMIN_PASSWORD": secrets["admin"],
+        "KSB_STACK_KEYCLOAK_ADMIN_PASSWORD": secrets["keycloak_admin"],
+        "KSB_STACK_CLIENT_SECRET": secrets["oidc_client"],
+        **{f"KSB_STACK_PASSWORD_{user.upper()}": secrets[f"user_{user}"] for user in USERS},
+    }
+    return "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())

@@ -1,0 +1,153 @@
+"""Keycloak, the identity provider: fetched by Maven, built once, its realm imported from realm.json."""
+
+import hashlib
+import json
+import shutil
+import zipfile
+from pathlib import Path
+from urllib.parse import urlencode
+
+from . import processes
+from .certificates import KEY, LEAF
+from .layout import (
+    ALL_FRONTS,
+    DOWNLOADS,
+    IDP,
+    ISSUER,
+    KEYCLOAK_PORT,
+    KEYCLOAK_VERSION,
+    KEYSTONE_HOST,
+    NUMBERED_USERS,
+    PREFIX,
+    PREFIX_FRONT,
+    SOURCE,
+    STATE,
+    USERS,
+)
+from .running import Json, StackError, command, request, wait_for, write
+
+NAME = "keycloak"
+BUILT = DOWNLOADS / f"keycloak-{KEYCLOAK_VERSION}"
+HOME = STATE / "keycloak"
+PASSKEY = STATE / "passkey.json"  # alice's, as the browser's authenticator has it
+GROUPS = {"bob": "lab-solo", "mallory": "lab-guest"}  # the rest are lab-dev
+
+
+def fetch() -> None:
+    """Downloads and unpacks the distribution."""
+    if BUILT.exists():
+        return
+    artifact = f"org.keycloak:keycloak-quarkus-dist:{KEYCLOAK_VERSION}:zip"
+    place = DOWNLOADS / "keycloak.part"
+    shutil.rmtree(place, ignore_errors=True)
+    command(["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", "-Dtransitive=false",
+             f"-DoutputDirectory={place}"], log="maven", cwd=DOWNLOADS)  # fmt: skip
+    (archive,) = place.glob("*.zip")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(place)
+    _kc_build(place / f"keycloak-{KEYCLOAK_VERSION}")
+    (place / f"keycloak-{KEYCLOAK_VERSION}").replace(BUILT)
+    shutil.rmtree(place)
+
+
+def _kc_build(home: Path) -> None:
+    command(["sh", home / "bin" / "kc.sh", "build", "--db=dev-file"], log="keycloak-build")
+
+
+def start(secrets: dict[str, str]) -> None:
+    """Starts Keycloak with this cloud's data, from nothing when the realm has changed since."""
+    realm = _realm(secrets)
+    mark = HOME / "realm.sha256"
+    digest = hashlib.sha256(realm.encode()).hexdigest()
+    if not mark.exists() or mark.read_text() != digest:
+        processes.stop(NAME)
+        shutil.rmtree(HOME, ignore_errors=True)
+        PASSKEY.unlink(missing_ok=True)
+        write(HOME / "data" / "import" / "lab-realm.json", realm, mode=0o600)
+        HOME.chmod(0o700)
+        write(mark, digest)
+    if processes.running(NAME) is None:
+        _link_distribution()
+        _start(secrets)
+    wait_for(NAME, _answers)
+    _ask_for_the_second_factor(secrets)
+
+
+def _link_distribution() -> None:
+    """A home folder of our own around the shared distribution: the data folder lies beside the script."""
+    (HOME / "bin").mkdir(parents=True, exist_ok=True)
+    shutil.copy(BUILT / "bin" / "kc.sh", HOME / "bin" / "kc.sh")
+    for name in ("conf", "lib", "providers", "themes"):
+        link = HOME / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(BUILT / name)
+
+
+def _start(secrets: dict[str, str]) -> None:
+    argv: list[str | Path] = [
+        "sh", HOME / "bin" / "kc.sh", "start", "--optimized", "--import-realm", "--cache=local",
+        "--http-host=127.0.0.1", f"--https-port={KEYCLOAK_PORT}", f"--hostname={IDP}",
+        f"--https-certificate-file={LEAF}", f"--https-certificate-key-file={KEY}",
+    ]  # fmt: skip
+    environment = {
+        "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
+        "KC_BOOTSTRAP_ADMIN_PASSWORD": secrets["keycloak_admin"],
+        # It lives for minutes, on few cores: the quick compiler is the better one.
+        "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
+    }
+    processes.start(NAME, argv, HOME, environment)
+
+
+def _answers() -> bool:
+    processes.must_run(NAME)
+    return request("GET", f"{ISSUER}/.well-known/openid-configuration")[0] == 200
+
+
+def _realm(secrets: dict[str, str]) -> str:
+    realm: Json = json.loads((SOURCE / "realm.json").read_text())
+    (client,) = (entry for entry in realm["clients"] if entry["clientId"] == "keystone")
+    client["secret"] = secrets["oidc_client"]
+    client["redirectUris"] = [
+        f"https://{KEYSTONE_HOST}:{port}{PREFIX if port == PREFIX_FRONT else ''}/v3/redirect_uri"
+        for port in ALL_FRONTS
+    ]
+    realm["users"] = [_user(name, secrets[f"user_{name}"]) for name in USERS]
+    return json.dumps(realm, indent=1)
+
+
+def _user(name: str, password: str) -> Json:
+    return {
+        "username": name,
+        "enabled": True,
+        "email": f"{name}@lab.invalid",
+        "emailVerified": True,
+        "firstName": name.capitalize(),
+        "lastName": "Numbered" if name in NUMBERED_USERS else "Lab",
+        "credentials": [{"type": "password", "value": password}],
+        "groups": [f"/{GROUPS.get(name, 'lab-dev')}"],
+        # Alice's second factor is registered in a browser at the first `up`.
+        "requiredActions": ["webauthn-register"] if name == "alice" else [],
+    }
+
+
+def _ask_for_the_second_factor(secrets: dict[str, str]) -> None:
+    """Keycloak's own browser flow knows WebAuthn as a second factor but has it switched off."""
+    mark = HOME / "flow-set"
+    if mark.exists():
+        return
+    form = {"grant_type": "password", "client_id": "admin-cli", "username": "admin"}
+    form["password"] = secrets["keycloak_admin"]
+    token_url = f"{IDP}/realms/master/protocol/openid-connect/token"
+    kind = "application/x-www-form-urlencoded"
+    status, _, answer = request("POST", token_url, urlencode(form).encode(), Content_Type=kind)
+    if status != 200:
+        raise StackError(f"Keycloak refuses its administrator: {status} {answer}")
+    bearer = {"Authorization": f"Bearer {answer['access_token']}"}
+    url = f"{IDP}/admin/realms/lab/authentication/flows/browser/executions"
+    executions = request("GET", url, None, **bearer)[2]
+    for execution in executions:
+        if execution.get("providerId") == "webauthn-authenticator":
+            status, _, answer = request("PUT", url, {**execution, "requirement": "ALTERNATIVE"}, **bearer)
+            if status >= 300:
+                raise StackError(f"Keycloak's browser flow: {status} {answer}")
+    mark.touch()

@@ -1,0 +1,53 @@
+"""Where everything lies and which ports are whose. Nothing here does anything."""
+
+import os
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parent.parent
+
+CACHE = Path(
+    os.environ.get("KSB_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keystone-broker"
+)
+DOWNLOADS = CACHE / "downloads"  # keyed by version: never stale, shared by all checkouts
+STATE = CACHE / "stack"  # one cloud: its database, keys, certificates, secrets
+LOG = STATE / "log"
+RUN = STATE / "run"  # what is running: process ids
+TLS = STATE / "tls"
+CA = TLS / "ca.pem"
+SECRETS = STATE / "secrets.json"
+SETTINGS = STATE / "settings.json"  # what browser.mjs needs to know
+
+PYTHON = "3.11"
+
+KEYCLOAK_VERSION = "26.7.4"
+KEYCLOAK_PORT = 8443
+IDP = f"https://idp.localhost:{KEYCLOAK_PORT}"
+ISSUER = f"{IDP}/realms/lab"
+
+# Each port is the same cloud with a request log of its own, so that tests that run together can count.
+KEYSTONE_HOST = "keystone.localhost"
+FRONTS = tuple(range(5000, 5008))
+PREFIX_FRONT = 5008  # the auth URL has a path: https://keystone.localhost:5008/identity/v3
+SHORT_FRONTS = (5010, 5011)  # tokens that live for a minute
+PREFIX = "/identity"
+ALL_FRONTS = (*FRONTS, PREFIX_FRONT, *SHORT_FRONTS)
+
+LONG_BACKEND = 15000
+SHORT_BACKEND = 15010
+LONG_LIFETIME = 3600
+SHORT_LIFETIME = 60
+
+# A service of the catalog that is not there: a test that wants one listens here.
+BROKEN_SERVICE = "http://127.0.0.1:5090/"
+
+CALLBACK_PORTS = tuple(range(9990, 9998))
+UNTRUSTED_CALLBACK_PORT = 9999
+
+NUMBERED_USERS = tuple(f"user{number}" for number in range(8))
+USERS = ("alice", "bob", "mallory", *NUMBERED_USERS)
+
+
+def front_url(port: int) -> str:
+    """The auth URL of a front, as a clouds.yaml names it."""
+    return f"https://{KEYSTONE_HOST}:{port}{PREFIX if port == PREFIX_FRONT else ''}/v3"

@@ -1,0 +1,25 @@
+"""Passwords and keys of the cloud: made once, kept in the state folder for its owner only."""
+
+import json
+import secrets
+
+from .layout import SECRETS, USERS
+from .running import StackError, write
+
+
+def existing() -> dict[str, str]:
+    """All secrets by name, of a cloud that there is."""
+    if not SECRETS.exists():
+        raise StackError("there is no cloud yet: `stack up` first")
+    known: dict[str, str] = json.loads(SECRETS.read_text())
+    return known
+
+
+def load() -> dict[str, str]:
+    """All secrets by name; those that are missing are made."""
+    known = existing() if SECRETS.exists() else {}
+    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", *(f"user_{user}" for user in USERS)]
+    for name in names:
+        known.setdefault(name, secrets.token_urlsafe(18))
+    write(SECRETS, json.dumps(known, indent=1) + "\n", mode=0o600)
+    return known

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the stack is made of. Only what is missing; nothing is enabled or started.
+set -euo pipefail
+
+wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless chromium firefox-esr
+  libnss3-tools build-essential pkg-config sqlite3 procps iproute2 strace openssh-client openssl curl ca-certificates
+  fonts-dejavu-core tmux)
+
+installed() {
+  [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+}
+
+missing=()
+for package in "${wanted[@]}"; do
+  installed "$package" || missing+=("$package")
+done
+# Tools that are just as good from elsewhere: Debian's are asked for only when the command is not there.
+command -v mvn >/dev/null || missing+=(maven)
+node_major=$(node --version 2>/dev/null | sed -E 's/^v([0-9]+).*/\1/' || true)
+[ "${node_major:-0}" -ge 18 ] || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
+
+if [ ${#missing[@]} -eq 0 ]; then
+  exit 0
+fi
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { echo "stack: needs root or sudo to install: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+
+# Debian starts what it installs. A policy of "never" for the length of this installation prevents it;
+# one that was there before is left as it is.
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+  trap '"${as_root[@]}" rm -f "$policy"' EXIT
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod 755 "$policy"
+fi
+
+# The package would also enable its service for the next boot; a mask of our own, taken away after, prevents that.
+apache_was_there=no
+installed apache2 && apache_was_there=yes
+
+echo "stack: installing ${missing[*]}" >&2
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
+"${apt[@]}" update >&2
+"${apt[@]}" install --no-install-recommends "${missing[@]}" >&2
+
+if [ "$apache_was_there" = no ] && command -v systemctl >/dev/null; then
+  "${as_root[@]}" systemctl disable apache2.service apache-htcacheclean.service >/dev/null 2>&1 || true
+fi

@@ -1,0 +1,56 @@
+// Keycloak's pages, answered as a person would. `answer` is called with whatever page is shown, again and again.
+import { authenticator, turn } from './passkey.mjs'
+import { password, settings } from './settings.mjs'
+
+// A person's answers at the identity provider. One per sign-in; close() it in the end.
+export function signInAtKeycloak (page, user) {
+  let passkey, release
+  page.on('dialog', (dialog) => dialog.accept(dialog.defaultValue()).catch(() => {})) // "name of your passkey"
+  const done = async () => {
+    await release?.()
+    release = undefined
+  }
+
+  // True when there was something to do on this page.
+  async function answer () {
+    if (!page.url().startsWith(settings.idp)) {
+      await done()
+      return false
+    }
+    if (await page.$('#password')) {
+      const form = await page.$('#username')
+      if (form) await type(page, '#username', user)
+      await type(page, '#password', password(user))
+      await follow(page, '#kc-login')
+      return true
+    }
+    if (await page.$('#authenticateWebAuthnButton')) {
+      release ??= await turn()
+      passkey ??= await authenticator(page)
+      await passkey.present()
+      await follow(page, '#authenticateWebAuthnButton')
+      if (!page.url().startsWith(settings.idp)) await done()
+      return true
+    }
+    if (await page.$('#registerWebAuthn')) {
+      passkey ??= await authenticator(page)
+      await follow(page, '#registerWebAuthn')
+      await passkey.keep()
+      return true
+    }
+    return false
+  }
+  return { answer, close: done }
+}
+
+// Setting the value at once is what a password manager does, and does not take a round trip per key.
+const type = (page, selector, text) =>
+  page.$eval(selector, (field, value) => { field.value = value }, text)
+
+// Clicks, and waits for the page that follows.
+async function follow (page, selector) {
+  await Promise.all([
+    page.waitForNavigation({ waitUntil: 'domcontentloaded', timeout: 30_000 }),
+    page.$eval(selector, (button) => button.click())
+  ])
+}

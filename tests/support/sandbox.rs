@@ -1,0 +1,142 @@
+//! A person's private corner of the machine: own home, own XDG folders, own agent.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use keystone_broker::client::Client;
+use keystone_broker::platform::paths::Paths;
+use tempfile::TempDir;
+
+/// The binary under test.
+pub const KSB: &str = env!("CARGO_BIN_EXE_ksb");
+
+/// A home of one's own. The agent that was started in it ends with it.
+pub struct Sandbox {
+    dir: TempDir,
+    env: BTreeMap<OsString, OsString>,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Outcome {
+    /// Fails the test with everything that was printed, unless the command succeeded.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
+        self
+    }
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Sandbox {
+    /// An empty home and a bare environment: `PATH`, the folders, and `KSB_PROMPT=never`.
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("ksb").tempdir().unwrap();
+        let mut sandbox = Self { dir, env: BTreeMap::new() };
+        for (name, folder) in [
+            ("HOME", "home"),
+            ("XDG_RUNTIME_DIR", "run"),
+            ("XDG_CONFIG_HOME", "home/.config"),
+            ("XDG_STATE_HOME", "home/.local/state"),
+            ("XDG_CACHE_HOME", "home/.cache"),
+        ] {
+            let path = sandbox.path(folder);
+            fs::create_dir_all(&path).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+            sandbox.set(name, path);
+        }
+        sandbox.set("PATH", std::env::var_os("PATH").unwrap());
+        sandbox.set("LANG", "C.UTF-8");
+        sandbox.set("KSB_PROMPT", "never");
+        sandbox
+    }
+
+    /// A path inside.
+    pub fn path(&self, inside: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(inside)
+    }
+
+    /// Sets a variable for every command from now on.
+    pub fn set(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Writes the person's clouds.yaml.
+    pub fn clouds(&self, yaml: &str) {
+        let folder = self.path("home/.config/openstack");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("clouds.yaml"), yaml).unwrap();
+    }
+
+    /// Any program, in this home and environment and nothing else.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().envs(&self.env).current_dir(self.path("home")).stdin(Stdio::null());
+        command
+    }
+
+    /// `ksb` with arguments, ready to be spawned.
+    pub fn ksb(&self, args: &[&str]) -> Command {
+        let mut command = self.command(KSB);
+        command.args(args);
+        command
+    }
+
+    /// Runs `ksb` to its end.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        self.ksb(args).output().unwrap().into()
+    }
+
+    /// The folders that `ksb` uses in here.
+    pub fn paths(&self) -> Paths {
+        Paths {
+            socket: self.path("run/keystone-broker/broker.sock"),
+            state: self.path("home/.local/state/keystone-broker"),
+            config: self.path("home/.config/keystone-broker/config.toml"),
+        }
+    }
+
+    /// A client of the agent in here. (It would start the test's own binary as the agent: start one first.)
+    pub fn client(&self) -> Client {
+        Client::new(self.paths())
+    }
+
+    /// The agent's process id, while it runs.
+    pub fn agent_pid(&self) -> Option<u32> {
+        fs::read_to_string(self.paths().socket.with_extension("lock")).ok()?.trim().parse().ok()
+    }
+
+    /// What the agent logged.
+    pub fn agent_log(&self) -> String {
+        fs::read_to_string(self.paths().state.join("agent.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- agent.log\n{}", self.agent_log());
+        }
+        self.run(&["stop"]);
+    }
+}
