@@ -77,11 +77,8 @@ def ensure() -> None:
     try:
         run_ksb("agent", "--ensure")
     except BrokerError as error:
-        raise BrokerError(
-            f"no agent answers at {socket_path()}, and {error.detail}",
-            code="agent-unavailable",
-            remedy=error.remedy,
-        ) from None
+        detail = f"no agent answers at {socket_path()}: {error.detail}"
+        raise BrokerError(detail, code="agent-unavailable", remedy=error.remedy) from None
 
 
 def run_ksb(*arguments: str) -> str:
@@ -108,17 +105,19 @@ def run_ksb(*arguments: str) -> str:
                 check=False,
             ).returncode
         except subprocess.TimeoutExpired:
-            why: str | None = f"it did not end within {_COMMAND} s"
+            why = f"`{words}` did not end within {_COMMAND} s"
         except OSError as error:
             why = f"{program}: {error.strerror}"
         else:
+            if status == 0:
+                out.seek(0)
+                return out.read().decode(errors="replace")
             err.seek(0)
             said = [line for line in err.read(4000).decode(errors="replace").splitlines() if line.strip()]
-            why = None if status == 0 else "; ".join(said).removeprefix("ksb: ") or f"exit status {status}"
-        if why is None:
-            out.seek(0)
-            return out.read().decode(errors="replace")
-    raise BrokerError(f"`{words}` failed: {why}", code="agent-unavailable", remedy=words)
+            why = "; ".join(said).removeprefix("ksb: ") or f"`{words}` ended with status {status}"
+    # `ksb: demo: what failed. Try: what helps`, as ksb says it.
+    detail, _, remedy = why.partition(". Try: ")
+    raise BrokerError(detail, code="agent-unavailable", remedy=remedy or words)
 
 
 class _Connection(http.client.HTTPConnection):

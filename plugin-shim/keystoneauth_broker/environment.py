@@ -55,8 +55,7 @@ def source_in_current_folder() -> dict[str, Any] | None:
         here = os.getcwd()
     except OSError:
         return None
-    config_home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    if here in (os.path.join(config_home, "openstack"), "/etc/openstack"):
+    if here in _own_folders():
         return None
     for stem in stems:
         for suffix in _SUFFIXES:
@@ -64,6 +63,12 @@ def source_in_current_folder() -> dict[str, Any] | None:
             if os.path.exists(file):
                 return {"file": file, "current_folder": True}
     return None
+
+
+def _own_folders() -> tuple[str, ...]:
+    """Where openstacksdk looks besides: whoever stands there is not in someone else's repository."""
+    homes = (os.environ.get("XDG_CONFIG_HOME", ""), os.path.expanduser("~/.config"), "/etc/xdg", "/etc")
+    return tuple(os.path.join(home, "openstack") for home in homes if os.path.isabs(home))
 
 
 def ca_bundle() -> str | None:
@@ -81,14 +86,20 @@ def proxy_for(url: str) -> str | None:
     parts = urlsplit(url)
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     host = parts.hostname or ""
-    if not proxy or not host or proxy_bypass(host) or _in_no_proxy(parts.netloc, host, proxies):
+    except_for = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    if (
+        not proxy
+        or not host
+        or proxy_bypass(host, {"no": except_for})
+        or _is_in(except_for, parts.netloc, host)
+    ):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
-def _in_no_proxy(netloc: str, host: str, proxies: dict[str, str]) -> bool:
+def _is_in(except_for: str, netloc: str, host: str) -> bool:
     """What `requests` understands in `no_proxy` beyond urllib: networks, and any suffix."""
-    entries = [entry for entry in proxies.get("no", "").replace(" ", "").split(",") if entry]
+    entries = [entry for entry in except_for.replace(" ", "").split(",") if entry]
     if not entries:
         return False
     import ipaddress

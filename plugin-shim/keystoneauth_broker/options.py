@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,7 +47,7 @@ def number(name: str, value: object, *, least: int, most: int) -> int | None:
     if (given := text(value)) is None:
         return None
     try:
-        result = int(float(given))
+        result = math.ceil(float(given))
     except (ValueError, OverflowError):
         result = least - 1
     if not least <= result <= most:

@@ -96,7 +96,7 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
                 way=options.way(sign_in),
                 redirect_host=options.text(redirect_host),
                 redirect_port=options.number("redirect_port", redirect_port, least=1, most=65535),
-                timeout=options.number("login_timeout", login_timeout, least=1, most=2**31),
+                timeout=options.number("login_timeout", login_timeout, least=1, most=86_400),
             )
             or None,
         )
@@ -164,7 +164,8 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
         scope = self._scope.on_the_wire()
         if self._by_name is not None:
             resolved = self._resolve(self._by_name)
-            return resolved["cloud"], scope or resolved.get("scope") or "unscoped"
+            cloud = {**resolved["cloud"], **options.given(account=self._entry.get("account"))}
+            return cloud, scope or resolved.get("scope") or "unscoped"
         assert self.auth_url is not None  # noqa: S101  # checked by _check_complete
         cloud = {
             **options.given(name=self._name),

@@ -65,6 +65,7 @@ def agent(monkeypatch: pytest.MonkeyPatch, run_folder: str) -> Iterator[Agent]:
     fake.start()
     yield fake
     fake.stop()
+    assert fake.errors == []
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import socketserver
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -104,6 +105,13 @@ def problem(status: int, code: str, detail: str, **more: Any) -> tuple[int, Any]
 class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
+    errors: list[BaseException]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        error = sys.exc_info()[1]
+        assert error is not None
+        if not isinstance(error, ConnectionError):  # a client may hang up
+            self.errors.append(error)
 
 
 class Agent:
@@ -117,6 +125,7 @@ class Agent:
         self.chunked = False
         self._lock = threading.Lock()
         self._server: _UnixServer | None = None
+        self.errors: list[BaseException] = []
         self.on("POST", f"/v1/sign-ins/{SIGN_IN_ID}/opened", self._note_opened)
 
     def _note_opened(self, request: Request) -> Answer:
@@ -196,6 +205,7 @@ class Agent:
 
         os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
         self._server = _UnixServer(self.path, Handler)
+        self._server.errors = self.errors
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:

@@ -84,7 +84,7 @@ def test_no_agent_and_no_ksb(
         make(cloud="demo").get_token(session)
     text = str(caught.value)
     assert text.startswith(
-        f"demo: no agent answers at {tmp_path}/none, and the program ksb is not there (remedy: "
+        f"demo: no agent answers at {tmp_path}/none: the program ksb is not there (remedy:"
     )
     assert "cargo install keystone-broker" in text
     assert "KSB_SOCK" in text
@@ -127,14 +127,16 @@ def test_agent_cannot_be_started(
 ) -> None:
     monkeypatch.setenv("KSB_SOCK", str(tmp_path / "none"))
     # A child that keeps stderr open, as an agent that was started would, holds nobody up.
-    program("ksb", "sleep 60 & echo 'ksb: the folder is not yours' >&2; echo $! > $HOME/pid; exit 1")
+    program("ksb", "sleep 60 & echo 'ksb: it ended at once. Try: ksb agent' >&2; echo $! > $HOME/pid; exit 1")
     with pytest.raises(BrokerError) as caught:
         make(cloud="demo").get_token(session)
     os.kill(int((tmp_path / "home/pid").read_text()), 9)
     assert str(caught.value) == (
-        f"demo: no agent answers at {tmp_path}/none, and `ksb agent --ensure` failed: the folder is not yours"
-        " (remedy: run: ksb agent --ensure)"
+        f"demo: no agent answers at {tmp_path}/none: it ended at once (remedy: run: ksb agent)"
     )
+    program("ksb", "exit 9")
+    with pytest.raises(BrokerError, match="`ksb agent --ensure` ended with status 9"):
+        make(cloud="demo").get_token(session)
 
 
 def test_agent_that_always_dies(
@@ -170,7 +172,8 @@ def test_something_else_answers(make: Make, session: ks_session.Session, agent: 
 
         def answer() -> None:
             peer, _ = server.accept()
-            peer.recv(65536)
+            while b'"prompt"' not in peer.recv(65536):
+                pass
             peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>")
             peer.close()
             server.close()

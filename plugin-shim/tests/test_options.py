@@ -178,6 +178,7 @@ def test_tls_paths_are_absolute(told: Any) -> None:
         ({"https_proxy": "http://p:1", "no_proxy": "example.org"}, None),
         ({"https_proxy": "http://p:1", "NO_PROXY": "localhost, .example.org"}, None),
         ({"https_proxy": "http://p:1", "no_proxy": "*"}, None),
+        ({"https_proxy": "http://p:1", "no_proxy": "", "NO_PROXY": "example.org"}, None),
         ({"https_proxy": "http://p:1", "no_proxy": "example.com,10.0.0.0/8"}, "http://p:1"),
     ],
 )
@@ -262,18 +263,20 @@ def test_cloud_by_name(
     (tmp_path / "shown").write_text(json.dumps(SHOWN))
     program("ksb", f'echo "$@" >> {tmp_path}/asked; echo noise >&2; cat {tmp_path}/shown')
     agent.on_tokens(token())
-    plugin = Broker().load_from_options(cloud="lab", **options)
+    plugin = Broker().load_from_options(cloud="lab", username="work", **options)
     plugin.get_auth_ref(session)
     plugin.get_auth_ref(session)
     assert plugin.auth_url == "https://lab.example.org/v3"
-    assert agent.sent()[-1] == {"cloud": SHOWN["cloud"], "scope": scope, "prompt": False}
+    cloud = {**SHOWN["cloud"], "account": "work"}
+    assert agent.sent()[-1] == {"cloud": cloud, "scope": scope, "prompt": False}
     assert (tmp_path / "asked").read_text() == "cloud show lab --json\n"
 
 
 def test_cloud_by_name_that_fails(session: ks_session.Session, program: Callable[[str, str], Path]) -> None:
-    program("ksb", 'echo "ksb: lab: no such entry" >&2; exit 3')
-    with pytest.raises(BrokerError, match=r"^lab: .*no such entry"):
+    program("ksb", 'echo "ksb: lab: no such entry. Try: write one" >&2; exit 1')
+    with pytest.raises(BrokerError) as caught:
         Broker().load_from_options(cloud="lab").get_token(session)
+    assert str(caught.value) == "lab: no such entry (remedy: write one)"
     program("ksb", "echo '{}'")
     with pytest.raises(BrokerError, match="something else than a cloud"):
         Broker().load_from_options(cloud="lab").get_token(session)

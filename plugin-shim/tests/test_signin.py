@@ -12,7 +12,7 @@ import pytest
 from fakes import SIGN_IN_ID, URL, Clock, problem, sign_in, token, until
 from keystoneauth1 import exceptions
 
-from keystoneauth_broker import browser, environment
+from keystoneauth_broker import browser, environment, signin
 from keystoneauth_broker.errors import BrokerError
 from keystoneauth_broker.signin import TokenRequest
 
@@ -36,6 +36,10 @@ TEN_SECONDS = "ksb: demo: waiting 10 s for it, there is no terminal\n"
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browser, "_SETTLED", 0.1)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def waiting(revision: int = 1, **more: Any) -> Answer:
@@ -87,7 +91,7 @@ def test_the_opener_opens(
 
     agent.on_poll(done)
     make(cloud="demo").get_token(session)
-    assert (tmp_path / "url").read_text() == f"{URL}\n"
+    until(lambda: _text(tmp_path / "url") == f"{URL}\n")
     assert agent.sent("POST", f"/v1/sign-ins/{SIGN_IN_ID}/opened") == [{}]
     assert capfd.readouterr() == ("", SIGN_IN + WAITING)
 
@@ -110,7 +114,7 @@ def test_the_brokers_browser_command(
     agent.on_tokens(waiting(opener=True, browser=command, private_window=True), token())
     agent.on_poll(lambda _: poll("done", 2) if agent.opened.wait(5) else None)
     make().get_token(session)
-    assert (tmp_path / "asked").read_text().strip() == arguments
+    until(lambda: _text(tmp_path / "asked").strip() == arguments)
 
 
 @pytest.mark.usefixtures("terminal")
@@ -145,19 +149,16 @@ def test_no_browser(
     agent: Agent,
     make: Make,
     session: ks_session.Session,
-    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
     answer: dict[str, Any],
     why: str,
 ) -> None:
     """It stays unsaid, so that the broker may ask another caller; a person reads the address."""
     said: list[str] = []
-
-    def read() -> list[str]:
-        said.append(capfd.readouterr().err)
-        return said
+    monkeypatch.setattr(signin, "say", lambda _cloud, text, **_: said.append(text))
 
     def done(_request: Request) -> Answer:
-        until(lambda: "no browser opened" in "".join(read()))
+        until(lambda: "no browser opened" in "".join(said))
         return poll("done", 2)
 
     agent.on_tokens(waiting(opener=True, **answer), token())

@@ -257,6 +257,7 @@ fn routes(shared: Shared, host: String) -> Router {
         .route(CALLBACK_PATH, post(callback))
         .route("/claim", post(claim))
         .route("/answer", post(answer))
+        .route("/signing-in", get(reloaded))
         .fallback(nothing_here)
         .method_not_allowed_fallback(nothing_here)
         .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
@@ -269,6 +270,17 @@ async fn nothing_here() -> Response {
         "refused",
         "Nothing here",
         "This address is used only while ksb signs you in to a cloud.",
+        None,
+    )
+}
+
+/// The callback's page gives itself this address, so that a reload does not post the token again.
+async fn reloaded() -> Response {
+    page::notice(
+        StatusCode::OK,
+        "reloaded",
+        "This page was reloaded",
+        "Its part of the sign-in is over. Go back to the terminal; it says how to go on.",
         None,
     )
 }

@@ -7,11 +7,11 @@ const [, , url, picture] = process.argv
 const { browser, close } = await launch()
 const [page] = await browser.pages()
 const keycloak = signInAtKeycloak(page, 'alice')
-const deadline = Date.now() + 60_000
+const deadline = Date.now() + 180_000
 try {
   await page.goto(url, { waitUntil: 'domcontentloaded' })
   while (!registered()) {
-    if (Date.now() > deadline) throw new Error('no passkey after 60 s')
+    if (Date.now() > deadline) throw new Error('no passkey after 3 minutes')
     await keycloak.answer()
     await new Promise((resolve) => setTimeout(resolve, 100))
   }

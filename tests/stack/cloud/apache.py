@@ -116,9 +116,9 @@ def start(secrets: dict[str, str]) -> None:
         processes.stop(NAME)
     if processes.running(NAME) is None:
         (HOME / "apache.pid").unlink(missing_ok=True)
-        processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME)
+        processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME, ALL_FRONTS)
     for port in ALL_FRONTS:
-        wait_for(f"apache on port {port}", partial(_answers, port), 30)
+        wait_for(f"apache on port {port}", partial(_answers, port))
 
 
 def _config(secrets: dict[str, str]) -> str:

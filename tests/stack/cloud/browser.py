@@ -10,12 +10,13 @@ from .layout import CA, CACHE, FRONTS, IDP, LOG, SECRETS, SETTINGS, SOURCE, STAT
 from .running import StackError, command, write
 
 HOME = STATE / "browser-home"  # copied to be $HOME of each browser: Chromium reads its authorities there
+MODULES = CACHE / "node"
 SCRIPT = SOURCE / "browser"
 
 
 def node_modules() -> Path:
     lock = (SOURCE / "package-lock.json").read_bytes()
-    return CACHE / "node" / hashlib.sha256(lock).hexdigest()[:10] / "node_modules"
+    return MODULES / hashlib.sha256(lock).hexdigest()[:10] / "node_modules"
 
 
 def install() -> None:

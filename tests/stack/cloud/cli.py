@@ -19,7 +19,7 @@ from . import (
     secrets_file,
     venvs,
 )
-from .layout import CACHE, DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
+from .layout import DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
 from .running import Phases, StackError, only_one
 
 DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak")
@@ -67,7 +67,9 @@ def _run(options: argparse.Namespace) -> int:
                 print(venvs.make(options.name))
             case "clean":
                 _down()
-                shutil.rmtree(CACHE if options.all else STATE, ignore_errors=True)
+                # By name: other things of the project lie in the same cache.
+                for folder in (STATE, *((DOWNLOADS, venvs.HOME, browser.MODULES) if options.all else ())):
+                    shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

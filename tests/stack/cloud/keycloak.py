@@ -95,7 +95,7 @@ def _start(secrets: dict[str, str]) -> None:
         # It lives for minutes, on few cores: the quick compiler is the better one.
         "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
     }
-    processes.start(NAME, argv, HOME, environment)
+    processes.start(NAME, argv, HOME, [KEYCLOAK_PORT], environment)
 
 
 def _answers() -> bool:

@@ -145,7 +145,7 @@ def _start(instance: str) -> None:
         "--module", "keystone_app:application", "--disable-logging",
     ]  # fmt: skip
     environment = {"OS_KEYSTONE_CONFIG_FILES": str(config(instance)), "PYTHONDONTWRITEBYTECODE": "1"}
-    processes.start(f"keystone-{instance}", argv, HOME, environment)
+    processes.start(f"keystone-{instance}", argv, HOME, [BACKENDS[instance]], environment)
 
 
 def _answers(instance: str) -> bool:

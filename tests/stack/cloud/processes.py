@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .layout import LOG, RUN
@@ -44,8 +46,15 @@ def running(name: str) -> int | None:
     return None
 
 
-def start(name: str, argv: list[str | Path], cwd: Path, environment: dict[str, str] | None = None) -> None:
+def start(
+    name: str,
+    argv: list[str | Path],
+    cwd: Path,
+    ports: Sequence[int],
+    environment: dict[str, str] | None = None,
+) -> None:
     """Starts a daemon in a session of its own, with its output in log/NAME.log."""
+    _must_be_free(name, ports)
     RUN.mkdir(parents=True, exist_ok=True)
     LOG.mkdir(parents=True, exist_ok=True)
     path = LOG / f"{name}.log"
@@ -64,6 +73,19 @@ def start(name: str, argv: list[str | Path], cwd: Path, environment: dict[str, s
     record = {"pid": child.pid, "started": _start_time(child.pid)}
     (RUN / f"{name}.json").write_text(json.dumps(record))
     child.returncode = 0  # it outlives this program: no warning about that
+
+
+def _must_be_free(name: str, ports: Sequence[int]) -> None:
+    """Another cloud's answers must not be taken for our own."""
+    for port in ports:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                raise StackError(
+                    f"{name}: another process has port {port} (`ss -ltnp` tells which)"
+                ) from None
 
 
 def must_run(name: str) -> None:

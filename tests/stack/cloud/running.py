@@ -125,7 +125,7 @@ def request(
         return answer.status, found, json.loads(raw) if raw and "json" in kind else {}
 
 
-def wait_for(what: str, ready: Callable[[], bool], seconds: float = 180) -> None:
+def wait_for(what: str, ready: Callable[[], bool], seconds: float = 420) -> None:
     """Waits until `ready` says so; a refused connection counts as not yet."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -10,6 +10,7 @@ from .running import StackError, command
 UV_VERSION = "0.13.9"
 NAMES = ("keystone", "client", "ansible", "oldest", "compare")
 
+HOME = CACHE / "venvs"
 UV = DOWNLOADS / f"uv-{UV_VERSION}" / "bin" / "uv"
 
 
@@ -26,7 +27,7 @@ def uv() -> Path:
 def path(name: str) -> Path:
     """Where the environment of this lock file lies, made or not."""
     lock = (SOURCE / "locks" / f"{name}.txt").read_bytes()
-    return CACHE / "venvs" / f"{name}-{hashlib.sha256(lock).hexdigest()[:10]}"
+    return HOME / f"{name}-{hashlib.sha256(lock).hexdigest()[:10]}"
 
 
 def make(name: str) -> Path:
