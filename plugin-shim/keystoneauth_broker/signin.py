@@ -59,7 +59,6 @@ class TokenRequest:
     ) -> None:
         self._prompting = Prompting()
         self._request = {**request, "prompt": self._prompting.allowed}
-        self._name = request["cloud"].get("name")
         self._label = label
         self._clock = clock
         self._sleep = sleep
@@ -215,4 +214,8 @@ class TokenRequest:
     def _login(self) -> str:
         import shlex
 
-        return f"ksb login {shlex.quote(self._name) if self._name else 'CLOUD'}"
+        cloud = self._request["cloud"]
+        words = ["ksb", "login", cloud.get("name") or "CLOUD"]
+        if cloud.get("account"):
+            words += ["--account", cloud["account"]]
+        return shlex.join(words)

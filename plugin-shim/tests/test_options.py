@@ -238,7 +238,7 @@ def test_from_the_environment_without_openstacksdk(told: Any, monkeypatch: pytes
     assert told(auth_url=None)["cloud"]["auth_url"] == "https://other.example.org"
 
 
-SHOWN = {
+SHOWN: dict[str, Any] = {
     "cloud": {
         "name": "lab",
         "auth_url": "https://lab.example.org/v3",

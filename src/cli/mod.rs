@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Prints, opens browsers, never decides.
 
+mod adopt;
 mod agent;
 mod browser;
 mod cloud;
@@ -59,6 +60,8 @@ enum Command {
     Cloud(cloud::Args),
     /// Trust a cloud that the current folder's clouds.yaml names
     Trust(target::CloudArgs),
+    /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
+    Adopt(adopt::Args),
     /// Run the agent (other commands start it by themselves)
     Agent(agent::Args),
     /// End the agent; sessions kept in memory are forgotten
@@ -104,6 +107,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Projects(args) => projects::run(args).await?,
         Command::Cloud(args) => cloud::run(args)?,
         Command::Trust(args) => trust::run(args).await?,
+        Command::Adopt(args) => adopt::run(&args)?,
         Command::Agent(args) => agent::run(args).await?,
         Command::Stop => stop::run().await?,
         Command::Completions { shell } => {

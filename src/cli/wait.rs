@@ -18,7 +18,7 @@ const POLL: u64 = 25;
 
 /// Returns when the sign-in is done; fails as it failed. Ctrl-C ends the wait, not the sign-in.
 pub(super) async fn until_done(client: &Client, mut sign_in: SignIn) -> Result<()> {
-    let mut screen = Screen::new(&sign_in);
+    let mut screen = Screen::new();
     let mut keys = Keys::open();
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(|error| Error::new(Code::Io, error.to_string()))?;
@@ -46,7 +46,7 @@ pub(super) async fn until_done(client: &Client, mut sign_in: SignIn) -> Result<(
                 _ = interrupt.recv() => {
                     drop(keys);
                     screen.clear();
-                    eprintln!("ksb: {}: the sign-in goes on; end it by closing the page. Use it with: ksb status", sign_in.cloud);
+                    eprintln!("ksb: {}: not waiting any longer; the sign-in goes on in the browser", sign_in.cloud);
                     std::process::exit(130);
                 }
                 key = next_key(&mut keys) => {
@@ -126,8 +126,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn new(sign_in: &SignIn) -> Self {
-        let _ = sign_in;
+    fn new() -> Self {
         Self { live: std::io::stderr().is_terminal(), frame: 0, said: 0, spinning: false }
     }
 

@@ -1,6 +1,9 @@
 //! The integration tests: one binary, one file per promise.
 //!
 //! `real::` needs the stack (`make test` brings it up); everything else runs anywhere.
+#![allow(clippy::unwrap_used, unreachable_pub, reason = "a helper of tests may fail the test")]
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod scenarios;

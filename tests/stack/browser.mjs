@@ -37,6 +37,7 @@ const look = (page) => page.evaluate(() => ({
 
 // One look at the page and, if there is something to do, one act. Returns the state that ended it all, or nothing.
 async function step (page, keycloak, shoot, clicked) {
+  if (page.url() === 'about:blank') return
   const { ready, state, text } = await look(page)
   if (!ready) return
   const { host, pathname } = new URL(page.url())

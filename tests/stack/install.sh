@@ -39,7 +39,7 @@ if [ ! -e "$policy" ]; then
   "${as_root[@]}" chmod 755 "$policy"
 fi
 
-# The package would also enable its service for the next boot; a mask of our own, taken away after, prevents that.
+# The package also enables its service for the next boot: that is undone below, unless Apache was here before us.
 apache_was_there=no
 installed apache2 && apache_was_there=yes
 
@@ -48,6 +48,12 @@ apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::U
 "${apt[@]}" update >&2
 "${apt[@]}" install --no-install-recommends "${missing[@]}" >&2
 
-if [ "$apache_was_there" = no ] && command -v systemctl >/dev/null; then
-  "${as_root[@]}" systemctl disable apache2.service apache-htcacheclean.service >/dev/null 2>&1 || true
+if [ "$apache_was_there" = no ]; then
+  for service in apache2 apache-htcacheclean; do
+    if command -v systemctl >/dev/null; then
+      "${as_root[@]}" systemctl disable "$service.service" >/dev/null 2>&1 || true
+    else
+      "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+    fi
+  done
 fi

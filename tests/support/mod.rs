@@ -1,3 +1,13 @@
 //! What the tests share: a person's private corner of the machine, and in-process doubles.
 
+pub mod agent;
+pub mod api;
+pub mod browser;
+pub mod clock;
+pub mod http;
+pub mod keystone;
+pub mod lab;
+pub mod openapi;
+pub mod port;
 pub mod sandbox;
+pub mod world;

@@ -99,6 +99,8 @@ def start() -> None:
 
 def set_short_lifetime(seconds: int) -> None:
     """Gives the second process another token lifetime; returns when it has it."""
+    if processes.running("keystone-short") is None:
+        raise StackError("the cloud does not run: `stack up` first")
     _write_config("short", seconds)
     start()
 

@@ -39,7 +39,8 @@ export async function launch ({ kind = 'chromium', profile, args = [], visible =
   }
   const browser = await puppeteer.launch(kind === 'firefox'
     ? { ...common, executablePath: program('firefox-esr', 'firefox'), acceptInsecureCerts: true, extraPrefsFirefox: FIREFOX_PREFERENCES }
-    : { ...common, executablePath: program('chromium', 'chromium-browser', 'google-chrome'), args: [...CHROMIUM_FLAGS, ...args] })
+    // By a pipe: no debugging port that a page could find, and the browser ends with us, however we end.
+    : { ...common, executablePath: program('chromium', 'chromium-browser', 'google-chrome'), args: [...CHROMIUM_FLAGS, ...args], pipe: true })
   // Sign-in cookies are session cookies, which a browser forgets when it ends; a profile that stays keeps them.
   const jar = profile && join(folder, 'cookies.json')
   if (jar && existsSync(jar)) await browser.setCookie(...JSON.parse(readFileSync(jar, 'utf8')))

@@ -16,6 +16,9 @@ const AUTHENTICATOR = {
 const COUNT_MILLISECONDS = 50 // a counter made of the time needs no file to be kept in
 
 export async function authenticator (page) {
+  if (page.browser().process()?.spawnfile.includes('firefox')) {
+    throw new Error('this user has a passkey, and Firefox has no virtual authenticator: use Chromium or another user')
+  }
   const session = await page.createCDPSession()
   await session.send('WebAuthn.enable')
   const { authenticatorId } = await session.send('WebAuthn.addVirtualAuthenticator', { options: AUTHENTICATOR })

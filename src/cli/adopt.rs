@@ -1,0 +1,308 @@
+//! `ksb adopt`: entries of clouds.yaml go over to the plugin, and clouds.yaml stays as it is.
+//!
+//! openstacksdk merges secure.yaml over clouds.yaml, `auth_type` included: a line in the person's own
+//! secure.yaml is all it takes.
+
+mod edit;
+mod file;
+mod pythons;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::edit::Fault;
+use self::file::SecureFile;
+use crate::clouds::{Config, Environment, Overrides, Resolved};
+use crate::error::{Code, Error, Result};
+
+const OURS: &str = "v3broker";
+/// The plugin whose entries say all that ours needs: keystoneauth's own and keystoneauth-websso's.
+const THEIRS: &str = "v3websso";
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+clouds.yaml stays as it is: `auth_type: v3broker` is written to your own secure.yaml, which
+openstacksdk and the openstack command lay over it.")]
+pub(super) struct Args {
+    /// Entry of clouds.yaml
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    cloud: Option<String>,
+    /// Every entry that can be moved; with --undo, every one that was
+    #[arg(long)]
+    all: bool,
+    /// Take back what an earlier `ksb adopt` wrote
+    #[arg(long)]
+    undo: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<()> {
+    let env = Environment::of_this_process()?;
+    // clap sees to it that either one is named or all are meant.
+    let cloud = args.cloud.as_deref();
+    if args.undo { undo(&env, cloud) } else { adopt(&env, cloud) }
+}
+
+/// What is to be done with each entry.
+#[derive(Default)]
+struct Plan {
+    /// As it is resolved now.
+    adopt: Vec<(String, Resolved)>,
+    already: Vec<String>,
+    left: Vec<(String, Error)>,
+}
+
+impl Plan {
+    /// For one entry, or for all there are; that the one cannot be moved is an error.
+    fn make(env: &Environment, config: &Config<'_>, cloud: Option<&str>) -> Result<Self> {
+        let names: Vec<_> = cloud.map_or_else(|| config.names().collect(), |name| vec![name]);
+        if names.is_empty() {
+            // The same words as for any command that finds no entry.
+            config.resolve(None, &Overrides::default())?;
+        }
+        let mut plan = Self::default();
+        for name in names {
+            match entry(env, config, name) {
+                Ok(Some(resolved)) => plan.adopt.push((name.to_owned(), resolved)),
+                Ok(None) => plan.already.push(name.to_owned()),
+                Err(error) => plan.leave(name, error, cloud)?,
+            }
+        }
+        Ok(plan)
+    }
+
+    fn leave(&mut self, name: &str, error: Error, cloud: Option<&str>) -> Result<()> {
+        if cloud.is_some() {
+            return Err(error.cloud(name));
+        }
+        self.left.push((name.to_owned(), error));
+        Ok(())
+    }
+
+    /// The new text of the file. An entry that it cannot be written for is left alone.
+    fn write_into(&mut self, file: &SecureFile, cloud: Option<&str>) -> Result<String> {
+        let mut text = file.text().map(str::to_owned);
+        for (name, resolved) in std::mem::take(&mut self.adopt) {
+            match edit::adopt(text.as_deref(), &name) {
+                Ok(new) => {
+                    text = Some(new);
+                    self.adopt.push((name, resolved));
+                }
+                Err(fault) => self.leave(&name, refusal(file.path(), fault), cloud)?,
+            }
+        }
+        Ok(text.unwrap_or_default())
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.adopt.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// An entry that can be moved; nothing where it is ours already.
+fn entry(env: &Environment, config: &Config<'_>, name: &str) -> Result<Option<Resolved>> {
+    if name == env.get("OS_CLOUD_NAME").unwrap_or("envvars") && config.auth_type(name).is_ok() {
+        let why = "it is made of OS_* variables, not of an entry in a file";
+        return Err(Error::new(Code::InvalidRequest, why).remedy(format!("export OS_AUTH_TYPE={OURS}")));
+    }
+    let resolve = || config.resolve(Some(name), &Overrides::default());
+    match config.auth_type(name).as_deref() {
+        Ok(OURS) => Ok(None),
+        Ok(THEIRS) | Err(_) => resolve().map(Some),
+        Ok(other) => {
+            let why = format!(
+                "its auth_type is `{other}`; only entries that sign in through the browser (`{THEIRS}`) can be moved"
+            );
+            let remedy = format!(
+                "if this cloud offers WebSSO, write an entry with `auth_type: {OURS}`, `identity_provider` and `protocol`"
+            );
+            Err(Error::new(Code::InvalidConfig, why).remedy(remedy))
+        }
+    }
+}
+
+fn refusal(file: &Path, fault: Fault) -> Error {
+    let (file, by_hand) = (file.display(), format!("write `auth_type: {OURS}` into that entry yourself"));
+    let why = match fault {
+        Fault::Says(auth_type) => format!("{file} itself says `auth_type: {auth_type}` for it"),
+        Fault::Form => format!("{file} is written in a way that no line can be put in safely"),
+    };
+    Error::new(Code::InvalidConfig, why).remedy(by_hand)
+}
+
+fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
+    let config = Config::load(env)?;
+    let mut plan = Plan::make(env, &config, cloud)?;
+    if plan.adopt.is_empty() {
+        warn(config.warnings());
+    } else {
+        let mut file = SecureFile::open(&file::target(env, &config)?)?;
+        plan = move_over(env, &mut file, cloud)?;
+    }
+    for name in &plan.already {
+        println!("{name}: nothing to do, its auth_type is `{OURS}` already");
+    }
+    for (name, error) in &plan.left {
+        println!("{name}: left alone: {}", error.detail);
+    }
+    tell_pythons(env);
+    if let Some(first) = plan.names().next() {
+        println!("Next: ksb login {}", quoted(first));
+        println!("Undo: ksb adopt {} --undo", cloud.map_or_else(|| "--all".into(), quoted));
+    }
+    Ok(())
+}
+
+/// Writes the file and sees what comes of it; if that is not what was meant, the file is put back.
+fn move_over(env: &Environment, file: &mut SecureFile, cloud: Option<&str>) -> Result<Plan> {
+    // Another `ksb adopt` may have come first: what counts is what is found now that the file is ours alone.
+    let config = Config::load(env)?;
+    let mut plan = Plan::make(env, &config, cloud)?;
+    let text = plan.write_into(file, cloud)?;
+    if plan.adopt.is_empty() {
+        return Ok(plan);
+    }
+    let before = file.text().map(str::to_owned);
+    file.write(Some(&text))?;
+    let shown = file.path().display().to_string();
+    match outcome(env, &config, &plan) {
+        Ok(warnings) => warn(&warnings),
+        Err(mut error) => {
+            file.write(before.as_deref())?;
+            error.detail = format!("{}; {shown} is as it was", error.detail);
+            return Err(error.remedy("have the auth_type changed in clouds.yaml instead"));
+        }
+    }
+    warn(file.exposed().as_slice());
+
+    let new = if before.is_none() { " (a new file)" } else { "" };
+    for name in plan.names() {
+        println!("{name}: `auth_type: {OURS}` is written to {shown}{new}");
+    }
+    if let Some(clouds) = config.clouds_file() {
+        println!("{} is as it was", clouds.file.display());
+        if clouds.current_folder && clouds.file.parent() != file.path().parent() {
+            let names: Vec<_> = plan.names().collect();
+            println!("Note: {shown} also counts for other clouds.yaml files that name {}", names.join(", "));
+        }
+    }
+    Ok(plan)
+}
+
+/// What a person should know of the entries as they are resolved now; an error where one is not as planned.
+fn outcome(env: &Environment, before: &Config<'_>, plan: &Plan) -> Result<Vec<String>> {
+    let after = Config::load(env)?;
+    let bad = |name: &str, why: String| Err(Error::new(Code::InvalidConfig, why).cloud(name));
+    let mut warnings = Vec::new();
+    for (name, was) in &plan.adopt {
+        let is = after.resolve(Some(name), &Overrides::default())?;
+        if is.auth_type != OURS {
+            return bad(name, format!("with it, the entry would still come to auth_type `{}`", is.auth_type));
+        }
+        let (mut ours, mut theirs) = (is.cloud, was.cloud.clone());
+        (ours.source, theirs.source) = (None, None);
+        if (&ours, &is.scope) != (&theirs, &was.scope) {
+            return bad(name, format!("as `{OURS}` the entry would mean another cloud or scope"));
+        }
+        warnings.extend(is.warnings);
+    }
+    for name in before.names().filter(|name| plan.names().all(|ours| ours != *name)) {
+        if before.auth_type(name).ok() != after.auth_type(name).ok() {
+            return bad(name, "the entry would change as well, though it was not meant".into());
+        }
+    }
+    Ok(warnings)
+}
+
+fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
+    let config = Config::load(env)?;
+    let ours = |text: &str| -> Vec<String> {
+        edit::adopted(text).into_iter().filter(|name| cloud.is_none_or(|cloud| cloud == name)).collect()
+    };
+    let mut found = false;
+    for path in places(env, &config) {
+        if fs::read_to_string(&path).map_or(true, |text| ours(&text).is_empty()) {
+            continue;
+        }
+        let mut file = SecureFile::open(&path)?;
+        let mut text = file.text().unwrap_or_default().to_owned();
+        let names = ours(&text);
+        for name in &names {
+            if let Some(out) = edit::undo(&text, name).map_err(|_| stuck(&path).cloud(name))? {
+                text = out;
+            }
+        }
+        let spent = edit::is_spent(&text);
+        file.write((!spent).then_some(&text))?;
+        found = true;
+
+        let after = Config::load(env)?;
+        for name in &names {
+            let is = after.auth_type(name).map_or(String::new(), |is| format!(", the auth_type is `{is}`"));
+            println!("{name}: taken out of {}{is}", path.display());
+        }
+        if spent {
+            println!("{} had nothing else in it and is removed", path.display());
+        }
+    }
+    match cloud {
+        _ if found => {}
+        None => println!("nothing to undo: no entry was moved by `ksb adopt`"),
+        Some(name) if config.auth_type(name).is_ok_and(|is| is == OURS) => {
+            println!("{name}: nothing to undo: its `auth_type: {OURS}` was not written by `ksb adopt`");
+        }
+        Some(name) => {
+            config.auth_type(name)?; // perhaps misspelt
+            println!("{name}: nothing to undo");
+        }
+    }
+    Ok(())
+}
+
+/// Where `ksb adopt` may have written: also files that another one hides here.
+fn places(env: &Environment, config: &Config<'_>) -> Vec<PathBuf> {
+    let own = file::own_folders(env).into_iter().flat_map(|f| [f.join("secure.yaml"), f.join("secure.yml")]);
+    let read = config.secure_file().map(|source| source.file.clone());
+    let mut seen = BTreeSet::new();
+    read.into_iter()
+        .chain([config.new_secure_file()])
+        .chain(own)
+        .filter(|path| seen.insert(path.clone()))
+        .collect()
+}
+
+fn stuck(file: &Path) -> Error {
+    let why = format!("{} has been rewritten in a way that no line can be taken out safely", file.display());
+    Error::new(Code::InvalidConfig, why).remedy("delete the lines that end in `# ksb adopt` yourself")
+}
+
+fn tell_pythons(env: &Environment) {
+    let report = pythons::look(env);
+    for python in &report.silent {
+        eprintln!("ksb: {} did not answer within 5 s and was left out", python.display());
+    }
+    if !report.missing.is_empty() {
+        println!("These have openstacksdk without the plugin that `{OURS}` needs. To install it:");
+        for line in &report.missing {
+            println!("  {line}");
+        }
+    } else if report.complete > 0 {
+        println!("Every Python on PATH that has openstacksdk has the plugin");
+    } else {
+        println!("No Python on PATH has openstacksdk; where it is, install beside it: {}", pythons::PLUGIN);
+    }
+}
+
+/// Each once.
+fn warn(warnings: &[String]) {
+    let mut said = BTreeSet::new();
+    for warning in warnings.iter().filter(|warning| said.insert(warning.as_str())) {
+        eprintln!("ksb: {warning}");
+    }
+}
+
+/// A word of a command that can be pasted into a shell.
+fn quoted(word: impl AsRef<Path>) -> String {
+    let word = word.as_ref().to_string_lossy();
+    shlex::try_quote(&word).map_or_else(|_| word.to_string(), Into::into)
+}

@@ -1,0 +1,282 @@
+//! The Pythons within reach that have openstacksdk, and whether they have the plugin.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde::Deserialize;
+
+use super::quoted;
+use crate::clouds::Environment;
+
+pub(super) const PLUGIN: &str = "keystoneauth-broker";
+/// The oldest Python that the plugin runs on.
+const OLDEST: (u8, u8) = (3, 10);
+const PATIENCE: Duration = Duration::from_secs(5);
+const AT_MOST: usize = 64;
+
+/// Not `-I`: what is meant is the Python that `openstack` gets, with the user's own packages and PYTHONPATH.
+/// But nothing is imported from the current folder.
+const QUESTION: &str = "\
+import sys
+sys.path[:] = [folder for folder in sys.path if folder]
+import json, os, sysconfig
+from importlib import metadata, util
+def has(name):
+    try:
+        return bool(metadata.distribution(name))
+    except metadata.PackageNotFoundError:
+        return False
+managed = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')
+print(json.dumps({
+    'executable': sys.executable,
+    'prefix': sys.prefix,
+    'version': sys.version_info[:2],
+    'sdk': has('openstacksdk'),
+    'plugin': has('keystoneauth-broker'),
+    'pip': util.find_spec('pip') is not None,
+    'managed': sys.prefix == sys.base_prefix and os.path.exists(managed),
+}))
+";
+
+#[derive(Deserialize)]
+struct Answer {
+    executable: PathBuf,
+    prefix: PathBuf,
+    version: (u8, u8),
+    sdk: bool,
+    plugin: bool,
+    pip: bool,
+    managed: bool,
+}
+
+/// What was found out.
+#[derive(Default)]
+pub(super) struct Report {
+    /// How to get the plugin into each Python that lacks it.
+    pub(super) missing: Vec<String>,
+    /// How many have both.
+    pub(super) complete: usize,
+    /// Those that did not answer in time.
+    pub(super) silent: Vec<PathBuf>,
+}
+
+/// Asks every Python once, all at the same time, and waits for none longer than five seconds.
+pub(super) fn look(env: &Environment) -> Report {
+    let (answers, silent) = ask(candidates(env));
+    let mut report = Report { silent, ..Report::default() };
+    let mut seen = BTreeSet::new();
+    for answer in answers {
+        if !answer.sdk || !seen.insert((answer.prefix.clone(), answer.version)) {
+            continue;
+        }
+        if answer.plugin {
+            report.complete += 1;
+        } else {
+            report.missing.push(install_line(&answer, env));
+        }
+    }
+    report
+}
+
+fn install_line(answer: &Answer, env: &Environment) -> String {
+    let python = quoted(&answer.executable);
+    let (major, minor) = answer.version;
+    if answer.version < OLDEST {
+        return format!("{python} is Python {major}.{minor}: the plugin needs {}.{}", OLDEST.0, OLDEST.1);
+    }
+    // pip refuses to touch a distribution's Python, even the user's own folder, without being told so.
+    let (options, note) = match answer.managed {
+        true => ("--user --break-system-packages ", "  # goes into your home folder, not into the system"),
+        false => ("", ""),
+    };
+    if answer.pip {
+        return format!("{python} -m pip install {options}{PLUGIN}{note}");
+    }
+    if !answer.managed && folders(env).iter().any(|folder| is_program(&folder.join("uv"))) {
+        return format!("uv pip install --python {python} {PLUGIN}");
+    }
+    format!("{python} -m pip install {options}{PLUGIN}  # once pip is there: this Python has none")
+}
+
+/// The folders of PATH. Not the relative ones: what is found there depends on whose folder one stands in.
+fn folders(env: &Environment) -> Vec<PathBuf> {
+    let path = env.get("PATH").unwrap_or_default();
+    std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect()
+}
+
+/// Interpreters on PATH, those of `openstack` and `ansible-playbook`, and those of tools that pipx and uv
+/// installed. A virtual environment's Python is a link to another's: the folder counts as well as the file.
+fn candidates(env: &Environment) -> Vec<PathBuf> {
+    let folders = folders(env);
+    let mut found = Vec::new();
+    for folder in &folders {
+        for script in ["openstack", "ansible-playbook"] {
+            found.extend(interpreter(&folder.join(script)));
+        }
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.file_name()).filter(|name| is_python(name)).collect();
+        names.sort();
+        found.extend(names.into_iter().map(|name| folder.join(name)));
+    }
+    found.extend(env.get("VIRTUAL_ENV").map(|folder| Path::new(folder).join("bin/python")));
+    found.extend(tools(env).into_iter().filter(|tool| has_sdk(tool)).map(|tool| tool.join("bin/python")));
+
+    let mut seen = BTreeSet::new();
+    found.retain(|python| {
+        let folder = python.parent().and_then(|folder| fs::canonicalize(folder).ok());
+        let file = fs::canonicalize(python).ok();
+        python.is_absolute() && is_program(python) && seen.insert((folder, file))
+    });
+    found.truncate(AT_MOST);
+    found
+}
+
+/// `python`, `python3`, `python3.13`, `python3.13t`: not `python3-config`.
+fn is_python(name: &OsStr) -> bool {
+    name.to_str().and_then(|name| name.strip_prefix("python")).is_some_and(|rest| {
+        let version = rest.strip_suffix('t').unwrap_or(rest);
+        rest.is_empty()
+            || version.starts_with('3') && version.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+    })
+}
+
+fn is_program(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The Python that runs a script: `#!/path/python3`, or what pip writes where that would be too long.
+fn interpreter(script: &Path) -> Option<PathBuf> {
+    let mut lines = BufReader::new(fs::File::open(script).ok()?.take(4096)).lines();
+    let first = lines.next()?.ok()?;
+    let program = match first.strip_prefix("#!")?.split_whitespace().next()? {
+        "/bin/sh" => {
+            let command = lines.next()?.ok()?;
+            shlex::split(command.strip_prefix("'''exec' ")?)?.into_iter().next()?.into()
+        }
+        program => PathBuf::from(program),
+    };
+    program.file_name().is_some_and(is_python).then_some(program)
+}
+
+/// The environments of tools that pipx and uv keep.
+fn tools(env: &Environment) -> Vec<PathBuf> {
+    let data = env.get("XDG_DATA_HOME").map_or_else(|| env.home.join(".local/share"), PathBuf::from);
+    let pipx = env.get("PIPX_HOME").map_or_else(
+        || vec![data.join("pipx"), env.home.join(".local/share/pipx"), env.home.join(".local/pipx")],
+        |folder| vec![folder.into()],
+    );
+    let uv = env.get("UV_TOOL_DIR").map_or_else(|| data.join("uv/tools"), PathBuf::from);
+    let places = pipx.into_iter().map(|folder| folder.join("venvs")).chain([uv]);
+    let mut tools: Vec<_> = places.flat_map(|place| children(&place)).collect();
+    tools.sort();
+    tools
+}
+
+/// Whether an environment has openstacksdk, by its folders: tools can be many, and few have.
+fn has_sdk(environment: &Path) -> bool {
+    children(&environment.join("lib")).iter().flat_map(|python| children(&python.join("site-packages"))).any(
+        |package| {
+            let name = package.file_name().and_then(OsStr::to_str).unwrap_or_default();
+            name.starts_with("openstacksdk-")
+        },
+    )
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+/// Runs all of them; gives back the answers in the same order, and those that did not come.
+fn ask(pythons: Vec<PathBuf>) -> (Vec<Answer>, Vec<PathBuf>) {
+    let deadline = Instant::now() + PATIENCE;
+    let (said, hear) = mpsc::channel();
+    let mut running: Vec<Option<Child>> = Vec::new();
+    for (place, python) in pythons.iter().enumerate() {
+        let child = Command::new(python)
+            .args(["-c", QUESTION])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        let mut child = child.ok();
+        if let Some(output) = child.as_mut().and_then(|child| child.stdout.take()) {
+            let said = said.clone();
+            // One line is the answer: what a wrapper leaves running may keep the pipe open.
+            thread::spawn(move || {
+                let mut line = String::new();
+                let read = BufReader::new(output).read_line(&mut line);
+                let _ =
+                    said.send((place, read.ok().and_then(|_| serde_json::from_str::<Answer>(&line).ok())));
+            });
+        }
+        running.push(child);
+    }
+    drop(said);
+
+    let mut answers: Vec<_> = pythons.iter().map(|_| None).collect();
+    while let Ok((place, answer)) = hear.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        answers[place] = answer;
+        running[place] = None;
+    }
+    let mut silent = Vec::new();
+    for (child, python) in running.into_iter().zip(pythons) {
+        if let Some(child) = child {
+            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            silent.push(python);
+        }
+    }
+    (answers.into_iter().flatten().collect(), silent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pythons_are_known_by_name() {
+        for name in ["python", "python3", "python3.10", "python3.13t", "python3t"] {
+            assert!(is_python(name.as_ref()), "{name}");
+        }
+        for name in
+            ["python2", "python3-config", "python3.11-config", "pythonw", "ipython3", "python-argcomplete"]
+        {
+            assert!(!is_python(name.as_ref()), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_script_names_its_python() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("openstack");
+        for (text, expected) in [
+            ("#!/opt/v/bin/python\nimport x\n", Some("/opt/v/bin/python")),
+            ("#! /usr/bin/python3 -sP\n", Some("/usr/bin/python3")),
+            (
+                "#!/bin/sh\n'''exec' \"/opt/a b/bin/python3\" \"$0\" \"$@\"\n' '''\n",
+                Some("/opt/a b/bin/python3"),
+            ),
+            ("#!/bin/sh\n'''exec' /opt/v/bin/python3 \"$0\" \"$@\"\n", Some("/opt/v/bin/python3")),
+            ("#!/usr/bin/env bash\n", None),
+            ("#!/bin/sh\nexec x\n", None),
+            ("\u{7f}ELF", None),
+            ("", None),
+        ] {
+            fs::write(&script, text).unwrap();
+            assert_eq!(interpreter(&script), expected.map(PathBuf::from), "{text}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The agent in this process: broker and API as in `ksb agent`, with a clock of the test's.
+
+use std::path::Path;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use keystone_broker::broker::Broker;
+use keystone_broker::config::Config;
+use keystone_broker::http::serve::serve;
+use keystone_broker::listen::socket;
+use keystone_broker::ports::SharedClock;
+use tempfile::TempDir;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+
+use super::api::Api;
+
+/// A running agent in a folder of its own. Ends when dropped.
+pub struct Agent {
+    api: Api,
+    folder: Arc<TempDir>,
+    stop: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    /// One without settings.
+    pub fn start(clock: SharedClock) -> Self {
+        Self::with_config(clock, "")
+    }
+
+    /// One with this `config.toml`.
+    pub fn with_config(clock: SharedClock, toml: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("ksb").tempdir().unwrap();
+        std::fs::write(folder.path().join("config.toml"), toml).unwrap();
+        Self::start_in(clock, Arc::new(folder))
+    }
+
+    /// Ends it and starts the next one in the same folder, as after a restart.
+    pub fn restart(self, clock: SharedClock) -> Self {
+        let folder = self.folder.clone();
+        drop(self);
+        Self::start_in(clock, folder)
+    }
+
+    fn start_in(clock: SharedClock, folder: Arc<TempDir>) -> Self {
+        let stop = Arc::new(Notify::new());
+        let (is_ready, ready) = mpsc::channel();
+        let (place, stopped) = (folder.path().to_owned(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(run(clock, &place, stopped, &is_ready));
+        });
+        ready.recv().unwrap();
+        Self { api: Api::new(folder.path().join("broker.sock")), folder, stop, thread: Some(thread) }
+    }
+
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Where its socket lies.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+async fn run(clock: SharedClock, folder: &Path, stop: Arc<Notify>, ready: &mpsc::Sender<()>) {
+    let config = Config::load(&folder.join("config.toml")).unwrap();
+    let socket_path = folder.join("broker.sock");
+    std::fs::remove_file(&socket_path).ok();
+    let listener = UnixListener::bind(&socket_path).unwrap();
+    let broker = Broker::new(clock, config, &folder.join("state"));
+    let _server = serve(listener, socket::router(broker, stop.clone()));
+    ready.send(()).unwrap();
+    stop.notified().await;
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.notify_one();
+        self.thread.take().map(JoinHandle::join);
+    }
+}

@@ -1,0 +1,241 @@
+//! A Keystone 30 and its identity provider, in this process: answers as the real ones were seen to
+//! (`tests/stack/`), by a clock of the test's, and can be slow, wrong, rude or gone.
+//!
+//! Who lives here is in `keystone/identity.rs`; the stack has the same people and projects.
+
+mod identity;
+mod server;
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use jiff::SignedDuration;
+use keystone_broker::ports::SharedClock;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use self::identity::Identity;
+use self::server::Server;
+use super::http::PATIENCE;
+
+/// The double. Ends when dropped.
+pub struct Keystone {
+    shared: Arc<Shared>,
+    server: Server,
+    port: u16,
+}
+
+struct Shared {
+    clock: SharedClock,
+    state: Mutex<State>,
+    /// A request was logged.
+    logged: Condvar,
+}
+
+struct State {
+    identity: Identity,
+    /// Keystone's clock is this far ahead of the test's.
+    skew: SignedDuration,
+    log: Vec<Logged>,
+    rules: Vec<(u64, Request, Fault)>,
+    last_rule: u64,
+}
+
+/// A request that came in.
+#[derive(Debug, Clone)]
+struct Logged {
+    /// `POST /v3/auth/tokens`
+    request: Request,
+    /// `None` while it is not answered.
+    status: Option<u16>,
+}
+
+/// Method and path, without the query.
+type Request = String;
+
+/// What happens to a request instead of its proper answer.
+#[derive(Clone)]
+pub enum Fault {
+    /// Keystone's own error document with this status.
+    Status(u16),
+    /// Anything, as `text/html` or `application/json`, with the headers of a token's answer.
+    Says(u16, String),
+    /// The connection ends without an answer.
+    Hangs,
+    /// No answer until the rule is gone; then the proper one.
+    Waits,
+    #[doc(hidden)]
+    WaitsFor(watch::Receiver<()>),
+}
+
+/// A fault in force, until it is dropped.
+pub struct Rule<'k> {
+    keystone: &'k Keystone,
+    id: u64,
+    _release: watch::Sender<()>,
+}
+
+impl Drop for Rule<'_> {
+    fn drop(&mut self) {
+        self.keystone.state().rules.retain(|(id, _, _)| *id != self.id);
+    }
+}
+
+/// What token requests are called in the log.
+pub const EXCHANGE: &str = "POST /v3/auth/tokens";
+/// What validations are called in the log.
+pub const VALIDATION: &str = "GET /v3/auth/tokens";
+/// What revocations are called in the log.
+pub const REVOCATION: &str = "DELETE /v3/auth/tokens";
+/// What the look at the version document is called in the log.
+pub const DISCOVERY: &str = "GET /v3";
+/// Identity provider and protocol of the lab's cloud.
+pub const LAB: (&str, &str) = ("lab-idp", "openid");
+
+impl Keystone {
+    /// Starts one on a port of its own, by this clock.
+    pub fn start(clock: SharedClock) -> Self {
+        let port = super::port::free();
+        let state = State {
+            identity: Identity::new(format!("http://127.0.0.1:{port}")),
+            skew: SignedDuration::ZERO,
+            log: Vec::new(),
+            rules: Vec::new(),
+            last_rule: 0,
+        };
+        let shared = Arc::new(Shared { clock, state: Mutex::new(state), logged: Condvar::new() });
+        let server = Server::start(port, shared.clone());
+        Self { shared, server, port }
+    }
+
+    /// Its root, without `/v3`.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state()
+    }
+
+    /// Adds a line to `trusted_dashboard`.
+    pub fn trust(&self, callback: &str) {
+        self.state().identity.trusted_dashboard.insert(callback.into());
+    }
+
+    /// Seconds that a federated sign-in's token lives from now on.
+    pub fn lifetime(&self, seconds: i64) {
+        self.state().identity.lifetime = SignedDuration::from_secs(seconds);
+    }
+
+    /// Sets Keystone's clock this many seconds ahead.
+    pub fn skew(&self, seconds: i64) {
+        self.state().skew = SignedDuration::from_secs(seconds);
+    }
+
+    /// Gives a user a role on the domain `lab`.
+    pub fn grant_domain(&self, user: &str) {
+        self.state().identity.domain_admins.insert(user.into());
+    }
+
+    /// A token as a sign-in at (identity provider, protocol) gives it, for those who do not use a browser.
+    pub fn issue(&self, user: &str, (idp, protocol): (&str, &str)) -> String {
+        let mut state = self.state();
+        let now = self.shared.clock.now() + state.skew;
+        state.identity.sign_in(now, user, idp, protocol).unwrap()
+    }
+
+    /// A token made from another one.
+    pub fn rescope(&self, token: &str, scope: &Value) -> String {
+        let mut state = self.state();
+        let now = self.shared.clock.now() + state.skew;
+        state.identity.rescope(now, token, scope).unwrap().0
+    }
+
+    /// Revokes a token, as an administrator would.
+    pub fn revoke(&self, token: &str) {
+        assert!(self.state().identity.revoke(token), "no such token");
+    }
+
+    /// Whether it is a token, and good.
+    pub fn accepts(&self, token: &str) -> bool {
+        let state = self.state();
+        state.identity.is_valid(self.shared.clock.now() + state.skew, token)
+    }
+
+    /// Keystone's answer to a validation of the token, byte for byte.
+    pub fn body_of(&self, token: &str) -> String {
+        self.state().identity.body_of(token)
+    }
+
+    /// Every token id that was ever given out.
+    pub fn all_tokens(&self) -> Vec<String> {
+        self.state().identity.all_tokens()
+    }
+
+    /// Puts a fault in force for a method and path such as [`EXCHANGE`].
+    pub fn on(&self, request: &str, fault: Fault) -> Rule<'_> {
+        let (release, gate) = watch::channel(());
+        let fault = if matches!(fault, Fault::Waits) { Fault::WaitsFor(gate) } else { fault };
+        let mut state = self.state();
+        state.last_rule += 1;
+        let id = state.last_rule;
+        state.rules.push((id, request.into(), fault));
+        drop(state);
+        Rule { keystone: self, id, _release: release }
+    }
+
+    /// Nobody listens on its port any more.
+    pub fn go(&self) {
+        self.server.listen(false);
+    }
+
+    /// It is back.
+    pub fn come_back(&self) {
+        self.server.listen(true);
+    }
+
+    /// How many requests of this kind have come in.
+    pub fn count(&self, request: &str) -> usize {
+        self.state().count(request)
+    }
+
+    /// How many sign-ins were completed.
+    pub fn logins(&self) -> usize {
+        self.state().count_answers("/websso", 200)
+    }
+
+    /// How many tokens were made from others.
+    pub fn exchanges(&self) -> usize {
+        self.state().count_answers(EXCHANGE, 201)
+    }
+
+    /// How many requests have come in at all.
+    pub fn requests(&self) -> usize {
+        self.state().log.len()
+    }
+
+    /// Returns when this many requests of a kind have come in, answered or not.
+    #[track_caller]
+    pub fn wait_for(&self, request: &str, times: usize) {
+        let few = |state: &mut State| state.count(request) < times;
+        let waited = self.shared.logged.wait_timeout_while(self.state(), PATIENCE, few);
+        let (state, timed_out) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!timed_out.timed_out(), "{request} came {} times, not {times}", state.count(request));
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn count(&self, request: &str) -> usize {
+        self.log.iter().filter(|logged| logged.request == request).count()
+    }
+
+    fn count_answers(&self, part: &str, status: u16) -> usize {
+        let fits = |logged: &&Logged| logged.request.contains(part) && logged.status == Some(status);
+        self.log.iter().filter(fits).count()
+    }
+}
