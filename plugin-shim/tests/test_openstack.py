@@ -83,8 +83,7 @@ def _warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen
         text=True,
     ) as process:
         yield process
-        assert process.stdin is not None
-        process.stdin.close()
+        process.kill()
 
 
 @pytest.fixture

@@ -225,14 +225,9 @@ def test_controlling_terminal() -> None:
     assert done.stdout == "False True\n"
 
 
-def _request(clock: Clock, name: str | None = "demo") -> TokenRequest:
-    cloud = {"auth_url": "https://k", "protocol": "openid"}
-    return TokenRequest(
-        {"cloud": {"name": name, **cloud} if name else cloud, "scope": "unscoped"},
-        name or "k",
-        clock=clock,
-        sleep=clock.sleep,
-    )
+def _request(clock: Clock, **more: str) -> TokenRequest:
+    cloud = {"name": "demo", "auth_url": "https://k", "protocol": "openid", **more}
+    return TokenRequest({"cloud": cloud, "scope": "unscoped"}, "demo", clock=clock, sleep=clock.sleep)
 
 
 def test_without_a_terminal_ten_seconds(
@@ -249,13 +244,13 @@ def test_without_a_terminal_ten_seconds(
     agent.on_tokens(waiting())
     agent.on_poll(hold)
     with pytest.raises(BrokerError) as caught:
-        _request(clock, "my cloud").answer()
+        _request(clock, name="my cloud", account="work").answer()
     assert clock.now == 1000 + 10
     assert [query.partition("&")[0] for query in agent.polls()] == ["wait=10", "wait=6", "wait=2"]
     text = str(caught.value)
     assert URL in text
     assert "the sign-in goes on" in text
-    assert text.endswith("(remedy: run: ksb login 'my cloud')")
+    assert text.endswith("(remedy: run: ksb login 'my cloud' --account work)")
     assert {request.method for request in agent.requests} == {"GET", "POST"}, "nothing is called off"
     assert "waiting 10 s for it" in capfd.readouterr().err
 
