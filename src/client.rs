@@ -1,7 +1,7 @@
 //! Finds the agent, starts it if none runs, speaks its API.
 
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -94,7 +94,10 @@ enum Unreachable {
 
 async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
     let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Unreachable::NotRunning,
+        // Reset: it ended before it accepted us.
+        ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
+            Unreachable::NotRunning
+        }
         _ => {
             Unreachable::Refused(Error::new(Code::AgentUnavailable, format!("{}: {error}", socket.display())))
         }

@@ -170,11 +170,7 @@ fn failure(cloud: &Cloud, error: &reqwest::Error) -> Error {
     let host = cloud.auth_url.host_str().unwrap_or("?");
     let mut source = error.source();
     while let Some(inner) = source {
-        let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {
-            let io = inner.downcast_ref::<std::io::Error>()?;
-            io.get_ref()?.downcast_ref::<rustls::Error>()
-        });
-        if let Some(tls) = tls {
+        if let Some(tls) = tls_error(inner) {
             return Error::new(Code::KeystoneTls, format!("TLS with {host} failed: {tls}"))
                 .cloud(cloud.label())
                 .remedy("set cacert in the cloud's entry to the CA that signed Keystone's certificate");
@@ -188,6 +184,12 @@ fn failure(cloud: &Cloud, error: &reqwest::Error) -> Error {
     )
     .cloud(cloud.label())
     .remedy(format!("check the network (VPN, proxy), then: ksb login {}", cloud.argument()))
+}
+
+/// An I/O error may hold another one, and only the innermost holds rustls's; `source` skips what it holds.
+fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
+    let held = || error.downcast_ref::<std::io::Error>()?.get_ref();
+    error.downcast_ref().or_else(|| tls_error(held()?))
 }
 
 /// The innermost cause says most; reqwest's own text repeats the URL.

@@ -1,7 +1,7 @@
-//! The (auth URL, identity provider) pairs that have been used or confirmed: `known-clouds.json`.
+//! The clouds that have been used or confirmed: `known-clouds.json`.
 //!
 //! A clouds.yaml in the current folder may come with a cloned repository. It must not send a person
-//! to a stranger's Keystone without a word.
+//! to a stranger's Keystone without a word, nor to a known one while trusting a stranger's CA.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,60 +11,63 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::error::{Code, Error, Result};
-use crate::model::Cloud;
+use crate::model::{Cloud, hex};
+use crate::outbound::TrustDigest;
 use crate::platform::paths::private_folder;
 use crate::sync::locked;
 
-type Pair = (String, Option<String>);
+/// Auth URL, identity provider, and how Keystone's certificate is checked.
+type Known = (String, Option<String>, String);
 
-/// The known pairs and their file.
+/// The known clouds and their file.
 pub(super) struct KnownClouds {
     file: PathBuf,
-    pairs: Mutex<BTreeSet<Pair>>,
+    known: Mutex<BTreeSet<Known>>,
 }
 
 impl KnownClouds {
     /// Reads the file; a missing one is empty, an unreadable one knows nothing and is said in the log.
     pub(super) fn load(file: PathBuf) -> Self {
-        let pairs = match fs::read(&file) {
+        let known = match fs::read(&file) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
                 tracing::warn!(file = %file.display(), %error, "known clouds cannot be read; starting empty");
                 BTreeSet::new()
             }),
             Err(_) => BTreeSet::new(),
         };
-        Self { file, pairs: Mutex::new(pairs) }
+        Self { file, known: Mutex::new(known) }
     }
 
-    /// Refuses an entry of the current folder whose pair is not known.
-    pub(super) fn check(&self, cloud: &Cloud) -> Result<()> {
+    /// Refuses an entry of the current folder that names a cloud which is not known.
+    pub(super) fn check(&self, cloud: &Cloud, trust: &TrustDigest) -> Result<()> {
         let Some(source) = cloud.source.as_ref().filter(|source| source.current_folder) else {
             return Ok(());
         };
-        if locked(&self.pairs).contains(&pair(cloud)) {
+        if locked(&self.known).contains(&known(cloud, trust)) {
             return Ok(());
         }
         let idp = cloud.identity_provider.as_deref().unwrap_or("unnamed");
         Err(Error::new(
             Code::CloudNotTrusted,
             format!(
-                "{} in the current folder names a cloud that you have not used before: {} (identity provider {idp})",
+                "{} in the current folder names a cloud that you have not used before: {} (identity provider {idp}{})",
                 source.file.display(),
                 cloud.auth_url,
+                trusting(cloud),
             ),
         )
         .cloud(cloud.label())
         .remedy(format!("if you trust it: ksb trust {}", cloud.argument())))
     }
 
-    /// Remembers the cloud's pair.
-    pub(super) fn add(&self, cloud: &Cloud) -> Result<()> {
+    /// Remembers the cloud.
+    pub(super) fn add(&self, cloud: &Cloud, trust: &TrustDigest) -> Result<()> {
         let text = {
-            let mut pairs = locked(&self.pairs);
-            if !pairs.insert(pair(cloud)) {
+            let mut all = locked(&self.known);
+            if !all.insert(known(cloud, trust)) {
                 return Ok(());
             }
-            serde_json::to_vec_pretty(&*pairs).unwrap_or_default()
+            serde_json::to_vec_pretty(&*all).unwrap_or_default()
         };
         self.save(&text).map_err(|error| Error::new(Code::Io, format!("{}: {error}", self.file.display())))
     }
@@ -81,6 +84,16 @@ impl KnownClouds {
     }
 }
 
-fn pair(cloud: &Cloud) -> Pair {
-    (cloud.keystone_root(), cloud.identity_provider.clone())
+fn known(cloud: &Cloud, trust: &TrustDigest) -> Known {
+    let check = if cloud.tls.verify { hex(trust) } else { "unverified".to_owned() };
+    (cloud.keystone_root(), cloud.identity_provider.clone(), check)
+}
+
+/// What an entry says about certificates, for the person who is asked.
+fn trusting(cloud: &Cloud) -> String {
+    match (&cloud.tls.verify, &cloud.tls.ca_file) {
+        (false, _) => ", its certificate NOT checked".to_owned(),
+        (true, Some(file)) => format!(", its certificate checked by {}", file.display()),
+        (true, None) => String::new(),
+    }
 }

@@ -62,6 +62,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     sessions: HashMap<Identity, Session>,
+    /// Sessions whose own token Keystone refused: what they handed out is revoked at logout all the same.
+    lapsed: HashMap<Identity, Session>,
     /// The user that each identity is bound to, from the first sign-in to the logout.
     pins: HashMap<Identity, User>,
     pending: HashMap<Identity, Arc<Entry>>,
@@ -119,16 +121,15 @@ impl Broker {
     pub async fn token(&self, request: TokenRequest) -> Result<Served> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
-        self.inner.known.check(cloud)?;
-        let identity = self.identity(cloud).map_err(in_cloud)?;
+        let identity = self.admit(cloud).map_err(in_cloud)?;
         if let Some(rejected) = &request.rejected {
             self.confirm(&identity, rejected).await.map_err(in_cloud)?;
         }
         let scope = &request.scope;
-        if let Some(held) = self.inner.held(&identity, scope, request.min_validity) {
+        if let Some(held) = self.inner.held(cloud, &identity, scope, request.min_validity) {
             return Ok(Served::Token(held.reply.clone()));
         }
-        match self.mint(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)? {
+        match self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)? {
             Minting::Token(held) => Ok(Served::Token(held.reply.clone())),
             Minting::SignInNeeded if request.prompt => {
                 self.inner.check_cool_down(cloud, &identity)?;
@@ -147,8 +148,7 @@ impl Broker {
     pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
-        self.inner.known.check(cloud)?;
-        let identity = self.identity(cloud).map_err(in_cloud)?;
+        let identity = self.admit(cloud).map_err(in_cloud)?;
         let now = self.inner.clock.now();
         if !request.switch_user {
             let mut state = locked(&self.inner.state);
@@ -222,9 +222,8 @@ impl Broker {
     /// What the user may scope to. Asked of Keystone each time: roles change.
     pub async fn reach(&self, request: &CloudRequest) -> Result<ReachReply> {
         let cloud = &request.cloud;
-        self.inner.known.check(cloud)?;
-        let identity = self.identity(cloud)?;
-        let held = self.inner.held(&identity, &Scope::Unscoped, 0).ok_or_else(|| {
+        let identity = self.admit(cloud)?;
+        let held = self.inner.held(cloud, &identity, &Scope::Unscoped, 0).ok_or_else(|| {
             Error::new(Code::SignInNeeded, "nobody is signed in")
                 .cloud(cloud.label())
                 .remedy(format!("ksb login {}", cloud.argument()))
@@ -236,7 +235,8 @@ impl Broker {
 
     /// Takes the person's word for a cloud of the current folder.
     pub fn trust(&self, request: &CloudRequest) -> Result<()> {
-        self.inner.known.add(&request.cloud)
+        let trust = self.inner.outbound.trust_of(&request.cloud.tls)?;
+        self.inner.known.add(&request.cloud, &trust)
     }
 
     /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
@@ -244,14 +244,17 @@ impl Broker {
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
         let (ended, entries) = {
             let mut state = locked(&self.inner.state);
-            let identities: Vec<Identity> = match &only {
-                Some(identity) => vec![identity.clone()],
-                None => state.sessions.keys().chain(state.pending.keys()).cloned().collect(),
+            let identities: Vec<Identity> = if let Some(identity) = &only {
+                vec![identity.clone()]
+            } else {
+                let State { sessions, lapsed, pending, .. } = &*state;
+                sessions.keys().chain(lapsed.keys()).chain(pending.keys()).cloned().collect()
             };
             let mut ended = Vec::new();
             let mut entries = Vec::new();
             for identity in &identities {
                 ended.extend(state.sessions.remove(identity));
+                ended.extend(state.lapsed.remove(identity));
                 entries.extend(state.pending.get(identity).cloned());
                 state.pins.remove(identity);
                 state.failures.remove(identity);
@@ -285,6 +288,13 @@ impl Broker {
         Ok(Identity::of(cloud, &self.inner.outbound.trust_of(&cloud.tls)?))
     }
 
+    /// The identity of a cloud that may be signed in to, or asked for tokens.
+    fn admit(&self, cloud: &Cloud) -> Result<Identity> {
+        let trust = self.inner.outbound.trust_of(&cloud.tls)?;
+        self.inner.known.check(cloud, &trust)?;
+        Ok(Identity::of(cloud, &trust))
+    }
+
     /// A token that a service refused is not served again until Keystone has confirmed it. A service's
     /// 401 alone proves nothing: it never costs the person a new sign-in.
     async fn confirm(&self, identity: &Identity, rejected: &Secret) -> Result<()> {
@@ -300,6 +310,28 @@ impl Broker {
                 Ok(())
             })
             .await
+    }
+
+    /// A token that lives long enough. An exchange that was under way may have been asked for less, or
+    /// for more than there is: then this caller has one of its own.
+    async fn obtain(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+        min_validity: u64,
+    ) -> Result<Minting> {
+        for _ in 0..2 {
+            if self.inner.held(cloud, identity, &Scope::Unscoped, min_validity).is_none() {
+                break;
+            }
+            if let Minting::Token(held) = self.mint(cloud, identity, scope, min_validity).await?
+                && self.inner.is_enough(identity, &held, min_validity)
+            {
+                return Ok(Minting::Token(held));
+            }
+        }
+        Ok(Minting::SignInNeeded)
     }
 
     async fn mint(
@@ -342,13 +374,26 @@ impl Broker {
 
 impl Inner {
     /// The token that is held for a scope, if it may be served.
-    fn held(&self, identity: &Identity, scope: &Scope, min_validity: u64) -> Option<Arc<Held>> {
+    fn held(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+        min_validity: u64,
+    ) -> Option<Arc<Held>> {
+        let now = self.clock.now();
+        let mut state = locked(&self.state);
+        let session = state.sessions.get_mut(identity)?;
+        session.used_by(cloud.label());
+        let held = session.held(scope, &Holder::Person)?;
+        session.is_enough(held, now, min_validity).then(|| held.clone())
+    }
+
+    /// Whether a token that was just made may be served to this caller.
+    fn is_enough(&self, identity: &Identity, held: &Held, min_validity: u64) -> bool {
         let now = self.clock.now();
         let state = locked(&self.state);
-        let session = state.sessions.get(identity)?;
-        let held = session.held(scope, &Holder::Person)?;
-        let wanted = if session.is_fresh(now) { 0 } else { min_validity };
-        policy::serves(&held.token, now, wanted).then(|| held.clone())
+        state.sessions.get(identity).is_some_and(|session| session.is_enough(held, now, min_validity))
     }
 
     /// Makes a token of `scope` from the session, inside the flight of its key.
@@ -360,10 +405,10 @@ impl Inner {
         min_validity: u64,
     ) -> Result<Minting> {
         // Somebody else may have landed between our look and this flight.
-        if let Some(held) = self.held(identity, &scope, min_validity) {
+        if let Some(held) = self.held(cloud, identity, &scope, min_validity) {
             return Ok(Minting::Token(held));
         }
-        let Some(unscoped) = self.held(identity, &Scope::Unscoped, min_validity) else {
+        let Some(unscoped) = self.held(cloud, identity, &Scope::Unscoped, min_validity) else {
             return Ok(Minting::SignInNeeded);
         };
         let keystone = Keystone::of(cloud, &self.outbound)?;
@@ -390,7 +435,6 @@ impl Inner {
             let mut state = locked(&self.state);
             match state.sessions.get_mut(identity) {
                 Some(session) if session.unscoped.token.id == unscoped.token.id => {
-                    session.used_by(cloud.label());
                     session.insert(scope, Holder::Person, held.clone(), self.clock.now());
                     false
                 }
@@ -417,7 +461,9 @@ impl Inner {
         let mut state = locked(&self.state);
         let Some(session) = state.sessions.get_mut(identity) else { return };
         if session.unscoped.token.id == *id {
-            state.sessions.remove(identity);
+            if let Some(session) = state.sessions.remove(identity) {
+                state.lapsed.insert(identity.clone(), session);
+            }
         } else {
             session.forget(id);
         }
@@ -453,8 +499,7 @@ impl Inner {
         // An unreachable cloud opens no browser.
         let skew = keystone.discover(self.clock.now()).await?;
         let started_at = self.clock.now();
-        let deadline =
-            started_at + SignedDuration::from_secs(i64::try_from(cloud.sign_in.timeout).unwrap_or(300));
+        let deadline = started_at + policy::patience(cloud.sign_in.timeout);
         let id = random_hex::<16>();
         let expected = if switch_user { None } else { locked(&self.state).pins.get(&identity).cloned() };
         let task = signin::Task {
@@ -506,12 +551,20 @@ impl Inner {
     fn finish(&self, entry: &Arc<Entry>, identity: &Identity, outcome: Result<Token>) {
         let now = self.clock.now();
         let ended = outcome.and_then(|token| {
-            if let Err(error) = self.known.add(&entry.cloud) {
+            let remembered = self
+                .outbound
+                .trust_of(&entry.cloud.tls)
+                .and_then(|trust| self.known.add(&entry.cloud, &trust));
+            if let Err(error) = remembered {
                 tracing::warn!(%error, "the cloud could not be remembered");
             }
             let user = token.user.clone();
-            let session = Session::new(entry.cloud.clone(), Held::new(token, None)?, now);
+            let mut session = Session::new(entry.cloud.clone(), Held::new(token, None)?, now);
             let mut state = locked(&self.state);
+            let State { sessions, lapsed, .. } = &mut *state;
+            for earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {
+                session.take_over(&earlier, now);
+            }
             state.pins.insert(identity.clone(), user);
             state.failures.remove(identity);
             state.sessions.insert(identity.clone(), session);

@@ -24,6 +24,11 @@ pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(60);
 /// How long the chosen opener may take to say that it opened the browser; then another one is chosen.
 pub(super) const OPENER_GRACE: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long a person may take to sign in: what the cloud says, a day at most.
+pub(super) fn patience(seconds: u64) -> SignedDuration {
+    SignedDuration::from_secs(i64::try_from(seconds.min(86_400)).unwrap_or(300))
+}
+
 /// Rest after the nth failed sign-in in a row: one minute, doubled each time, at most half an hour.
 pub(super) fn cool_down(failures: u32) -> SignedDuration {
     let minutes = 1_i64 << failures.saturating_sub(1).min(5);

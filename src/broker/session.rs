@@ -77,6 +77,11 @@ impl Session {
         }
     }
 
+    /// Makes the tokens of an earlier session of the same identity ours to revoke.
+    pub(super) fn take_over(&mut self, earlier: &Self, now: Timestamp) {
+        self.minted.splice(0..0, earlier.minted.iter().filter(|minted| minted.expires_at > now).cloned());
+    }
+
     /// The token of a scope, however much life it has left.
     pub(super) fn held(&self, scope: &Scope, holder: &Holder) -> Option<&Arc<Held>> {
         match scope {
@@ -104,6 +109,13 @@ impl Session {
     /// Whether the session can still give tokens of at least this life.
     pub(super) fn lives(&self, now: Timestamp, min_validity: u64) -> bool {
         policy::serves(&self.unscoped.token, now, min_validity)
+    }
+
+    /// Whether a token may be served to a caller who asks for this life. Right after a sign-in nothing
+    /// longer can be had.
+    pub(super) fn is_enough(&self, held: &Held, now: Timestamp, min_validity: u64) -> bool {
+        let wanted = if self.is_fresh(now) { 0 } else { min_validity };
+        policy::serves(&held.token, now, wanted)
     }
 
     /// Whether the person signed in a moment ago, so that another sign-in would give nothing longer.

@@ -80,6 +80,10 @@ impl Entry {
     }
 
     pub(super) fn show(&self, progress: Progress) {
+        // An opener that died since has done its part all the same.
+        if progress.opened {
+            self.opened();
+        }
         self.change(|stage| stage.progress = progress);
     }
 

@@ -21,12 +21,11 @@ const OURS: &str = "v3broker";
 const THEIRS: &str = "v3websso";
 
 #[derive(clap::Args)]
-#[command(after_help = "\
+#[command(group(clap::ArgGroup::new("which").required(true).args(["cloud", "all"])), after_help = "\
 clouds.yaml stays as it is: `auth_type: v3broker` is written to your own secure.yaml, which
 openstacksdk and the openstack command lay over it.")]
 pub(super) struct Args {
     /// Entry of clouds.yaml
-    #[arg(required_unless_present = "all", conflicts_with = "all")]
     cloud: Option<String>,
     /// Every entry that can be moved; with --undo, every one that was
     #[arg(long)]
@@ -110,11 +109,9 @@ fn entry(env: &Environment, config: &Config<'_>, name: &str) -> Result<Option<Re
         Ok(OURS) => Ok(None),
         Ok(THEIRS) | Err(_) => resolve().map(Some),
         Ok(other) => {
-            let why = format!(
-                "its auth_type is `{other}`; only entries that sign in through the browser (`{THEIRS}`) can be moved"
-            );
+            let why = format!("its auth_type is `{other}`; only browser sign-in (`{THEIRS}`) can be moved");
             let remedy = format!(
-                "if this cloud offers WebSSO, write an entry with `auth_type: {OURS}`, `identity_provider` and `protocol`"
+                "if it offers WebSSO, write an entry with `auth_type: {OURS}`, `identity_provider`, `protocol`"
             );
             Err(Error::new(Code::InvalidConfig, why).remedy(remedy))
         }
@@ -157,6 +154,11 @@ fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
 fn move_over(env: &Environment, file: &mut SecureFile, cloud: Option<&str>) -> Result<Plan> {
     // Another `ksb adopt` may have come first: what counts is what is found now that the file is ours alone.
     let config = Config::load(env)?;
+    if file.text().is_some() && config.secure_file().is_none_or(|read| read.file != file.path()) {
+        let why = format!("{} cannot be used as it stands", file.path().display());
+        let why = config.warnings().iter().fold(why, |all, note| format!("{all}; {note}"));
+        return Err(Error::new(Code::InvalidConfig, why).remedy("correct that file"));
+    }
     let mut plan = Plan::make(env, &config, cloud)?;
     let text = plan.write_into(file, cloud)?;
     if plan.adopt.is_empty() {
@@ -180,7 +182,7 @@ fn move_over(env: &Environment, file: &mut SecureFile, cloud: Option<&str>) -> R
         println!("{name}: `auth_type: {OURS}` is written to {shown}{new}");
     }
     if let Some(clouds) = config.clouds_file() {
-        println!("{} is as it was", clouds.file.display());
+        println!("{} is not touched", clouds.file.display());
         if clouds.current_folder && clouds.file.parent() != file.path().parent() {
             let names: Vec<_> = plan.names().collect();
             println!("Note: {shown} also counts for other clouds.yaml files that name {}", names.join(", "));
@@ -227,6 +229,9 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
         let mut file = SecureFile::open(&path)?;
         let mut text = file.text().unwrap_or_default().to_owned();
         let names = ours(&text);
+        if names.is_empty() {
+            continue; // another `ksb adopt --undo` came first
+        }
         for name in &names {
             if let Some(out) = edit::undo(&text, name).map_err(|_| stuck(&path).cloud(name))? {
                 text = out;

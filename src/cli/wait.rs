@@ -17,7 +17,19 @@ const FRAME: Duration = Duration::from_millis(120);
 const POLL: u64 = 25;
 
 /// Returns when the sign-in is done; fails as it failed. Ctrl-C ends the wait, not the sign-in.
-pub(super) async fn until_done(client: &Client, mut sign_in: SignIn) -> Result<()> {
+pub(super) async fn until_done(client: &Client, sign_in: SignIn) -> Result<()> {
+    let label = sign_in.cloud.clone();
+    watch(client, sign_in).await.map_err(|error| match error.code {
+        // Between two of our questions the agent died, and the second one started another.
+        Code::UnknownSignIn => {
+            let gone = "the agent is gone: another one answers, and does not know this sign-in";
+            Error::new(Code::AgentUnavailable, gone).cloud(&label).remedy("run your command again")
+        }
+        _ => error,
+    })
+}
+
+async fn watch(client: &Client, mut sign_in: SignIn) -> Result<()> {
     let mut screen = Screen::new();
     let mut keys = Keys::open();
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())

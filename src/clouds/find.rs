@@ -36,6 +36,9 @@ pub(super) fn first(
     }
     let folders = folders(env);
     for (place, folder) in folders.iter().enumerate() {
+        if folders[..place].contains(folder) {
+            continue; // ~/.config comes twice
+        }
         for suffix in ["yaml", "yml", "json"] {
             let path = folder.join(format!("{stem}.{suffix}"));
             if let Some(content) = read(&path, notes) {
@@ -64,7 +67,7 @@ pub(super) fn folders(env: &Environment) -> [PathBuf; 5] {
         env.current_dir.clone(),
         xdg_home.map_or_else(|| env.home.join(".config"), Path::to_owned).join("openstack"),
         home.join(".config/openstack"),
-        // Several folders are joined to one path that no file has (`multipath=True`): the SDK looks in none of them.
+        // Several folders are joined to one path that no file has (`multipath=True`): the SDK looks in none.
         if site.is_empty() { "/etc/xdg/openstack".into() } else { site.join(":").into() },
         "/etc/openstack".into(),
     ]

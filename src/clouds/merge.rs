@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use super::keys::{OPTIONS, SCOPE_OPTIONS};
+
 pub(super) type Dict = Map<String, Value>;
 
 /// An entry as the SDK hands it to the authentication plugin.
@@ -16,31 +18,6 @@ pub(super) struct Entry {
     /// What a person should know.
     pub(super) notes: Vec<String>,
 }
-
-/// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it.
-pub(super) const OPTIONS: [&str; 9] = [
-    "auth_url",
-    "identity_provider",
-    "protocol",
-    "username",
-    "redirect_host",
-    "redirect_port",
-    "login_timeout",
-    "sign_in",
-    "logout_url",
-];
-
-/// Options of every v3 plugin that choose the scope.
-pub(super) const SCOPE_OPTIONS: [&str; 8] = [
-    "project_id",
-    "project_name",
-    "project_domain_id",
-    "project_domain_name",
-    "domain_id",
-    "domain_name",
-    "system_scope",
-    "trust_id",
-];
 
 /// Merges secure.yaml's entries over clouds.yaml's (`_util.merge_clouds`). Where the SDK would break on a
 /// mapping that meets something else, the mapping wins.
@@ -175,9 +152,8 @@ fn fix_timeouts(config: &mut Dict, notes: &mut Vec<String>) {
         .collect();
     for key in taken {
         if key.replace('-', "_") == "login_timeout" {
-            notes.push(
-                "`login_timeout` must stand under `auth`: beside it openstacksdk takes it for the HTTP time-out".into(),
-            );
+            let what = "`login_timeout` must stand under `auth`: beside it, it is the SDK's HTTP time-out";
+            notes.push(what.into());
         }
         if let Some(value) = config.shift_remove(&key) {
             config.insert("api_timeout".into(), value);
@@ -194,8 +170,8 @@ fn fix_auth_type(config: &mut Dict) {
     }
 }
 
-/// Old names and names with dashes; here what stands beside `auth` wins (`_fix_backwards_auth`). The SDK makes
-/// the text `None` of a null, we nothing.
+/// Old names and names with dashes; here what stands beside `auth` wins (`_fix_backwards_auth`). The SDK
+/// makes the text `None` of a null, we nothing.
 fn fix_auth(config: &mut Dict, auth: &mut Dict) {
     for (target, names) in [
         ("domain_id", &["domain_id", "domain-id"][..]),

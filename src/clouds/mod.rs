@@ -1,9 +1,10 @@
 //! clouds.yaml, clouds-public.yaml, secure.yaml and `OS_*`: found and merged as openstacksdk 4.22 does it, in
 //! the caller's folder and environment.
 //!
-//! `find` knows where files are, `yaml` how PyYAML reads them, `merge` how an entry comes together, `resolve`
-//! what the broker needs of it, `proxy` the way there. Agreement is measured: `tests/clouds/` holds what the
-//! SDK itself made of some forty configurations. Where we differ on purpose, its cases say why.
+//! `find` knows where files are, `yaml` how PyYAML reads them, `merge` how an entry comes together and `keys`
+//! what may stand in it; `resolve` makes of it what the broker needs, with `scope`, `tls` and `proxy`.
+//! Agreement is measured: `tests/clouds/` holds what the SDK itself made of over a hundred configurations.
+//! Where we differ on purpose, its cases say why.
 //!
 //! Which `OS_*` variables count:
 //! * all of them form the cloud `envvars` (`OS_CLOUD_NAME` renames it), as in the SDK;
@@ -13,9 +14,12 @@
 //!   for an entry of a file; the SDK does not, and neither do we: a warning says so.
 
 mod find;
+mod keys;
 mod merge;
 mod proxy;
 mod resolve;
+mod scope;
+mod tls;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -31,7 +35,8 @@ use crate::error::{Code, Error, Result};
 use crate::model::Source;
 
 /// What a process passes to its children and this module reads: nothing here looks at the real one.
-#[derive(Debug, Clone, Default)]
+/// Has no `Debug`, as it may hold passwords; nor has [`Config`].
+#[derive(Clone, Default)]
 pub struct Environment {
     /// The environment variables that are UTF-8.
     pub vars: BTreeMap<String, String>,
@@ -59,15 +64,18 @@ impl Environment {
     }
 }
 
+/// A file in use, and the entries that it has a say in.
+struct File {
+    source: Source,
+    names: Vec<String>,
+}
+
 /// The files that were found, and their entries.
-#[derive(Debug)]
 pub struct Config<'e> {
     env: &'e Environment,
-    clouds_file: Option<Source>,
-    secure_file: Option<Source>,
+    clouds_file: Option<File>,
+    secure_file: Option<File>,
     entries: Dict,
-    /// Entries that secure.yaml has a say in.
-    in_secure: Vec<String>,
     /// What the cloud made of `OS_*` is called.
     environment_name: String,
     /// Files that were skipped, and why.
@@ -77,23 +85,21 @@ pub struct Config<'e> {
 impl<'e> Config<'e> {
     /// Finds and reads the files.
     ///
-    /// Only what the SDK refuses altogether is an error here: a file without a mapping, or an entry that has the
-    /// name of the environment's cloud. A file that cannot be read or parsed is skipped, as there, and named in
-    /// the warnings and in the error when an entry is missed.
+    /// Only what the SDK refuses altogether is an error here: a file without a mapping, or an entry that has
+    /// the name of the environment's cloud. A file that cannot be read or parsed is skipped, as there, and
+    /// named in the warnings and in the error when an entry is missed.
     pub fn load(env: &'e Environment) -> Result<Self> {
         let mut notes = Vec::new();
         let clouds = find::first(env, "clouds", Some("OS_CLIENT_CONFIG_FILE"), &mut notes);
         let secure = find::first(env, "secure", Some("OS_CLIENT_SECURE_FILE"), &mut notes);
         let (clouds_file, mut entries) = entries(clouds)?;
         let (secure_file, secret) = self::entries(secure)?;
-        let in_secure = secret.keys().cloned().collect();
         merge::over(&mut entries, secret);
 
         let environment_name = env.get("OS_CLOUD_NAME").unwrap_or("envvars").to_owned();
         if entries.contains_key(&environment_name) {
-            let file = clouds_file
-                .or(secure_file)
-                .map_or_else(String::new, |found| found.file.display().to_string());
+            let file = clouds_file.or(secure_file).map(|file| file.source.file.display().to_string());
+            let file = file.unwrap_or_default();
             return Err(Error::new(
                 Code::InvalidConfig,
                 format!("{file}: `{environment_name}` is the name of the cloud that OS_* variables form"),
@@ -101,12 +107,12 @@ impl<'e> Config<'e> {
             .remedy("rename the entry, or set OS_CLOUD_NAME to another name"));
         }
         let of_environment = environment_cloud(env);
-        // The SDK makes a cloud of any OS_* variable, and a broken one of OS_INTERFACE alone; one that names no
-        // Keystone would only stand in the way of the single entry there is.
+        // The SDK makes a cloud of any OS_* variable, and a broken one of OS_INTERFACE alone; one that names
+        // no Keystone would only stand in the way of the single entry there is.
         if of_environment.contains_key("auth_url") || of_environment.contains_key("profile") {
             entries.insert(environment_name.clone(), of_environment.into());
         }
-        Ok(Self { env, clouds_file, secure_file, entries, in_secure, environment_name, notes })
+        Ok(Self { env, clouds_file, secure_file, entries, environment_name, notes })
     }
 
     /// The entries' names, in the file's order; the environment's cloud comes last.
@@ -127,12 +133,12 @@ impl<'e> Config<'e> {
 
     /// The clouds.yaml in use.
     pub fn clouds_file(&self) -> Option<&Source> {
-        self.clouds_file.as_ref()
+        self.clouds_file.as_ref().map(|file| &file.source)
     }
 
     /// The secure.yaml in use.
     pub fn secure_file(&self) -> Option<&Source> {
-        self.secure_file.as_ref()
+        self.secure_file.as_ref().map(|file| &file.source)
     }
 
     /// Where a secure.yaml would be found that is not there yet. It is read only while none precedes it.
@@ -150,7 +156,7 @@ impl<'e> Config<'e> {
 }
 
 /// The `clouds` of a file. An empty file is an empty configuration (and hides those after it, as in the SDK).
-fn entries(found: Option<Found>) -> Result<(Option<Source>, Dict)> {
+fn entries(found: Option<Found>) -> Result<(Option<File>, Dict)> {
     let Some(Found { source, content }) = found else { return Ok((None, Dict::new())) };
     let bad = |what: &str| {
         let what = format!("{}: {what}", source.file.display());
@@ -165,7 +171,8 @@ fn entries(found: Option<Found>) -> Result<(Option<Source>, Dict)> {
         content if is_empty(&content) => Dict::new(),
         _ => return Err(bad("the file is not a mapping")),
     };
-    Ok((Some(source), clouds))
+    let names = clouds.keys().cloned().collect();
+    Ok((Some(File { source, names }), clouds))
 }
 
 /// Nothing, in any of the shapes that Python holds for false.

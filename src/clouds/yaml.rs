@@ -37,7 +37,9 @@ impl Fault {
 
 /// The one document of `text`; `Null` when there is none.
 pub(super) fn parse(text: &str) -> Result<Value, Fault> {
-    let mut composer = Composer { parser: Parser::new_from_str(text), anchors: HashMap::new(), nodes: 0 };
+    let options = granit_parser::options! { block_scalar_eof_without_line_feed: true };
+    let parser = Parser::new_from_str_with_options(text, options);
+    let mut composer = Composer { parser, anchors: HashMap::new(), nodes: 0 };
     let mut document = None;
     loop {
         let (event, mark) = composer.next()?;
@@ -126,10 +128,15 @@ impl<'t> Composer<'t> {
                 merged.extend(own);
                 return Ok(Value::Object(merged));
             }
-            let merges = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
+            let is_merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, _, None) if text == "<<");
             let key = match event {
                 // openstacksdk breaks on keys that are no text; read as text they harm nobody.
-                Event::Scalar(text, ..) => text.into_owned(),
+                Event::Scalar(text, _, anchor, _) => {
+                    if anchor > 0 {
+                        self.anchors.insert(anchor, implicit(&text));
+                    }
+                    text.into_owned()
+                }
                 event => match self.node(event, mark, depth + 1)? {
                     Value::String(text) => text,
                     _ => return Err(Fault::at(mark, "a key is no text")),
@@ -137,7 +144,7 @@ impl<'t> Composer<'t> {
             };
             let (event, mark) = self.next()?;
             let value = self.node(event, mark, depth + 1)?;
-            if merges {
+            if is_merge {
                 merge(value, &mut merged).map_err(|what| Fault::at(mark, what))?;
             } else {
                 own.insert(key, value);
@@ -179,16 +186,23 @@ fn extent(value: &Value) -> (usize, usize) {
 
 fn accept_tag(tag: Option<&Tag>, kind: &str, mark: Marker) -> Result<(), Fault> {
     match tag {
-        Some(tag) if !tag.is_yaml_core_schema_tag(kind) => Err(Fault::at(mark, "an unknown tag")),
+        Some(tag) if !tag.is_yaml_core_schema_tag(kind) && !says_nothing(tag) => {
+            Err(Fault::at(mark, "an unknown tag"))
+        }
         _ => Ok(()),
     }
 }
 
+/// The tag `!`, which PyYAML passes over.
+fn says_nothing(tag: &Tag) -> bool {
+    tag.handle().is_empty() && tag.suffix() == "!"
+}
+
 fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>, mark: Marker) -> Result<Value, Fault> {
-    match tag.map(|tag| (tag.core_suffix(), tag.suffix())) {
+    match tag.filter(|tag| !says_nothing(tag)).map(Tag::core_suffix) {
         None if style == ScalarStyle::Plain => Ok(implicit(text)),
-        None | Some((Some("str"), _) | (None, "!")) => Ok(text.into()),
-        Some((Some("null" | "bool" | "int" | "float"), _)) => Ok(implicit(text)),
+        None | Some(Some("str")) => Ok(text.into()),
+        Some(Some("null" | "bool" | "int" | "float")) => Ok(implicit(text)),
         Some(_) => Err(Fault::at(mark, "an unknown tag")),
     }
 }
@@ -205,23 +219,21 @@ fn implicit(text: &str) -> Value {
 
 /// `str(int)` of what YAML 1.1 takes for an integer: also octal, binary and base 60.
 fn int(text: &str) -> Option<String> {
-    let plain = text.replace('_', "");
-    let (sign, digits) = match plain.strip_prefix('-') {
-        Some(digits) => ("-", digits),
-        None => ("", plain.strip_prefix('+').unwrap_or(&plain)),
-    };
-    let number = |digits: &str, radix| u128::from_str_radix(digits, radix).ok().map(|n| n.to_string());
-    if !digits.starts_with(|c: char| c.is_ascii_digit()) || text.starts_with('_') {
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !unsigned.starts_with(|c: char| c.is_ascii_digit()) || unsigned.contains(['-', '+']) {
         return None;
     }
+    let digits = unsigned.replace('_', "");
+    let number = |digits: &str, radix| u128::from_str_radix(digits, radix).ok().map(|n| n.to_string());
     let magnitude = if let Some(digits) = digits.strip_prefix("0b") {
         number(digits, 2)?
     } else if let Some(digits) = digits.strip_prefix("0x") {
         number(digits, 16)?
     } else if digits.len() > 1 && digits.starts_with('0') {
-        number(digits, 8)?
+        number(&digits, 8)?
     } else if digits.bytes().all(|b| b.is_ascii_digit()) {
-        digits.to_owned() // of any length
+        digits // of any length
     } else {
         let mut parts = digits.split(':');
         let first: u128 = parts.next()?.parse().ok()?;
@@ -303,7 +315,7 @@ mod tests {
             ("'no'", "no"),
             ("\"1\"", "1"),
             ("!!str no", "no"),
-            ("! 010", "010"),
+            ("! 010", "8"),
             ("http://x:1/", "http://x:1/"),
         ] {
             assert_eq!(parse(text), Ok(json!(expected)), "{text}");
@@ -317,10 +329,12 @@ mod tests {
 
     #[test]
     fn merges_and_duplicates_end_as_in_pyyaml() {
-        let text = "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {z: own, <<: [*a, *b]}\nd: 1\nd: 2\n";
+        let text = "a: &a {x: 1, y: 1}\nb: &b {x: 2, z: 2}\nc: {z: own, <<: [*a, *b]}\n\
+                    d: 1\nd: 2\n&k key: *k\n*k : w\n";
         let value = parse(text).unwrap();
         assert_eq!(value["c"], json!({"x": "1", "z": "own", "y": "1"}));
         assert_eq!(value["d"], "2");
+        assert_eq!(value["key"], "w");
     }
 
     #[test]

@@ -23,14 +23,19 @@ pub struct About<'a> {
 }
 
 /// The page behind the link that the person opens, on an origin nobody else can have prepared
-/// (`http://127.0.0.1:<ephemeral>/start/<id>`): has the callback's origin cleaned, then goes there.
+/// (`http://localhost:<ephemeral>/start/<id>`): has the callback's origin cleaned, then goes there.
 pub fn start(cloud: &About<'_>, clean_url: &str, begin_url: &str) -> Response {
     let About { cloud, keystone, identity_provider } = *cloud;
     let nonce = nonce();
     let data = script_json(&json!({ "clean": clean_url, "begin": begin_url }));
     let page =
         Start { nonce: &nonce, data, cloud, keystone, identity_provider, begin_url: web_url(begin_url) };
-    respond(StatusCode::OK, &nonce, &origin(clean_url), &page)
+    let mut response = respond(StatusCode::OK, &nonce, &origin(clean_url), &page);
+    // Whoever opened this tab loses hold of it before it gets its secret: a page that an earlier owner of the
+    // callback's port left open has the callback's origin and could read it there.
+    let opener = HeaderName::from_static("cross-origin-opener-policy");
+    response.headers_mut().insert(opener, HeaderValue::from_static("same-origin"));
+    response
 }
 
 /// The first page on the callback's origin (`/begin/<id>`): leaves the secret in the tab and goes on to Keystone.
@@ -162,8 +167,8 @@ fn nonce() -> String {
     getrandom::fill(&mut bytes).map_or_else(|_| String::new(), |()| URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// Renders a page and puts the headers on. There is no Cross-Origin-Opener-Policy among them: it would move the
-/// tab to another browsing context group on the way and could cut it off from its sessionStorage.
+/// Renders a page and puts the headers on. There is no Cross-Origin-Opener-Policy among them: once the tab has its
+/// secret, that would move it to another browsing context group and could cut it off from its sessionStorage.
 fn respond(status: StatusCode, nonce: &str, connect: &str, page: &impl Template) -> Response {
     let policy = format!(
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src {connect}; \
@@ -231,7 +236,6 @@ mod tests {
             has("x-content-type-options", "nosniff");
             has("x-frame-options", "DENY");
             has("cross-origin-resource-policy", "same-origin");
-            assert!(!response.headers().contains_key("cross-origin-opener-policy"));
             let policy = policy(&response);
             for part in
                 ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'"]
@@ -240,6 +244,12 @@ mod tests {
             }
             assert!(!policy.contains("unsafe"), "{policy}");
         }
+    }
+
+    #[test]
+    fn only_the_start_page_lets_go_of_its_opener() {
+        let lets_go = |page: &Response| page.headers().contains_key("cross-origin-opener-policy");
+        assert_eq!(all().iter().map(lets_go).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]

@@ -29,7 +29,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than 200 clients at once are served; a flood of idle connections costs no more than this.
 const MAX_CONNECTIONS: usize = 512;
 const MAX_HEADERS: usize = 64;
-const BUFFER: usize = 64 << 10;
+/// All the cookies that a browser keeps for one host (180 of 4 KiB) find room in a request. Cookies know no ports: any
+/// page of `localhost` could otherwise have the callback refuse what it likes by its size, such as the request that
+/// removes a service worker.
+const BUFFER: usize = 1 << 20;
 
 /// Who is at the other end. Only the broker's own user ever gets this far.
 #[derive(Debug, Clone, Copy)]

@@ -113,7 +113,10 @@ impl Keystone {
             500.. => Err(self.refusal(&answer, Code::KeystoneError)),
             _ => {
                 let mut error = self.refusal(&answer, Code::ScopeRefused);
-                error.detail = format!("no token for {scope}: {} has no role there, or it does not exist ({})", from.user.name, error.detail);
+                error.detail = format!(
+                    "no token for {scope}: {} has no role there, or it does not exist ({})",
+                    from.user.name, error.detail
+                );
                 Err(error.remedy(format!("ksb projects {}", self.cloud.argument())))
             }
         }
@@ -173,7 +176,9 @@ impl Keystone {
     fn refusal(&self, answer: &Answer, code: Code) -> Error {
         let said = serde_json::from_str::<wire::Refusal>(&answer.body).map(|refusal| refusal.error.message);
         let detail = match said {
-            Ok(message) => format!("Keystone answered {}: {}", answer.status, message.trim().trim_end_matches('.')),
+            Ok(message) => {
+                format!("Keystone answered {}: {}", answer.status, message.trim().trim_end_matches('.'))
+            }
             Err(_) => format!("Keystone answered {} without saying why", answer.status),
         };
         let mut error = self.error(code, detail);

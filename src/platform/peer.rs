@@ -1,17 +1,98 @@
 //! Who is at the other end of a loopback TCP connection, and who holds a port, as Linux tells it.
 //!
-//! Any user of the machine reaches loopback TCP. The kernel knows whose socket the peer's is:
-//! `/proc/net/tcp` lists every socket of this network namespace with its owner.
+//! Any user of the machine reaches loopback TCP. The kernel knows whose socket the peer's is: it tells
+//! the owner of one socket (sock_diag(7)), and `/proc/net/tcp` lists all of this network namespace.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, netlink, recv, send, socket_with,
+};
 
 /// The uid that owns the peer's socket of the connection `peer` → `local`; `None` when no living
 /// socket of this network namespace is the other end.
 pub fn uid_of(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
     let (local, peer) = (canonical(local), canonical(peer));
+    let (uid, inode) = match ask(local, peer) {
+        Ok(owner) => owner?,
+        // Sandboxes and old kernels have no sock_diag.
+        Err(_) => listed(local, peer)?,
+    };
     // A closed socket lingers without an inode and as uid 0: that is nobody, not root.
-    rows().find(|row| row.local == peer && row.remote == local && row.inode != 0).map(|row| row.uid)
+    (inode != 0).then_some(uid)
+}
+
+/// Uid and inode of the socket `peer` → `local`, asked for by its addresses: to list all sockets takes the kernel
+/// milliseconds, and a flood of connections would keep the agent from everything else.
+fn ask(local: SocketAddr, peer: SocketAddr) -> rustix::io::Result<Option<(u32, u64)>> {
+    const BY_FAMILY: u16 = 20;
+    const ERROR: u16 = 2;
+    const REMOTE_PORT: Range<usize> = 22..24;
+    const UID: usize = 80;
+    const INODE: usize = 84;
+    let kernel = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        Some(netlink::SOCK_DIAG),
+    )?;
+    send(&kernel, &question(BY_FAMILY, local, peer), SendFlags::empty())?;
+    let mut answer = [0; 512];
+    let (length, _) = recv(&kernel, &mut answer, RecvFlags::empty())?;
+    let answer = answer.get(..length).unwrap_or_default();
+    let word = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+    let kind = answer.get(4..6).and_then(|kind| Some(u16::from_ne_bytes(kind.try_into().ok()?)));
+    let owner = word(UID).zip(word(INODE)).map(|(uid, inode)| (uid, u64::from(inode)));
+    // Without such a connection the kernel tells who listens at the peer's address: that is nobody's other end.
+    let connected = answer.get(REMOTE_PORT) == Some(&local.port().to_be_bytes());
+    let errno = word(16).map(u32::cast_signed).unwrap_or_default();
+    match kind {
+        Some(BY_FAMILY) if owner.is_some() => Ok(owner.filter(|_| connected)),
+        Some(ERROR) if -errno == Errno::NOENT.raw_os_error() => Ok(None),
+        _ => Err(Errno::PROTO),
+    }
+}
+
+/// `struct nlmsghdr` and `struct inet_diag_req_v2` for the TCP socket `peer` → `local`.
+fn question(kind: u16, local: SocketAddr, peer: SocketAddr) -> Vec<u8> {
+    const LENGTH: u32 = 72;
+    const REQUEST: u16 = 1;
+    const ANY_STATE: u32 = u32::MAX;
+    const NO_COOKIE: [u8; 8] = [0xff; 8];
+    let family = if peer.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let family = u8::try_from(family.as_raw()).unwrap_or_default();
+    let protocol = u8::try_from(ipproto::TCP.as_raw().get()).unwrap_or_default();
+    let mut question = Vec::with_capacity(72);
+    question.extend(LENGTH.to_ne_bytes());
+    question.extend(kind.to_ne_bytes());
+    question.extend(REQUEST.to_ne_bytes());
+    question.extend([0; 8]);
+    question.extend([family, protocol, 0, 0]);
+    question.extend(ANY_STATE.to_ne_bytes());
+    question.extend(peer.port().to_be_bytes());
+    question.extend(local.port().to_be_bytes());
+    question.extend(address_bytes(peer.ip()));
+    question.extend(address_bytes(local.ip()));
+    question.extend([0; 4]);
+    question.extend(NO_COOKIE);
+    question
+}
+
+fn address_bytes(ip: IpAddr) -> [u8; 16] {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, d] = ip.octets();
+            [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+        }
+        IpAddr::V6(ip) => ip.octets(),
+    }
+}
+
+fn listed(local: SocketAddr, peer: SocketAddr) -> Option<(u32, u64)> {
+    rows().find(|row| row.local == peer && row.remote == local).map(|row| (row.uid, row.inode))
 }
 
 /// Who listens on a loopback port, in words for an error message.
@@ -101,9 +182,31 @@ mod tests {
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (server, peer) = listener.accept().unwrap();
             let me = rustix::process::getuid().as_raw();
-            assert_eq!(uid_of(server.local_addr().unwrap(), peer), Some(me));
+            let local = server.local_addr().unwrap();
+            assert_eq!(uid_of(local, peer), Some(me));
+            // Both ways of asking say the same.
+            assert_eq!(ask(local, peer).unwrap_or_else(|_| listed(local, peer)), listed(local, peer));
             drop(client);
+            drop(server);
+            assert_eq!(uid_of(local, peer), None, "its end is closed");
         }
+    }
+
+    #[test]
+    fn a_v6_socket_that_speaks_v4_has_an_owner_too() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let Ok(_client) = TcpStream::connect((Ipv4Addr::LOCALHOST.to_ipv6_mapped(), port)) else { return };
+        let (server, peer) = listener.accept().unwrap();
+        let me = rustix::process::getuid().as_raw();
+        assert_eq!(uid_of(server.local_addr().unwrap(), peer), Some(me));
+    }
+
+    #[test]
+    fn who_listens_where_a_connection_came_from_is_not_its_owner() {
+        let here = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert_eq!(uid_of(here.local_addr().unwrap(), there.local_addr().unwrap()), None);
     }
 
     #[test]

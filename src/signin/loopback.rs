@@ -21,7 +21,7 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
@@ -56,7 +56,7 @@ impl Loopback {
         if let Some(open) = ports.get(&key).and_then(Weak::upgrade) {
             return Ok(open);
         }
-        let open = CallbackPort::bind(host, port).await?;
+        let open = CallbackPort::bind(host, port)?;
         ports.insert(key, Arc::downgrade(&open));
         Ok(open)
     }
@@ -157,7 +157,7 @@ pub struct Seat {
 }
 
 impl CallbackPort {
-    async fn bind(host: &str, port: u16) -> Result<Arc<Self>> {
+    fn bind(host: &str, port: u16) -> Result<Arc<Self>> {
         if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
             return Err(Error::new(
                 Code::InvalidConfig,
@@ -167,7 +167,7 @@ impl CallbackPort {
         }
         let mut listeners = Vec::new();
         for ip in LOOPBACK {
-            match TcpListener::bind(SocketAddr::new(ip, port)).await {
+            match listen(SocketAddr::new(ip, port)) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(busy(port)),
                 // A machine without IPv6.
@@ -233,6 +233,34 @@ impl Drop for Seat {
     }
 }
 
+/// Like tokio's `bind`, which lets only 128 connections wait: who comes when that many do loses a second.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// A free port on every address that `host` may mean: a browser may try either family first.
+pub(super) fn any_port(host: &str) -> std::io::Result<(Vec<TcpListener>, u16)> {
+    let (first, second) = match host {
+        "127.0.0.1" => (LOOPBACK[0], None),
+        "[::1]" => (LOOPBACK[1], None),
+        _ => (LOOPBACK[0], Some(LOOPBACK[1])),
+    };
+    loop {
+        let listener = listen(SocketAddr::new(first, 0))?;
+        let port = listener.local_addr()?.port();
+        let Some(second) = second else { return Ok((vec![listener], port)) };
+        match listen(SocketAddr::new(second, port)) {
+            Ok(other) => return Ok((vec![listener, other], port)),
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            // A machine without IPv6.
+            Err(_) => return Ok((vec![listener], port)),
+        }
+    }
+}
+
 fn busy(port: u16) -> Error {
     let holder = holder_of(port).unwrap_or_else(|| "another program".into());
     Error::new(
@@ -253,6 +281,7 @@ struct Shared {
 fn routes(shared: Shared, host: String) -> Router {
     Router::new()
         .route("/clean/{id}", get(clean))
+        .route("/clean/{id}/cache", get(clean_cache))
         .route("/begin/{id}", get(begin))
         .route(CALLBACK_PATH, post(callback))
         .route("/claim", post(claim))
@@ -302,6 +331,16 @@ async fn clean(State(shared): State<Shared>, Path(id): Path<String>) -> Response
     } else {
         (StatusCode::NO_CONTENT, [no_store]).into_response()
     }
+}
+
+/// A page of an earlier owner that the browser keeps in its cache has this origin: in our tab it could
+/// read the secret, prove with it whatever it likes and answer for the person.
+async fn clean_cache() -> Response {
+    let headers = [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::HeaderName::from_static("clear-site-data"), "\"cache\""),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
 }
 
 /// Gives the tab its secret and sends it to Keystone. Each tab gets its own.

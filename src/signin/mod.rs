@@ -51,6 +51,8 @@ pub struct Started {
 /// How far a sign-in is.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
+    /// A browser has shown the start page, whoever opened it.
+    pub opened: bool,
     /// The page asks the person whether to use a user.
     pub confirming: bool,
     /// What the person should know, oldest first.

@@ -1,8 +1,10 @@
 //! Keystone's WebSSO in the person's own browser, bound to the tab it started in.
 //!
-//! The URL that is opened lies on another origin than the callback (`127.0.0.1`, a port of its own):
-//! that page can remove what an earlier owner of the callback's port left behind, before the tab
-//! goes there, gets its secret and moves on to Keystone. See `loopback` for the way back.
+//! The URL that is opened lies on another origin than the callback (a port of its own): that page can
+//! remove what an earlier owner of the callback's port left behind, before the tab goes there, gets
+//! its secret and moves on to Keystone. The host is the callback's, because Firefox keeps storage
+//! apart by site: asked from `127.0.0.1`, it clears only what `localhost` keeps *within* `127.0.0.1`,
+//! and a service worker stays. See `loopback` for the way back.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +16,6 @@ use axum::middleware;
 use axum::response::Response;
 use axum::routing::get;
 use jiff::SignedDuration;
-use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::loopback::{self, Loopback, Mail, PageReply, Seat, Word};
@@ -23,7 +24,7 @@ use crate::api::Offer;
 use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page::{self, About};
-use crate::http::serve::serve;
+use crate::http::serve::{Server, serve};
 use crate::keystone::Verdict;
 use crate::model::{Cloud, Secret, Token, random_hex};
 
@@ -44,15 +45,16 @@ pub(super) async fn start(task: Task, loopback: &Loopback) -> Result<Started> {
     let (mail_to, mail) = mpsc::channel(16);
     let seat = port.seat(&task.id, websso_url, mail_to);
 
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
+    let (listeners, start_port) = loopback::any_port(&options.redirect_host)
         .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
-    let host = listener.local_addr().map_err(|error| Error::new(Code::Io, error.to_string()))?.to_string();
+    let host = format!("{}:{start_port}", options.redirect_host);
     let ticket = random_hex::<16>();
     let url = format!("http://{host}/start/{ticket}");
-    let start_page = serve(listener, start_routes(&task.cloud, &seat, ticket, host));
-
     let (progress, progress_seen) = watch::channel(Progress::default());
+    let router = start_routes(&task.cloud, &seat, ticket, host, progress.clone());
+    let start_page: Vec<Server> =
+        listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
+
     let (commands, commands_heard) = mpsc::channel(4);
     let (end, outcome) = oneshot::channel();
     let cancel = Arc::new(Notify::new());
@@ -72,11 +74,18 @@ struct StartPage {
     clean_url: String,
     begin_url: String,
     cloud: Cloud,
+    progress: watch::Sender<Progress>,
 }
 
-fn start_routes(cloud: &Cloud, seat: &Seat, ticket: String, host: String) -> Router {
-    let start =
-        StartPage { ticket, clean_url: seat.clean_url(), begin_url: seat.begin_url(), cloud: cloud.clone() };
+fn start_routes(
+    cloud: &Cloud,
+    seat: &Seat,
+    ticket: String,
+    host: String,
+    progress: watch::Sender<Progress>,
+) -> Router {
+    let (clean_url, begin_url) = (seat.clean_url(), seat.begin_url());
+    let start = StartPage { ticket, clean_url, begin_url, cloud: cloud.clone(), progress };
     Router::new()
         .route("/start/{ticket}", get(start_page))
         .fallback(|| async { loopback::expired() })
@@ -92,6 +101,7 @@ async fn start_page(
     if ticket != start.ticket || !guard::is_navigation(&headers) {
         return loopback::expired();
     }
+    start.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.opened, true));
     let about = About {
         cloud: start.cloud.label(),
         keystone: start.cloud.auth_url.host_str().unwrap_or_default(),
@@ -301,13 +311,18 @@ impl Wait {
             .remedy(format!("ksb login {}", self.task.cloud.argument()))
     }
 
-    /// What only Keystone's own page says, the broker cannot see.
+    /// What only Keystone's own page says, the broker cannot see. Keystone says little more than a number there.
     fn hint(&self) {
+        let cloud = &self.task.cloud;
+        let idp = cloud
+            .identity_provider
+            .as_ref()
+            .map_or(String::new(), |idp| format!("identity provider {idp} with "));
         self.notice(format!(
-            "still waiting. If Keystone's page shows 401 \"not a trusted dashboard host\", ask the operator for \
-             this line in keystone.conf, [federation]: trusted_dashboard = {}; if it shows 401 or 403 after you \
-             signed in at the identity provider, no mapping rule fits your account there",
-            self.callback_url
+            "still waiting. If Keystone's page shows 404, the cloud has no {idp}protocol {}: correct the entry; if it \
+             shows 401, ask the operator for this line in keystone.conf, [federation]: trusted_dashboard = {}; if that \
+             is there, or it shows 403, no mapping rule fits your account",
+            cloud.protocol, self.callback_url
         ));
     }
 

@@ -68,11 +68,11 @@ pub(super) fn undo(text: &str, cloud: &str) -> Result<Option<String>, Fault> {
         top -= 1;
     }
     let mut expected: Vec<_> = nodes.iter().map(|node| node.event.clone()).collect();
-    if !alone(top) {
-        expected.splice(chain[top].key..end(&nodes, chain[top].value), []);
-    } else {
+    if alone(top) {
         let nothing = (top > 0).then_some(NULL);
         expected.splice(holder(top)..end(&nodes, holder(top)), nothing);
+    } else {
+        expected.splice(chain[top].key..end(&nodes, chain[top].value), []);
     }
     let gone: Vec<_> = chain[top..].iter().map(|pair| nodes[pair.key].line).collect();
     // A line that has come to carry things of the person's own is theirs now.
@@ -95,7 +95,7 @@ pub(super) fn undo(text: &str, cloud: &str) -> Result<Option<String>, Fault> {
         out.truncate(out.strip_suffix('\n').map_or(out.len(), |out| out.trim_end_matches('\r').len()));
     }
     if !others && let Some(rest) = out.strip_prefix(NEW).filter(|rest| !rest.trim().is_empty()) {
-        out = rest.to_owned();
+        out = rest.into();
     }
     let as_meant = parse(&out).is_some_and(|nodes| same(&nodes, &expected));
     if as_meant { Ok(Some(out)) } else { Err(Fault::Form) }
@@ -134,11 +134,8 @@ fn parse(text: &str) -> Option<Vec<Node<'_>>> {
     let mut documents = 0;
     for item in Parser::new_from_str(text) {
         let (event, span) = item.ok()?;
-        match event {
-            Event::DocumentStart(..) => documents += 1,
-            Event::SequenceEnd | Event::MappingEnd => {}
-            _ if event.is_node() => {}
-            _ => continue,
+        if matches!(event, Event::DocumentStart(..)) {
+            documents += 1;
         }
         if documents > 1 {
             return None;
@@ -436,25 +433,6 @@ mod tests {
             let text = lines.join(newline) + if ends { newline } else { "" };
             if let Ok(out) = adopt(Some(&text), "demo") {
                 prop_assert_eq!(undo(&out, "demo").unwrap().unwrap(), text);
-            }
-        }
-    }
-
-    #[test]
-    fn zz_dump() {
-        use std::io::Write;
-        let pieces = ["clouds:", "  demo:", "  demo: &a", "  other: *a", "  other:", "    <<: *a", "    auth:", "      password: x", "    verify: no", "# note", "  # note", "", "cache:", "  demo: {}", "    - a", "    text: |", "    text: >+", "      b", "---", "\t", "...", "    auth: {a: b,", "      c: d}", "  \"demo\":", "    'x': \"a", "      b\"", "demo: y", " ", "- a", "k: !!str 1", "%YAML 1.1"];
-        let mut seed = 1u64;
-        let mut next = |n: usize| { seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); (seed >> 33) as usize % n };
-        let mut file = std::fs::File::create("/tmp/dump.jsonl").unwrap();
-        for _ in 0..400_000 {
-            let n = 1 + next(7);
-            let nl = if next(4) == 0 { "\r\n" } else { "\n" };
-            let mut text = (0..n).map(|_| pieces[next(pieces.len())]).collect::<Vec<_>>().join(nl);
-            if next(2) == 0 { text += nl; }
-            if let Ok(out) = adopt(Some(&text), "demo") {
-                assert_eq!(undo(&out, "demo").unwrap().unwrap(), text);
-                writeln!(file, "{}", json!([text, out])).unwrap();
             }
         }
     }

@@ -15,14 +15,7 @@ use crate::error::{Code, Error, Result};
 /// it is the person's; where none is read, a new one.
 pub(super) fn target(env: &Environment, config: &Config<'_>) -> Result<PathBuf> {
     let own = config.new_secure_file();
-    let Some(read) = config.secure_file() else {
-        if own.symlink_metadata().is_err() {
-            return Ok(own);
-        }
-        let why = format!("{} cannot be used as it stands", own.display());
-        let why = config.warnings().iter().fold(why, |all, note| format!("{all}; {note}"));
-        return Err(Error::new(Code::InvalidConfig, why).remedy("correct that file"));
-    };
+    let Some(read) = config.secure_file() else { return Ok(own) };
     let file = &read.file;
     let named = env.get("OS_CLIENT_SECURE_FILE").is_some_and(|path| env.current_dir.join(path) == *file);
     if named || own_folders(env).iter().any(|folder| file.parent() == Some(folder)) {
@@ -45,10 +38,11 @@ pub(super) fn target(env: &Environment, config: &Config<'_>) -> Result<PathBuf> 
         "{shown} in the current folder is read here instead of {}, where this would be written",
         own.display()
     );
-    Err(Error::new(Code::InvalidConfig, why).remedy(format!(
-        "run this command in another folder, or set OS_CLIENT_SECURE_FILE={} here",
-        quoted(&own)
-    )))
+    let mut remedy = "run this command in another folder".to_owned();
+    if own.exists() {
+        remedy = format!("{remedy}, or set OS_CLIENT_SECURE_FILE={} here", quoted(&own));
+    }
+    Err(Error::new(Code::InvalidConfig, why).remedy(remedy))
 }
 
 /// The folders of the search path that are the person's, the first one first.
@@ -74,9 +68,14 @@ pub(super) struct SecureFile {
 impl SecureFile {
     /// Opens a file that may be replaced, or one that is not there yet.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let real = match path.symlink_metadata() {
-            Ok(_) => fs::canonicalize(path).map_err(|error| failed(path, &error))?,
-            Err(_) => path.to_owned(),
+        let real = match fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => path.to_owned(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let why = format!("{} is a link that leads nowhere", path.display());
+                return Err(Error::new(Code::Io, why).remedy(format!("rm {}", quoted(path))));
+            }
+            Err(error) => return Err(failed(path, &error)),
         };
         let folder = folder_of(&real);
         DirBuilder::new()

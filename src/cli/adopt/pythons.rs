@@ -49,6 +49,7 @@ print(json.dumps({
 ";
 
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "what the script says, as it says it")]
 struct Answer {
     executable: PathBuf,
     prefix: PathBuf,
@@ -95,9 +96,10 @@ fn install_line(answer: &Answer, env: &Environment) -> String {
         return format!("{python} is Python {major}.{minor}: the plugin needs {}.{}", OLDEST.0, OLDEST.1);
     }
     // pip refuses to touch a distribution's Python, even the user's own folder, without being told so.
-    let (options, note) = match answer.managed {
-        true => ("--user --break-system-packages ", "  # goes into your home folder, not into the system"),
-        false => ("", ""),
+    let (options, note) = if answer.managed {
+        ("--user --break-system-packages ", "  # goes into your home folder, not into the system")
+    } else {
+        ("", "")
     };
     if answer.pip {
         return format!("{python} -m pip install {options}{PLUGIN}{note}");

@@ -1,0 +1,127 @@
+//! The keys of an entry: which ones the plugin declares, and which ones anybody knows.
+
+use super::merge::Entry;
+
+/// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
+/// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)
+pub(super) const OPTIONS: [&str; 10] = [
+    "auth_url",
+    "identity_provider",
+    "protocol",
+    "username",
+    "redirect_host",
+    "redirect_port",
+    "login_timeout",
+    "sign_in",
+    "logout_url",
+    "min_validity",
+];
+
+/// Options of every v3 plugin that choose the scope.
+pub(super) const SCOPE_OPTIONS: [&str; 8] = [
+    "project_id",
+    "project_name",
+    "project_domain_id",
+    "project_domain_name",
+    "domain_id",
+    "domain_name",
+    "system_scope",
+    "trust_id",
+];
+
+/// What the plugin takes besides, what the SDK puts there for `domain_name`, and options of other federated
+/// plugins: an entry that `ksb adopt` moved over still has them.
+const UNDER: [&str; 21] = [
+    "access_token_endpoint",
+    "access_token_type",
+    "auth_methods",
+    "authorization_endpoint",
+    "client_id",
+    "client_secret",
+    "cloud",
+    "code_challenge_method",
+    "default_domain_id",
+    "default_domain_name",
+    "device_authorization_endpoint",
+    "discovery_endpoint",
+    "idp_otp_key",
+    "include_catalog",
+    "openid_scope",
+    "reauthenticate",
+    "redirect_uri",
+    "tenant_id",
+    "tenant_name",
+    "user_domain_id",
+    "user_domain_name",
+];
+
+/// openstack/config/schema.json, and what the SDK and osc-lib read besides.
+const BESIDE: [&str; 36] = [
+    "additional_metric_tags",
+    "api_timeout",
+    "auth_methods",
+    "auth_type",
+    "cacert",
+    "cache",
+    "cert",
+    "concurrency",
+    "default_domain",
+    "disable_vendor_agent",
+    "external_network",
+    "floating_ip_source",
+    "force_ipv4",
+    "image_api_use_tasks",
+    "image_format",
+    "insecure",
+    "interface",
+    "internal_network",
+    "key",
+    "log_file",
+    "log_level",
+    "message",
+    "metrics",
+    "networks",
+    "prefer_ipv6",
+    "private",
+    "profile",
+    "rate_limit",
+    "region_name",
+    "requires_floating_ip",
+    "secgroup_source",
+    "status",
+    "timeout",
+    "timing",
+    "vendor_hook",
+    "verify",
+];
+
+/// One for each service, and some also for all.
+const ENDINGS: [&str; 15] = [
+    "api_version",
+    "connect_retries",
+    "connect_retry_delay",
+    "default_microversion",
+    "disabled_reason",
+    "endpoint",
+    "endpoint_override",
+    "endpoint_type",
+    "interface",
+    "region_name",
+    "retriable_status_codes",
+    "service_name",
+    "service_type",
+    "status_code_retries",
+    "status_code_retry_delay",
+];
+
+/// Keys of a `v3broker` entry that neither the plugin nor the SDK knows.
+pub(super) fn unknown(entry: &Entry) -> Vec<String> {
+    let known_beside = |key: &str| {
+        BESIDE.contains(&key) || key.starts_with("has_") || ENDINGS.iter().any(|ending| key.ends_with(ending))
+    };
+    let known_under =
+        |key: &str| OPTIONS.contains(&key) || SCOPE_OPTIONS.contains(&key) || UNDER.contains(&key);
+    let beside = entry.config.keys().filter(|key| !known_beside(key)).map(|key| format!("`{key}`"));
+    let under = entry.auth.keys().filter(|key| !known_under(key)).map(|key| format!("`auth.{key}`"));
+    beside.chain(under).collect()
+}
