@@ -6,4 +6,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod adopt;
+mod api;
+mod architecture;
+mod cli;
+mod clouds;
+mod lifecycle;
+mod real;
 mod scenarios;
+mod signin;

@@ -1,12 +1,11 @@
 //! What the broker promises of a cloud, whichever it is: each function runs in a world of its own,
 //! here in the doubles' and, from `real/`, in the real stack's.
 
-use std::io::Write;
 use std::thread;
 
 use serde_json::{Value, json};
 
-use crate::support::api::{self, Answer, Api, SignIn, scope};
+use crate::support::api::{Answer, SignIn, scope};
 use crate::support::http::Response;
 use crate::support::world::World;
 
@@ -131,7 +130,7 @@ fn at_once<T: Send>(times: usize, call: impl Fn(usize) -> T + Sync) -> Vec<T> {
 pub fn a_caller_that_dies_takes_nobody_along(world: &impl World) {
     let (api, cloud) = (world.api(), world.cloud());
     let question = json!({"cloud": cloud, "scope": scope::project("demo"), "prompt": true});
-    let ask = || half_call(api, &question);
+    let ask = || api.ask("/v1/tokens", &question);
     // The first caller of a sign-in leaves while the agent looks for the cloud.
     let first = ask();
     let second = ask();
@@ -147,13 +146,6 @@ pub fn a_caller_that_dies_takes_nobody_along(world: &impl World) {
     let answer = Response::read(second).unwrap().json();
     assert!(world.accepts(answer["token_id"].as_str().unwrap()));
     assert_eq!((world.logins(), world.exchanges()), (1, 1));
-}
-
-/// A request for a token whose answer is not read yet.
-fn half_call(api: &Api, question: &Value) -> std::os::unix::net::UnixStream {
-    let mut stream = api.connect();
-    stream.write_all(&api::request("POST", "/v1/tokens", Some(question)).bytes()).unwrap();
-    stream
 }
 
 pub fn a_revoked_token_is_replaced_with_one_exchange(world: &impl World) {
@@ -450,8 +442,9 @@ pub fn two_accounts_on_one_cloud_are_apart(world: &impl World) {
     assert_eq!(user_of(&api.token(&own, &demo)), second);
 
     let sessions = api.status()["sessions"].clone();
-    let mut accounts: Vec<_> = sessions.as_array().unwrap().iter().map(|session| &session["account"]).collect();
-    accounts.sort_by_key(|account| account.to_string());
+    let mut accounts: Vec<_> =
+        sessions.as_array().unwrap().iter().map(|session| &session["account"]).collect();
+    accounts.sort_by_key(ToString::to_string);
     assert_eq!(accounts, ["own", "work"]);
     api.logout(&work);
     assert_eq!(user_of(&api.token(&own, &demo)), second);

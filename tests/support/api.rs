@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::http::{PATIENCE, Request, Response};
 use super::openapi;
+use super::spawn;
 
 /// A client of the agent at a socket.
 #[derive(Clone)]
@@ -29,8 +30,8 @@ impl Api {
         Self { socket: socket.into() }
     }
 
-    /// Any request; the answer is not looked at.
-    pub fn connect(&self) -> UnixStream {
+    /// A connection on which nothing is said yet.
+    fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.socket).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -42,6 +43,13 @@ impl Api {
         let mut stream = self.connect();
         stream.write_all(&request.bytes()).unwrap();
         Response::read(stream).unwrap()
+    }
+
+    /// Posts a question whose answer is left for [`Response::read`]; who drops it, dies.
+    pub fn ask(&self, path: &str, question: &Value) -> UnixStream {
+        let mut stream = self.connect();
+        stream.write_all(&request("POST", path, Some(question)).bytes()).unwrap();
+        stream
     }
 
     /// Sends a request whose answer must be as documented.
@@ -68,7 +76,8 @@ impl Api {
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Answer {
         openapi::check_question("POST", path, body);
-        self.call("POST", path, Some(body))
+        // A sign-in may begin, whose callback's port must be free.
+        spawn::undisturbed(|| self.call("POST", path, Some(body)))
     }
 
     /// A request without a body.
@@ -92,7 +101,10 @@ impl Api {
     /// Says that a service refused a token, and asks for another one.
     #[track_caller]
     pub fn token_instead_of(&self, rejected: &str, cloud: &Value, scope: &Value) -> Answer {
-        self.post("/v1/tokens", &json!({"cloud": cloud, "scope": scope, "rejected": rejected, "prompt": true}))
+        self.post(
+            "/v1/tokens",
+            &json!({"cloud": cloud, "scope": scope, "rejected": rejected, "prompt": true}),
+        )
     }
 
     /// `ksb login`.
@@ -127,7 +139,8 @@ impl Api {
         while !enough(&sign_in) {
             let seen = &sign_in["revision"];
             let wait = PATIENCE.as_secs() - 5;
-            let next = self.get(&format!("/v1/sign-ins/{id}?seen={seen}&wait={wait}")).json["sign_in"].clone();
+            let next =
+                self.get(&format!("/v1/sign-ins/{id}?seen={seen}&wait={wait}")).json["sign_in"].clone();
             assert!(next["revision"] != *seen || enough(&next), "nothing happens any more: {next:#}");
             sign_in = next;
         }

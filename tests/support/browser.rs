@@ -50,7 +50,7 @@ pub struct Form {
 pub struct Shown {
     /// The body's `data-ksb-state`.
     pub state: String,
-    /// The broker's reply to the page's script, or null.
+    /// The broker's reply to the page's script; before there is one, what the page itself holds.
     pub reply: Value,
 }
 
@@ -133,8 +133,9 @@ impl Tab<'_> {
         let data = data(&page.body);
         let field = |name: &str| data[name].as_str().map(str::to_owned);
         if let (Some(clean), Some(begin)) = (field("clean"), field("begin")) {
-            let fetch = fetch("GET", &clean, "cross-site", "no-cors");
-            self.browser.fetch(&clean, fetch);
+            for url in [format!("{clean}/cache"), clean] {
+                self.browser.fetch(&url, fetch("GET", &url, "same-site", "no-cors"));
+            }
             return Ok(begin);
         }
         let Some(websso) = field("websso") else {
@@ -155,10 +156,11 @@ impl Tab<'_> {
     /// Posts Keystone's form (or anybody's) and shows the page that answers.
     pub fn post(&mut self, form: &Form) -> Shown {
         let response = self.browser.fetch(&form.action, form.request());
-        self.claim = data(&response.body)["claim"].as_str().map(str::to_owned);
+        let page = data(&response.body);
+        self.claim = page["claim"].as_str().map(str::to_owned);
         self.callback = Some(form.action.clone());
         assert!(!response.body.contains(&form.token), "the page holds the token: {}", response.body);
-        Shown { state: state(&response.body), reply: Value::Null }
+        Shown { state: state(&response.body), reply: page }
     }
 
     /// What the callback page's script does first: proves that this is the tab it began in.
@@ -171,16 +173,11 @@ impl Tab<'_> {
         self.say("/answer", &json!({"accept": accept}))
     }
 
-    /// The note that the first page left in this tab.
-    pub fn note(&self, origin: &str) -> Value {
-        let key = (self.number, origin.to_owned());
+    /// The note that the first page left in this tab for the origin of a URL.
+    pub fn note(&self, url: &str) -> Value {
+        let key = (self.number, origin_of(url));
         let note = self.browser.profile(|profile| profile.storage.get(&key).cloned());
         note.map_or(json!({}), |note| serde_json::from_str(&note).unwrap())
-    }
-
-    /// The claim of the page that this tab shows.
-    pub fn shown_claim(&self) -> String {
-        self.claim.clone().unwrap()
     }
 
     fn say(&mut self, path: &str, extra: &Value) -> Shown {
@@ -211,7 +208,8 @@ impl Form {
 
     /// The post as the browser sends it.
     pub fn request(&self) -> Request {
-        let body = url::form_urlencoded::Serializer::new(String::new()).append_pair("token", &self.token).finish();
+        let body =
+            url::form_urlencoded::Serializer::new(String::new()).append_pair("token", &self.token).finish();
         navigation("POST", &self.action)
             .body("application/x-www-form-urlencoded", body)
             .set("Sec-Fetch-Site", "cross-site")

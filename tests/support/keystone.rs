@@ -5,6 +5,7 @@
 
 mod identity;
 mod server;
+mod tls;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ use jiff::SignedDuration;
 use keystone_broker::ports::SharedClock;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use self::identity::Identity;
 use self::server::Server;
@@ -21,7 +23,8 @@ use super::http::PATIENCE;
 pub struct Keystone {
     shared: Arc<Shared>,
     server: Server,
-    port: u16,
+    url: String,
+    certificate: Option<String>,
 }
 
 struct Shared {
@@ -94,22 +97,43 @@ pub const LAB: (&str, &str) = ("lab-idp", "openid");
 impl Keystone {
     /// Starts one on a port of its own, by this clock.
     pub fn start(clock: SharedClock) -> Self {
+        Self::start_on(clock, "http", None, None)
+    }
+
+    /// The same on TLS, with a certificate that nobody has signed but itself.
+    pub fn start_on_tls(clock: SharedClock) -> Self {
+        let (certificate, acceptor) = tls::self_signed();
+        Self::start_on(clock, "https", Some(certificate), Some(acceptor))
+    }
+
+    fn start_on(
+        clock: SharedClock,
+        scheme: &str,
+        certificate: Option<String>,
+        tls: Option<TlsAcceptor>,
+    ) -> Self {
         let port = super::port::free();
+        let url = format!("{scheme}://127.0.0.1:{port}");
         let state = State {
-            identity: Identity::new(format!("http://127.0.0.1:{port}")),
+            identity: Identity::new(url.clone()),
             skew: SignedDuration::ZERO,
             log: Vec::new(),
             rules: Vec::new(),
             last_rule: 0,
         };
         let shared = Arc::new(Shared { clock, state: Mutex::new(state), logged: Condvar::new() });
-        let server = Server::start(port, shared.clone());
-        Self { shared, server, port }
+        let server = Server::start(port, tls, shared.clone());
+        Self { shared, server, url, certificate }
+    }
+
+    /// Its certificate, PEM.
+    pub fn certificate(&self) -> &str {
+        self.certificate.as_deref().unwrap()
     }
 
     /// Its root, without `/v3`.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

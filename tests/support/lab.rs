@@ -6,9 +6,8 @@ use serde_json::{Value, json};
 
 use super::agent::Agent;
 use super::api::{Api, SignIn};
-use super::browser::{Browser, Shown};
+use super::browser::Browser;
 use super::clock::ManualClock;
-use super::http::Request;
 use super::keystone::Keystone;
 use super::port;
 use super::world::World;
@@ -72,16 +71,6 @@ impl Lab {
         assert_eq!(self.browse(&sign_in.url, person), "done");
         assert_eq!(self.api().over(&sign_in.id)["state"], "done");
         sign_in
-    }
-
-    /// The person, in a browser that knows nobody else, up to the question.
-    pub fn open(&self, sign_in: &SignIn, person: &str) -> Shown {
-        Browser::of(person).tab().open(&sign_in.url)
-    }
-
-    /// A request whose answer is read and forgotten.
-    pub fn junk(&self, request: &Request) {
-        request.try_send().ok();
     }
 }
 

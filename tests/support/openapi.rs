@@ -1,7 +1,9 @@
 //! Holds what the agent says against its own document: `docs/openapi.json` describes every answer.
 
-use std::sync::OnceLock;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
 
+use jsonschema::Validator;
 use keystone_broker::listen::socket;
 use serde_json::{Value, json};
 
@@ -23,7 +25,8 @@ pub fn check_answer(method: &str, path: &str, status: u16, kind: Option<&str>, b
         return;
     };
     let kind = kind.unwrap_or_default();
-    let content = content.get(kind).unwrap_or_else(|| panic!("{method} {path}: {status} is no {kind}: {body}"));
+    let content =
+        content.get(kind).unwrap_or_else(|| panic!("{method} {path}: {status} is no {kind}: {body}"));
     check(&content["schema"], body, &format!("{method} {path}: {status}"));
 }
 
@@ -52,9 +55,19 @@ fn operation(method: &str, path: &str) -> &'static Value {
 #[track_caller]
 fn check(schema: &Value, body: &str, what: &str) {
     let body: Value = serde_json::from_str(body).unwrap_or_else(|error| panic!("{what}: {error}: {body}"));
-    let schema = json!({"allOf": [schema], "components": document()["components"]});
-    let validator = jsonschema::validator_for(&schema).unwrap();
+    let validator = validator(schema);
     let faults: Vec<_> =
         validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
     assert!(faults.is_empty(), "{what} is not as documented: {faults:?}\n{body:#}");
+}
+
+/// The validator of a schema of the document; made once, because making one takes its time.
+fn validator(schema: &Value) -> Arc<Validator> {
+    static MADE: OnceLock<Mutex<HashMap<String, Arc<Validator>>>> = OnceLock::new();
+    let mut made = MADE.get_or_init(Mutex::default).lock().unwrap();
+    let validator = made.entry(schema.to_string()).or_insert_with(|| {
+        let whole = json!({"allOf": [schema], "components": document()["components"]});
+        Arc::new(jsonschema::validator_for(&whole).unwrap())
+    });
+    validator.clone()
 }

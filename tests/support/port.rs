@@ -1,12 +1,12 @@
 //! Ports for listeners that must have a number before they are there.
 
-use std::net::TcpListener;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use keystone_broker::platform::peer::LOOPBACK;
 
-/// A port below the ones that the system gives out by itself, free in both address families just now
-/// and given to nobody else in this process.
+/// A port below the ones that the system gives out by itself, where nobody listens just now, and which
+/// nobody else in this process is given.
 pub fn free() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
@@ -16,7 +16,7 @@ pub fn free() -> u16 {
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         let port = FIRST + (start + step % COUNT) % COUNT;
-        if LOOPBACK.iter().all(|ip| TcpListener::bind((*ip, port)).is_ok()) {
+        if LOOPBACK.iter().all(|ip| TcpStream::connect((*ip, port)).is_err()) {
             return port;
         }
     }

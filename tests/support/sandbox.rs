@@ -5,11 +5,15 @@ use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 
-use keystone_broker::client::Client;
 use keystone_broker::platform::paths::Paths;
+use rustix::fs::{FileType, Mode};
 use tempfile::TempDir;
+
+use super::http::PATIENCE;
+use super::spawn;
 
 /// The binary under test.
 pub const KSB: &str = env!("CARGO_BIN_EXE_ksb");
@@ -104,7 +108,28 @@ impl Sandbox {
 
     /// Runs `ksb` to its end.
     pub fn run(&self, args: &[&str]) -> Outcome {
-        self.ksb(args).output().unwrap().into()
+        end_of(self.start(args))
+    }
+
+    /// Starts `ksb`; what it prints is kept for [`end_of`].
+    pub fn start(&self, args: &[&str]) -> Child {
+        spawn::start(&mut self.ksb(args))
+    }
+
+    /// Makes every `ksb` from now on one that a person started, with a browser that only hands the
+    /// address to [`Self::opened`].
+    pub fn with_browser(&mut self) -> &mut Self {
+        let (script, fifo) = (self.path("browser"), self.path("address"));
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        fs::write(&script, format!("#!/bin/sh\nprintf '%s' \"$*\" > '{}'\n", fifo.display())).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+        self.set("BROWSER", script).set("KSB_PROMPT", "always")
+    }
+
+    /// What the browser was told to open, as soon as it is.
+    pub fn opened(&self) -> String {
+        let fifo = self.path("address");
+        within(move || fs::read_to_string(fifo).unwrap())
     }
 
     /// The folders that `ksb` uses in here.
@@ -116,11 +141,6 @@ impl Sandbox {
         }
     }
 
-    /// A client of the agent in here. (It would start the test's own binary as the agent: start one first.)
-    pub fn client(&self) -> Client {
-        Client::new(self.paths())
-    }
-
     /// The agent's process id, while it runs.
     pub fn agent_pid(&self) -> Option<u32> {
         fs::read_to_string(self.paths().socket.with_extension("lock")).ok()?.trim().parse().ok()
@@ -130,6 +150,18 @@ impl Sandbox {
     pub fn agent_log(&self) -> String {
         fs::read_to_string(self.paths().state.join("agent.log")).unwrap_or_default()
     }
+}
+
+/// Waits until a program ends.
+pub fn end_of(child: Child) -> Outcome {
+    within(move || child.wait_with_output().unwrap().into())
+}
+
+/// Does what may block; fails the test when it does not end.
+pub fn within<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || done.send(work()).ok());
+    wait.recv_timeout(PATIENCE).unwrap_or_else(|why| panic!("it hangs: {why}"))
 }
 
 impl Drop for Sandbox {

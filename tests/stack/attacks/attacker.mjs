@@ -1,7 +1,9 @@
 // The attacker: has an account at the same Keystone, a web site, and whatever tokens he needs.
 import { createServer } from 'node:http'
+import { request } from 'node:https'
 import { once } from 'node:events'
-import { password, settings } from '../lib/settings.mjs'
+import { text } from 'node:stream/consumers'
+import { password } from '../lib/settings.mjs'
 
 // Signs in without a browser. What Keystone would have the browser post to the callback, it keeps.
 export class Account {
@@ -17,7 +19,7 @@ export class Account {
     let page = await this.#get(`${url}?origin=${encodeURIComponent(this.callback)}`)
     const login = /<form[^>]*id="kc-form-login"[^>]*action="([^"]+)"/.exec(page)
     if (login) {
-      const body = new URLSearchParams({ username: this.user, password: password(this.user) })
+      const body = new URLSearchParams({ username: this.user, password: password(this.user) }).toString()
       page = await this.#get(login[1].replaceAll('&amp;', '&'), { method: 'POST', body })
     }
     const token = /name="token"[^>]*value="([^"]+)"/.exec(page)
@@ -34,23 +36,26 @@ export class Account {
     return answer.headers.get('x-subject-token')
   }
 
-  // Follows redirects with cookies, which fetch() alone does not keep.
-  async #get (url, options = {}) {
+  // Follows redirects with cookies, as a browser does.
+  async #get (url, { method = 'GET', body } = {}) {
     for (let steps = 0; steps < 12; steps++) {
       const { host } = new URL(url)
       const jar = this.#cookies.get(host) ?? new Map()
       this.#cookies.set(host, jar)
-      const cookie = [...jar].map(([name, value]) => `${name}=${value}`).join('; ')
-      const answer = await fetch(url, { ...options, headers: { cookie }, redirect: 'manual' })
-      for (const line of answer.headers.getSetCookie()) {
+      const headers = { accept: 'text/html', cookie: [...jar].map(([name, value]) => `${name}=${value}`).join('; ') }
+      if (body) headers['content-type'] = 'application/x-www-form-urlencoded'
+      const sent = request(url, { method, headers, agent: false }).end(body)
+      const [answer] = await once(sent, 'response')
+      for (const line of answer.headers['set-cookie'] ?? []) {
         const [, name, value] = /^([^=]+)=([^;]*)/.exec(line)
         if (value && !/max-age=0/i.test(line)) jar.set(name, value)
         else jar.delete(name)
       }
-      const next = answer.headers.get('location')
-      if (!next) return answer.text()
-      url = new URL(next, url).href
-      options = {}
+      const page = await text(answer)
+      if (!answer.headers.location) return page
+      url = new URL(answer.headers.location, url).href
+      method = 'GET'
+      body = undefined
     }
     throw new Error(`too many redirects at ${url}`)
   }
@@ -107,5 +112,3 @@ export class Site {
     response.writeHead(page ? 200 : 404, { 'content-type': 'text/html', 'access-control-allow-origin': '*' }).end(page ?? '')
   }
 }
-
-export { settings }

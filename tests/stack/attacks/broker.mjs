@@ -1,21 +1,24 @@
 // The broker under attack: the real `ksb` in a home of its own, whose BROWSER opens nothing.
 import { spawn } from 'node:child_process'
+import { request } from 'node:http'
 import { createConnection } from 'node:net'
 import { once } from 'node:events'
+import { text } from 'node:stream/consumers'
+import { revoke } from './attacker.mjs'
+import { looking, within } from './patience.mjs'
 
 export class Broker {
   #running = new Set()
 
-  constructor ({ ksb, port }) {
-    this.ksb = ksb
-    this.port = port
+  constructor ({ ksb, port, keystone, socket }) {
+    Object.assign(this, { ksb, port, keystone, socket })
     this.callback = `http://localhost:${port}/auth/websso/`
     this.environment = { ...process.env, BROWSER: 'true' }
   }
 
   // Runs `ksb` to its end.
   async run (...args) {
-    const { code, out, err } = await this.#spawn(args).ended
+    const { code, out, err } = await within(this.#spawn(args).ended, `ksb ${args.join(' ')}`)
     return { code, out, err }
   }
 
@@ -38,6 +41,22 @@ export class Broker {
   async waiting () {
     const { out } = await this.run('status', '--json')
     return JSON.parse(out).sign_ins[0]
+  }
+
+  // A sign-in after the first one: Keystone has ended the session, and the agent remembers whose it was.
+  async beginAgain () {
+    const { out } = await this.run('token', 'demo', '--unscoped')
+    await revoke(this.keystone, out.trim())
+    return this.begin('token', 'demo')
+  }
+
+  // The tokens that the person would be offered in the terminal: the valid ones of what nobody has proven.
+  async offers () {
+    const { id } = await this.waiting()
+    const sent = request({ socketPath: this.socket, path: `/v1/sign-ins/${id}/offers`, headers: { host: 'ksb' } }).end()
+    const [answer] = await once(sent, 'response')
+    const { offers } = JSON.parse(await text(answer))
+    return offers.map((offer) => offer.user.name)
   }
 
   async signedIn () {
@@ -77,7 +96,7 @@ class Attempt {
 
   // Ends well, as this user.
   async endsAs (user) {
-    const { code, out, err } = await this.command.ended
+    const { code, out, err } = await within(this.command.ended, () => `the end of ${this.command.said}`)
     const signedIn = await this.broker.signedIn()
     if (code !== 0 || signedIn.join() !== user) {
       throw new Error(`expected to end as ${user}, not with ${code} and ${signedIn}:\n${out}\n${err}`)
@@ -107,7 +126,7 @@ class Command {
 
   // Waits until it has printed this; the first group of the match.
   says (pattern) {
-    return new Promise((resolve, reject) => {
+    const said = new Promise((resolve, reject) => {
       const done = (settle, value) => { this.#listeners.delete(look); settle(value) }
       const look = () => {
         const match = pattern.exec(this.#err) ?? pattern.exec(this.#out)
@@ -117,6 +136,7 @@ class Command {
       this.#listeners.add(look)
       look()
     })
+    return within(said, () => `${pattern} in ${this.said}`)
   }
 
   get said () {
@@ -130,11 +150,9 @@ class Command {
 
 // Returns when nobody listens on the port.
 async function free (port) {
-  for (;;) {
+  const taken = () => new Promise((resolve) => {
     const socket = createConnection({ port, host: '127.0.0.1' })
-    const taken = await Promise.race([once(socket, 'connect').then(() => true), once(socket, 'error').then(() => false)])
-    socket.destroy()
-    if (!taken) return
-    await new Promise((resolve) => setTimeout(resolve, 20))
-  }
+    socket.on('connect', () => { socket.destroy(); resolve(true) }).on('error', () => resolve(false))
+  })
+  await looking(`port ${port} to be free`, async () => !await taken())
 }

@@ -3,28 +3,23 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { signInAtKeycloak } from '../lib/keycloak.mjs'
 import { settings } from '../lib/settings.mjs'
+import { PATIENCE, looking, within } from './patience.mjs'
 
-const PATIENCE = 20_000
-const LOOK_AGAIN = 25
-
-// The page as it is now; while one goes and the next comes there is none.
-export const look = (page) => page.evaluate(() => ({
+// The page as it is now; while one goes and the next comes there is none. One that has gone may never answer.
+export const look = (page) => within(page.evaluate(() => ({
   ready: document.readyState !== 'loading',
   url: location.href,
   state: document.body?.dataset.ksbState,
   text: document.body?.innerText ?? ''
-})).catch(() => ({ ready: false, url: page.url(), text: '' }))
+})), 'the page', PATIENCE / 6).catch(() => ({ ready: false, url: page.url(), text: '' }))
 
 // Waits until `seen` says that the page is the one.
 export async function until (page, what, seen) {
-  const end = Date.now() + PATIENCE
   let last
-  while (Date.now() < end) {
+  return looking(() => `${what}, but there is ${last.state ?? 'no state'} at ${last.url}:\n${last.text}`, async () => {
     last = await look(page)
-    if (last.ready && await seen(last)) return last
-    await new Promise((resolve) => setTimeout(resolve, LOOK_AGAIN))
-  }
-  throw new Error(`waited for ${what}, but there is ${last.state ?? 'no state'} at ${last.url}:\n${last.text}`)
+    return last.ready && await seen(last) && last
+  })
 }
 
 // One of the broker's own pages in this state.
@@ -47,6 +42,11 @@ export async function signIn (page, user, state) {
   })
   await shoot(page, state)
   return seen
+}
+
+// The person reads whose sign-in it is.
+export const names = (text, user) => {
+  if (!text.includes(`Use ${user} `)) throw new Error(`the question is not about ${user}:\n${text}`)
 }
 
 export const accept = (page) => answer(page, '#ksb-accept', 'done')

@@ -30,12 +30,12 @@ pub struct Identity {
     pub trusted_dashboard: BTreeSet<String>,
     pub lifetime: SignedDuration,
     pub domain_admins: BTreeSet<String>,
-    tokens: HashMap<String, Issued>,
+    tokens: HashMap<String, Token>,
     requests: u64,
 }
 
 #[derive(Clone)]
-struct Issued {
+struct Token {
     user: String,
     idp: String,
     protocol: String,
@@ -144,7 +144,10 @@ impl Identity {
         if answer.status == 401 {
             answer = answer.with("WWW-Authenticate", format!("Keystone uri=\"{root}/v3\""));
         }
-        answer.with("Vary", "X-Auth-Token").with("Referrer-Policy", "no-referrer").with("x-openstack-request-id", id)
+        answer
+            .with("Vary", "X-Auth-Token")
+            .with("Referrer-Policy", "no-referrer")
+            .with("x-openstack-request-id", id)
     }
 
     fn route(&mut self, now: Timestamp, ask: &Ask, root: &str, path: &str) -> Answer {
@@ -168,11 +171,13 @@ impl Identity {
                     (_, ["tokens"]) => self.token(now, method, ask.header("X-Subject-Token")),
                     ("GET", ["projects"]) => {
                         let idp = &self.tokens[asker].idp;
-                        let projects: Vec<_> = projects_of(&user, idp).iter().map(|name| project(name)).collect();
+                        let projects: Vec<_> =
+                            projects_of(&user, idp).iter().map(|name| project(name)).collect();
                         Answer::json(200, &json!({"projects": projects, "links": {"next": null}}))
                     }
                     ("GET", ["domains"]) => {
-                        let domains = if self.domain_admins.contains(&user) { vec![domain("lab")] } else { vec![] };
+                        let domains =
+                            if self.domain_admins.contains(&user) { vec![domain("lab")] } else { vec![] };
                         Answer::json(200, &json!({"domains": domains, "links": {"next": null}}))
                     }
                     _ => not_found(),
@@ -192,9 +197,10 @@ impl Identity {
         };
         let cookies = ask.header("Cookie").to_owned();
         let Some(user) = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("sso=")) else {
-            let back = format!("{root}{}?{}", ask.path, ask.query);
+            let back = format!("{}{}?{}", self.base, ask.path, ask.query);
             let back: String = form_urlencoded::byte_serialize(back.as_bytes()).collect();
-            return Answer::plain(302, String::new()).with("Location", format!("{root}/idp/login?next={back}"));
+            return Answer::plain(302, String::new())
+                .with("Location", format!("{root}/idp/login?next={back}"));
         };
         let Some(origin) = ask.parameter("origin") else {
             return Answer::error(400, "Request must have an origin query parameter");
@@ -209,7 +215,13 @@ impl Identity {
     }
 
     /// A new federated token, if the identity provider is known and its mapping has a rule for the user.
-    pub fn sign_in(&mut self, now: Timestamp, user: &str, idp: &str, protocol: &str) -> Result<String, Answer> {
+    pub fn sign_in(
+        &mut self,
+        now: Timestamp,
+        user: &str,
+        idp: &str,
+        protocol: &str,
+    ) -> Result<String, Answer> {
         if !PROVIDERS.iter().any(|(known, _)| *known == idp) {
             return Err(Answer::error(404, &format!("Could not find identity provider: {idp}.")));
         }
@@ -220,7 +232,7 @@ impl Identity {
             return Err(Answer::unauthorized());
         }
         let issued_at = whole_second(now);
-        Ok(self.add(Issued {
+        Ok(self.add(Token {
             user: user.into(),
             idp: idp.into(),
             protocol: protocol.into(),
@@ -255,12 +267,12 @@ impl Identity {
         let parent = self.tokens[from].clone();
         let scope = self.scope(&parent, scope)?;
         let issued_at = whole_second(now);
-        let id = self.add(Issued { rescoped: true, scope, issued_at, ..parent });
+        let id = self.add(Token { rescoped: true, scope, issued_at, ..parent });
         let body = json!({"token": self.document(&id)});
         Ok((id, body))
     }
 
-    fn scope(&self, from: &Issued, asked: &Value) -> Result<Scope, Answer> {
+    fn scope(&self, from: &Token, asked: &Value) -> Result<Scope, Answer> {
         if asked == "unscoped" {
             return Ok(Scope::None);
         }
@@ -325,11 +337,11 @@ impl Identity {
         self.tokens.keys().cloned().collect()
     }
 
-    fn add(&mut self, token: Issued) -> String {
+    fn add(&mut self, token: Token) -> String {
         let number = self.tokens.len();
         let secret = digest(&format!("{} token {number}", self.base));
         let id = format!("gAAAAABcanary_{secret}-{}", digest(&secret));
-        self.tokens.insert(id.clone(), Issued { audit_id: format!("{:.22}", digest(&id)), ..token });
+        self.tokens.insert(id.clone(), Token { audit_id: format!("{:.22}", digest(&id)), ..token });
         id
     }
 
@@ -378,7 +390,7 @@ fn catalog(base: &str) -> Value {
     json!([{"endpoints": [endpoint], "id": digest32("service"), "type": "identity", "name": "keystone"}])
 }
 
-fn user(token: &Issued) -> Value {
+fn user(token: &Token) -> Value {
     let domain = PROVIDERS.iter().find(|(idp, _)| *idp == token.idp).map_or("", |(_, domain)| domain);
     let id = digest(&format!("{} {}", token.user, token.idp));
     if token.idp == LOCAL {
@@ -469,7 +481,10 @@ fn login(ask: &Ask) -> Answer {
         Some((_, user)) => Answer::plain(302, String::new())
             .with("Location", next)
             .with("Set-Cookie", format!("sso={user}; Path=/; HttpOnly")),
-        None => Answer::plain(200, "<!DOCTYPE html><title>Lab IdP</title><form method=post><input name=username>".into()),
+        None => Answer::plain(
+            200,
+            "<!DOCTYPE html><title>Lab IdP</title><form method=post><input name=username>".into(),
+        ),
     }
 }
 
@@ -478,10 +493,18 @@ fn login(ask: &Ask) -> Answer {
 fn python(value: &Value) -> String {
     struct Spaced;
     impl serde_json::ser::Formatter for Spaced {
-        fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        fn begin_array_value<W: ?Sized + std::io::Write>(
+            &mut self,
+            out: &mut W,
+            first: bool,
+        ) -> std::io::Result<()> {
             if first { Ok(()) } else { out.write_all(b", ") }
         }
-        fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+        fn begin_object_key<W: ?Sized + std::io::Write>(
+            &mut self,
+            out: &mut W,
+            first: bool,
+        ) -> std::io::Result<()> {
             if first { Ok(()) } else { out.write_all(b", ") }
         }
         fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {

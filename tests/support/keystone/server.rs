@@ -10,11 +10,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use super::identity::{Answer, Ask};
 use super::{Fault, Logged, Shared};
+use crate::support::spawn;
 
 /// The thread that serves.
 pub struct Server {
@@ -30,11 +33,11 @@ enum Order {
 }
 
 impl Server {
-    pub fn start(port: u16, shared: Arc<Shared>) -> Self {
+    pub fn start(port: u16, tls: Option<TlsAcceptor>, shared: Arc<Shared>) -> Self {
         let (orders, heard) = tokio::sync::mpsc::unbounded_channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(serve(port, shared, heard));
+            runtime.block_on(serve(port, tls, shared, heard));
         });
         let server = Self { orders, thread: Some(thread) };
         server.listen(true);
@@ -43,7 +46,7 @@ impl Server {
 
     /// Opens the port, or closes it and every connection; returns when that is done.
     pub fn listen(&self, open: bool) {
-        self.order(if open { Order::Listen } else { Order::Close });
+        spawn::undisturbed(|| self.order(if open { Order::Listen } else { Order::Close }));
     }
 
     fn order(&self, order: Order) {
@@ -62,6 +65,7 @@ impl Drop for Server {
 
 async fn serve(
     port: u16,
+    tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
     mut orders: tokio::sync::mpsc::UnboundedReceiver<(Order, mpsc::Sender<()>)>,
 ) {
@@ -85,13 +89,22 @@ async fn serve(
                 done.send(()).ok();
                 if order == Order::End { return }
             }
-            Ok((stream, _)) = accept => { connections.spawn(converse(stream, shared.clone())); }
+            Ok((stream, _)) = accept => {
+                stream.set_nodelay(true).ok();
+                let (tls, shared) = (tls.clone(), shared.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => converse(stream, shared).await,
+                        // A client that does not like the certificate leaves.
+                        Some(tls) => if let Ok(stream) = tls.accept(stream).await { converse(stream, shared).await },
+                    }
+                });
+            }
         }
     }
 }
 
-async fn converse(stream: TcpStream, shared: Arc<Shared>) {
-    stream.set_nodelay(true).ok();
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
     let service = service_fn(|request| answer(shared.clone(), request));
     // An error is a connection that a rule cut, or that the other side left.
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();

@@ -1,0 +1,331 @@
+//! clouds.yaml and its kin mean to ksb what they mean to openstacksdk.
+//!
+//! `tests/clouds/*.toml` are the cases and `expected.json` is what the SDK made of them; `record.py` there
+//! explains both.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use keystone_broker::clouds::{Config, Environment, Overrides, Resolved};
+use keystone_broker::error::{Code, Error};
+use keystone_broker::model::Scope;
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    about: String,
+    cloud: Option<String>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(default)]
+    files: BTreeMap<String, String>,
+    ours: Option<BTreeMap<String, Value>>,
+    #[serde(default)]
+    says: Vec<String>,
+}
+
+/// A folder with files in it, and a process that stands there.
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new<'f>(files: impl IntoIterator<Item = (&'f str, &'f [u8])>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        Self { folder }
+    }
+
+    fn home(clouds: &str) -> Self {
+        Self::new([(HOME_CLOUDS, clouds.as_bytes())])
+    }
+
+    fn environment(&self, vars: &[(&str, &str)]) -> Environment {
+        let here = self.path();
+        let vars = vars
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.replace("{case}", here.to_str().unwrap())));
+        Environment { vars: vars.collect(), home: here.join("home"), current_dir: here }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().canonicalize().unwrap()
+    }
+}
+
+const HOME_CLOUDS: &str = "home/.config/openstack/clouds.yaml";
+
+fn resolve(env: &Environment, cloud: Option<&str>, overrides: &Overrides) -> Result<Resolved, Error> {
+    Config::load(env)?.resolve(cloud, overrides)
+}
+
+/// Our result in the shape of `expected.json`.
+fn shape(resolved: &Resolved) -> BTreeMap<String, Value> {
+    let cloud = &resolved.cloud;
+    let tls = &cloud.tls;
+    let fields = json!({
+        "name": cloud.name,
+        "auth_type": resolved.auth_type,
+        "auth": resolved.merged["auth"],
+        "region": cloud.region,
+        "scope": resolved.scope,
+        "verify": tls.ca_file.as_ref().map_or(json!(tls.verify), |file| json!(file)),
+        "cert": tls.key_file.as_ref().map_or(json!(tls.cert_file), |key| json!([tls.cert_file, key])),
+        "proxy": cloud.proxy,
+    });
+    serde_json::from_value(fields).unwrap()
+}
+
+fn check(case: &Case, recorded: &Value) -> Result<(), String> {
+    let place = Place::new(case.files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())));
+    let vars: Vec<_> = case.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let outcome = resolve(&place.environment(&vars), case.cloud.as_deref(), &Overrides::default());
+    let said = match &outcome {
+        Ok(resolved) => resolved.warnings.join("\n"),
+        Err(error) => format!("{error}\n{}", error.remedy.as_deref().unwrap_or("no remedy")),
+    };
+    for text in &case.says {
+        if !said.contains(text) {
+            return Err(format!("does not say {text:?} but {said}"));
+        }
+    }
+    if said.contains("hunter2") {
+        return Err(format!("tells a secret: {said}"));
+    }
+
+    let plain = json!({
+        "name": "demo", "region": null, "scope": "unscoped", "verify": true, "cert": null, "proxy": null,
+    });
+    let ours = case.ours.clone().unwrap_or_default();
+    let error = ours.get("error").map(|text| text.as_str().unwrap());
+    let fails = error.is_some() || (recorded.get("error").is_some() && ours.is_empty());
+    let resolved = match outcome {
+        Err(_) if fails => return if said.contains(error.unwrap_or("")) { Ok(()) } else { Err(said) },
+        Err(_) => return Err(said),
+        Ok(resolved) if fails => return Err(format!("resolves: {resolved:#?}")),
+        Ok(resolved) => resolved,
+    };
+    let base = if recorded.get("error").is_some() { &plain } else { recorded };
+    let base = base.to_string().replace("{case}", place.path().to_str().unwrap());
+    let mut expected: BTreeMap<String, Value> = serde_json::from_str(&base).unwrap();
+    expected.extend(ours.into_iter().filter(|(key, _)| key != "why"));
+
+    let mut got = shape(&resolved);
+    if let (Some(Value::Object(got)), Some(Value::Object(expected))) =
+        (got.get_mut("auth"), expected.get("auth"))
+    {
+        for (key, value) in got.iter_mut().filter(|(_, value)| *value == "••••") {
+            *value = expected[key].clone(); // masked, but there
+        }
+    }
+    if got == expected { Ok(()) } else { Err(format!("{got:#?}\ninstead of {expected:#?}")) }
+}
+
+#[test]
+fn every_recorded_case_agrees() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clouds");
+    let recorded: BTreeMap<String, Value> =
+        serde_json::from_slice(&fs::read(folder.join("expected.json")).unwrap()).unwrap();
+    let mut cases: BTreeMap<String, Case> = BTreeMap::new();
+    for file in fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "toml") {
+            cases.extend(
+                toml::from_str::<BTreeMap<String, Case>>(&fs::read_to_string(file).unwrap()).unwrap(),
+            );
+        }
+    }
+    assert!(cases.keys().eq(recorded.keys()), "run record.py");
+    let failures: Vec<_> = cases
+        .iter()
+        .filter_map(|(name, case)| {
+            let why = check(case, &recorded[name]).err()?;
+            Some(format!("{name} ({}): {why}", case.about))
+        })
+        .collect();
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n\n"));
+}
+
+const ENTRY: &str = "
+clouds:
+  demo:
+    auth_type: v3broker
+    auth:
+      auth_url: https://keystone.example.org/v3
+      identity_provider: idp
+      protocol: openid
+      username: work
+      project_name: dev
+      project_domain_name: Default
+";
+
+#[test]
+fn the_command_line_wins_over_the_entry() {
+    let place = Place::home(ENTRY);
+    let env = place.environment(&[]);
+    let scope = |overrides: Overrides| resolve(&env, None, &overrides).map(|resolved| json!(resolved.scope));
+    let id = |text: &str| Some(text.to_owned());
+    let none = Overrides::default;
+
+    let entry = json!({"project": {"name": "dev", "domain": {"name": "Default"}}});
+    assert_eq!(scope(none()).unwrap(), entry);
+    // Another project lies in the entry's domain unless it is given by id or a domain is named.
+    let ops = Overrides { project_name: id("ops"), ..none() };
+    assert_eq!(
+        scope(ops.clone()).unwrap(),
+        json!({"project": {"name": "ops", "domain": {"name": "Default"}}})
+    );
+    let elsewhere = Overrides { project_domain_id: id("d"), ..ops };
+    assert_eq!(scope(elsewhere).unwrap(), json!({"project": {"name": "ops", "domain": {"id": "d"}}}));
+    let by_id = Overrides { project_id: id("p"), ..none() };
+    assert_eq!(scope(by_id).unwrap(), json!({"project": {"id": "p"}}));
+    let domain_only = Overrides { project_domain_name: id("Other"), ..none() };
+    assert_eq!(scope(domain_only).unwrap(), json!({"project": {"name": "dev", "domain": {"name": "Other"}}}));
+    let domain = Overrides { domain_name: id("Other"), ..none() };
+    assert_eq!(scope(domain).unwrap(), json!({"domain": {"name": "Other"}}));
+    assert_eq!(
+        scope(Overrides { trust_id: id("t"), ..none() }).unwrap(),
+        json!({"OS-TRUST:trust": {"id": "t"}})
+    );
+    assert_eq!(scope(Overrides { system: true, ..none() }).unwrap(), json!({"system": {"all": true}}));
+    assert_eq!(scope(Overrides { unscoped: true, ..none() }).unwrap(), json!("unscoped"));
+
+    let other = resolve(&env, None, &Overrides { account: id("home"), ..none() }).unwrap();
+    assert_eq!(other.cloud.account.as_deref(), Some("home"));
+    let elsewhere = Overrides { region: id("two"), ..none() };
+    let env = place.environment(&[("OS_REGION_NAME", "one")]);
+    assert_eq!(resolve(&env, None, &elsewhere).unwrap().cloud.region.as_deref(), Some("two"));
+    let both = Overrides { account: id("home"), region: id("two"), ..none() };
+    let resolved = resolve(&env, None, &both).unwrap();
+    assert_eq!(resolved.cloud.label(), "demo");
+    assert_ne!(resolved.scope, Scope::Unscoped);
+}
+
+#[test]
+fn an_override_repairs_a_scope_that_contradicts_itself() {
+    let place = Place::home(&ENTRY.replace("username: work", "trust_id: t"));
+    let env = place.environment(&[]);
+    assert_eq!(resolve(&env, None, &Overrides::default()).unwrap_err().code, Code::InvalidConfig);
+    assert!(resolve(&env, None, &Overrides { unscoped: true, ..Overrides::default() }).is_ok());
+}
+
+/// A repository that someone cloned must not quietly send them to another Keystone: whichever file of the
+/// current folder had a say in an entry makes it one of that folder.
+#[test]
+fn entries_of_the_current_folder_are_marked() {
+    let source = |files: &[(&str, &str)], vars: &[(&str, &str)], below: &str| {
+        let place = Place::new(files.iter().map(|(name, text)| (*name, text.as_bytes())));
+        let mut env = place.environment(vars);
+        env.current_dir.push(below);
+        let source = resolve(&env, None, &Overrides::default()).unwrap().cloud.source;
+        let relative = |file: &Path| file.strip_prefix(place.path()).unwrap().to_str().unwrap().to_owned();
+        source.map(|source| (relative(&source.file), source.current_folder))
+    };
+    let secure = "clouds: {demo: {auth: {auth_url: https://evil.example.org}}}";
+    let bystander = "clouds: {}";
+    let profile = "public-clouds: {acme: {auth: {auth_url: https://evil.example.org}}}";
+    let profiled = "clouds: {demo: {auth_type: v3broker, profile: acme, auth: {protocol: openid}}}";
+
+    assert_eq!(source(&[(HOME_CLOUDS, ENTRY)], &[], ""), Some((HOME_CLOUDS.into(), false)));
+    assert_eq!(source(&[("clouds.yaml", ENTRY)], &[], ""), Some(("clouds.yaml".into(), true)));
+    let named = [("OS_CLIENT_CONFIG_FILE", "clouds.yaml")];
+    assert_eq!(source(&[("clouds.yaml", ENTRY)], &named, ""), Some(("clouds.yaml".into(), false)));
+    // A person's own configuration folder is no repository.
+    assert_eq!(
+        source(&[(HOME_CLOUDS, ENTRY)], &[], "home/.config/openstack"),
+        Some((HOME_CLOUDS.into(), false))
+    );
+    let files = [(HOME_CLOUDS, ENTRY), ("secure.yaml", secure)];
+    assert_eq!(source(&files, &[], ""), Some(("secure.yaml".into(), true)));
+    let files = [(HOME_CLOUDS, ENTRY), ("secure.yaml", bystander)];
+    assert_eq!(source(&files, &[], ""), Some((HOME_CLOUDS.into(), false)));
+    let files = [(HOME_CLOUDS, profiled), ("clouds-public.yaml", profile)];
+    assert_eq!(source(&files, &[], ""), Some(("clouds-public.yaml".into(), true)));
+    let vars =
+        [("OS_AUTH_TYPE", "v3broker"), ("OS_AUTH_URL", "https://k.example.org"), ("OS_PROTOCOL", "openid")];
+    assert_eq!(source(&[("clouds.yaml", ENTRY)], &vars, ""), None);
+}
+
+#[test]
+fn a_config_tells_what_it_found() {
+    let place = Place::new([(HOME_CLOUDS, ENTRY.as_bytes()), ("secure.yml", b"clouds: {other: {auth: {}}}")]);
+    let env = place.environment(&[("XDG_CONFIG_HOME", "{case}/xdg")]);
+    let config = Config::load(&env).unwrap();
+    assert_eq!(config.names().collect::<Vec<_>>(), ["demo", "other"]);
+    assert_eq!(config.default_name(), None);
+    assert_eq!(config.clouds_file().unwrap().file, place.path().join(HOME_CLOUDS));
+    assert!(config.secure_file().unwrap().current_folder);
+    assert_eq!(config.new_secure_file(), place.path().join("xdg/openstack/secure.yaml"));
+    assert_eq!(config.auth_type("demo").unwrap(), "v3broker");
+    assert_eq!(config.auth_type("other").unwrap(), "password");
+    assert_eq!(config.auth_type("third").unwrap_err().code, Code::UnknownCloud);
+
+    let env = place.environment(&[("OS_CLOUD", "other"), ("OS_CLIENT_SECURE_FILE", "mine.yaml")]);
+    let config = Config::load(&env).unwrap();
+    assert_eq!(config.default_name(), Some("other"));
+    assert_eq!(config.new_secure_file(), place.path().join("mine.yaml"));
+    assert!(config.warnings()[0].contains("OS_CLIENT_SECURE_FILE"), "{:?}", config.warnings());
+}
+
+#[test]
+fn secrets_are_masked() {
+    let secrets = "
+      password: hunter2
+      application-credential-secret: hunter2
+      token: hunter2
+    metrics: {influxdb: {password: hunter2, host: h}}
+    passcode: hunter2
+    interface: public
+";
+    let place = Place::home(&format!("{ENTRY}{secrets}"));
+    let resolved = resolve(&place.environment(&[]), Some("demo"), &Overrides::default()).unwrap();
+    let shown = resolved.merged.to_string();
+    assert!(!shown.contains("hunter2") && !format!("{resolved:?}").contains("hunter2"), "{shown}");
+    assert_eq!(resolved.merged["metrics"]["influxdb"], json!({"password": "••••", "host": "h"}));
+    assert_eq!(resolved.merged["interface"], "public");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_skipped() {
+    let latin1 = [ENTRY.as_bytes(), b"# caf\xe9"].concat();
+    let place = Place::new([("clouds.yaml", latin1.as_slice()), (HOME_CLOUDS, ENTRY.as_bytes())]);
+    let resolved = resolve(&place.environment(&[]), None, &Overrides::default()).unwrap();
+    assert_eq!(resolved.cloud.source.unwrap().file, place.path().join(HOME_CLOUDS));
+    assert!(resolved.warnings[0].contains("UTF-8"), "{:?}", resolved.warnings);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn no_file_makes_it_panic(clouds in any::<Vec<u8>>(), secure in "[a-c:{}\\[\\], \n&*<-]{0,40}") {
+        let place = Place::new([("clouds.yaml", clouds.as_slice()), ("secure.yaml", secure.as_bytes())]);
+        let _ = resolve(&place.environment(&[]), Some("demo"), &Overrides::default());
+    }
+
+    /// Anything may stand where the SDK looks for something.
+    #[test]
+    fn no_value_makes_it_panic(values in proptest::collection::vec((0_usize..24, 0_usize..10), 0..8)) {
+        const KEYS: [&str; 24] = [
+            "auth", "auth_type", "auth-type", "profile", "cloud", "regions", "region_name", "region-name",
+            "verify", "insecure", "cacert", "cert", "key", "project_id", "domain_name", "login_timeout",
+            "redirect_port", "protocol", "auth_url", "username", "sign_in", "logout_url", "system_scope",
+            "trust_id",
+        ];
+        const VALUES: [&str; 10] = [
+            "", "no", "-7", "1e3", "[]", "[{name: a, values: {auth: {auth_url: x}}}, b]", "{}",
+            "{cloud: demo}", "'{region_name}'", "{auth_url: 'https://{a', protocol: [x]}",
+        ];
+        let line = |&(key, value): &(usize, usize)| format!("    {}: {}\n", KEYS[key], VALUES[value]);
+        let lines = values.iter().map(line).collect::<Vec<_>>().concat();
+        let place = Place::home(&format!("clouds:\n  demo:\n    auth_type: v3broker\n{lines}"));
+        let _ = resolve(&place.environment(&[("OS_REGION_NAME", "b")]), None, &Overrides::default());
+    }
+}

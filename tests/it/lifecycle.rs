@@ -1,0 +1,366 @@
+//! The agent's life as a process: one for each socket, private, detached, gone without a trace, and
+//! silent about secrets.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Stdio;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::{Value, json};
+
+use crate::support::agent::Agent;
+use crate::support::api::{Api, request, scope};
+use crate::support::browser::Browser;
+use crate::support::clock::ManualClock;
+use crate::support::desk::Desk;
+use crate::support::sandbox::{KSB, Sandbox, end_of, within};
+use crate::support::spawn::start;
+use crate::support::stranger;
+
+fn api(sandbox: &Sandbox) -> Api {
+    Api::new(sandbox.paths().socket)
+}
+
+/// Starts the agent and returns its process id.
+#[track_caller]
+fn started(sandbox: &Sandbox) -> u32 {
+    let outcome = sandbox.run(&["agent", "--ensure"]).ok();
+    assert_eq!((&*outcome.stdout, &*outcome.stderr), ("", ""));
+    sandbox.agent_pid().unwrap()
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.try_into().unwrap()).unwrap(), signal).unwrap();
+}
+
+/// Returns once the process has ended: then its lock is free.
+fn wait_for_end_of(sandbox: &Sandbox) {
+    let lock = fs::File::open(sandbox.paths().socket.with_extension("lock")).unwrap();
+    within(move || lock.lock().unwrap());
+}
+
+fn mode(path: impl AsRef<Path>) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn fifty_starters_at_once_start_one_agent() {
+    let sandbox = Sandbox::new();
+    let starters: Vec<_> = (0..50).map(|_| sandbox.start(&["agent", "--ensure"])).collect();
+    for starter in starters {
+        end_of(starter).ok();
+    }
+    assert_eq!(sandbox.agent_log().matches("ready").count(), 1, "{}", sandbox.agent_log());
+    assert_eq!(api(&sandbox).status()["pid"], sandbox.agent_pid().unwrap());
+}
+
+#[test]
+fn any_command_starts_the_agent_when_it_needs_one() {
+    let desk = Desk::new();
+    let outcome = end_of(start(desk.sandbox.ksb(&["token"]).env("KSB_PROMPT", "never")));
+    assert_eq!(outcome.code, Some(75));
+    assert_eq!(desk.api().status()["pid"], desk.sandbox.agent_pid().unwrap());
+}
+
+#[test]
+fn a_killed_agent_is_replaced_and_its_socket_is_no_obstacle() {
+    let sandbox = Sandbox::new();
+    let first = started(&sandbox);
+    assert_eq!(started(&sandbox), first);
+    signal(first, Signal::KILL);
+    wait_for_end_of(&sandbox);
+    assert!(sandbox.paths().socket.exists(), "the socket of the dead lies there still");
+    let looked = sandbox.run(&["status", "--json"]).ok();
+    assert_eq!(serde_json::from_str::<Value>(&looked.stdout).unwrap()["running"], false);
+
+    let second = started(&sandbox);
+    assert_ne!(second, first);
+    assert_eq!(api(&sandbox).status()["pid"], second);
+}
+
+#[test]
+fn a_killed_agent_leaves_nobody_hanging() {
+    let desk = Desk::new();
+    let (waiting, _) = desk.waiting(&["login"]);
+    let before = desk.sandbox.agent_pid().unwrap();
+    signal(before, Signal::KILL);
+    let outcome = end_of(waiting);
+    assert_eq!(outcome.code, Some(1));
+    // The agent went while it was asked, or before: then the next one knows nothing of the sign-in.
+    let said = outcome.stderr.lines().last().unwrap();
+    assert!(said.contains("the agent is gone") || said.contains("there is no sign-in"), "{said}");
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let after = desk.sandbox.agent_pid().unwrap();
+    assert_ne!(after, before);
+    // With a session in memory: the next client signs in again, and no more.
+    signal(after, Signal::KILL);
+    wait_for_end_of(&desk.sandbox);
+    assert_ne!(desk.run_and_sign_in(&["token"], "alice").ok().stdout, "");
+}
+
+#[test]
+fn a_second_agent_for_the_same_socket_says_who_serves_it() {
+    let sandbox = Sandbox::new();
+    let first = started(&sandbox);
+    let second = sandbox.run(&["agent"]);
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains(&format!("process {first}")), "{}", second.stderr);
+    assert!(second.stderr.contains("ksb stop"), "{}", second.stderr);
+    assert_eq!(api(&sandbox).status()["pid"], first, "the first one serves on");
+}
+
+#[test]
+fn everything_that_it_makes_is_private() {
+    let desk = Desk::new();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let paths = desk.sandbox.paths();
+    assert_eq!(mode(&paths.socket), 0o600);
+    assert_eq!(mode(paths.socket.parent().unwrap()), 0o700);
+    assert_eq!(mode(&paths.state), 0o700);
+    for folder in [paths.socket.parent().unwrap(), &paths.state] {
+        for file in fs::read_dir(folder).unwrap() {
+            let file = file.unwrap().path();
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_others_may_write_to_is_refused() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.path("run/keystone-broker");
+    fs::create_dir_all(&folder).unwrap();
+    for open in [0o777, 0o770, 0o702, 0o1777] {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(open)).unwrap();
+        for args in [&["agent", "--ensure"][..], &["agent"], &["agent", "--detached"]] {
+            let outcome = sandbox.run(args);
+            assert_eq!(outcome.code, Some(1), "{open:o} {args:?}");
+            assert!(outcome.stderr.contains("writable by nobody else"), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("chmod 700"), "{}", outcome.stderr);
+        }
+    }
+    if rustix::process::geteuid().is_root() {
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
+        assert_eq!(sandbox.run(&["agent", "--ensure"]).code, Some(1), "a folder of somebody else");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+    started(&sandbox);
+}
+
+#[test]
+fn another_user_gets_nothing_from_the_socket() {
+    let agent = Agent::start(ManualClock::new());
+    let socket = agent.folder().join("broker.sock");
+    // As open as files can be: what is left is the question who asks.
+    fs::set_permissions(agent.folder(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let (there, question) = (socket.to_str().unwrap(), request("GET", "/v1/status", None).bytes());
+    let Some(said) = stranger::asks(there, &question) else {
+        eprintln!("skipped: only root can be somebody else");
+        return;
+    };
+    assert_eq!(said, "");
+    assert!(stranger::we_ask(there, &question).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_stopped_agent_can_be_started_again_at_once() {
+    let sandbox = Sandbox::new();
+    assert_eq!(sandbox.run(&["stop"]).ok().stdout, "No agent is running.\n");
+    let first = started(&sandbox);
+    let stopped = sandbox.run(&["stop"]).ok();
+    assert_eq!(stopped.stdout, format!("The agent (process {first}) has ended.\n"));
+    assert!(!sandbox.paths().socket.exists());
+    assert_ne!(started(&sandbox), first);
+}
+
+#[test]
+fn a_signal_ends_it_properly() {
+    for end in [Signal::TERM, Signal::INT] {
+        let sandbox = Sandbox::new();
+        signal(started(&sandbox), end);
+        wait_for_end_of(&sandbox);
+        assert!(!sandbox.paths().socket.exists());
+        assert!(sandbox.agent_log().contains("stopping"));
+    }
+}
+
+#[test]
+fn it_works_with_nothing_but_a_home_as_under_cron() {
+    let sandbox = Sandbox::new();
+    let mut bare = vec![("HOME", sandbox.path("home"))];
+    let runtime = format!("/run/user/{}", rustix::process::getuid().as_raw());
+    if Path::new(&runtime).exists() {
+        // The person's real agent may live there: stay away from it.
+        bare.push(("KSB_SOCK", sandbox.path("home/.local/state/keystone-broker/broker.sock")));
+    }
+    let ksb = |args: &[&str]| end_of(start(sandbox.command(KSB).env_clear().envs(bare.clone()).args(args)));
+    ksb(&["agent", "--ensure"]).ok();
+    let status: Value = serde_json::from_str(&ksb(&["status", "--json"]).ok().stdout).unwrap();
+    assert_eq!(status["running"], true);
+    let socket = sandbox.path("home/.local/state/keystone-broker/broker.sock");
+    assert_eq!(Api::new(&socket).status()["pid"], status["pid"]);
+    ksb(&["stop"]).ok();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn ksb_sock_wins_and_makes_an_agent_of_its_own() {
+    let mut sandbox = Sandbox::new();
+    let first = started(&sandbox);
+    let socket = sandbox.path("run/elsewhere/other.sock");
+    sandbox.set("KSB_SOCK", &socket);
+    sandbox.run(&["agent", "--ensure"]).ok();
+    let second = Api::new(&socket).status()["pid"].clone();
+    assert_ne!(second, first);
+    assert_eq!(mode(socket.parent().unwrap()), 0o700);
+    sandbox.run(&["stop"]).ok();
+    sandbox.set("KSB_SOCK", "");
+    assert_eq!(api(&sandbox).status()["pid"], first);
+}
+
+#[test]
+fn two_people_are_wholly_apart() {
+    let (one, other) = (Desk::new(), Desk::new());
+    one.run_and_sign_in(&["login"], "alice").ok();
+    other.sandbox.run(&["agent", "--ensure"]).ok();
+    assert_ne!(one.sandbox.agent_pid(), other.sandbox.agent_pid());
+    assert_eq!(one.api().status()["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!(other.api().status()["sessions"], json!([]));
+    other.run(&["stop"]).ok();
+    assert_eq!(one.api().status()["sessions"].as_array().unwrap().len(), 1);
+}
+
+/// The variables of a living process.
+fn environment_of(pid: u32) -> Vec<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[test]
+fn it_keeps_nothing_of_its_starters_environment_that_is_not_its_own() {
+    let mut sandbox = Sandbox::new();
+    let foreign = [
+        ("https_proxy", "http://proxy.invalid:3128"),
+        ("HTTPS_PROXY", "http://proxy.invalid:3128"),
+        ("ALL_PROXY", "http://proxy.invalid:3128"),
+        ("no_proxy", "localhost"),
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("SSL_CERT_FILE", "/nowhere/ca.pem"),
+        ("SSL_CERT_DIR", "/nowhere"),
+        ("OS_PASSWORD", "canary"),
+        ("OS_TOKEN", "canary"),
+        ("OS_CLOUD", "demo"),
+        ("DISPLAY", ":7"),
+        ("BROWSER", "w3m"),
+        ("LD_PRELOAD", ""),
+    ];
+    for (name, value) in foreign {
+        sandbox.set(name, value);
+    }
+    let pid = started(&sandbox);
+    // It lets go of its starter's pipe before it answers.
+    api(&sandbox).status();
+    let environment = environment_of(pid);
+    for (name, _) in foreign {
+        assert!(!environment.iter().any(|variable| variable.starts_with(&format!("{name}="))), "{name}");
+    }
+    assert!(environment.iter().any(|variable| variable.starts_with("HOME=")), "{environment:?}");
+    let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
+    assert_eq!(link("cwd"), Path::new("/"));
+    assert_eq!((link("fd/0"), link("fd/1")), ("/dev/null".into(), "/dev/null".into()));
+}
+
+#[test]
+fn it_outlives_whoever_started_it() {
+    let sandbox = Sandbox::new();
+    // A shell with a process group of its own, as a terminal's; it waits for its end after the start.
+    let script = format!("'{KSB}' agent --ensure && echo started && exec cat");
+    let mut shell = sandbox.command("sh");
+    let mut shell = start(shell.args(["-c", &script]).process_group(0).stdin(Stdio::piped()));
+    let mut word = [0; 8];
+    std::io::Read::read_exact(shell.stdout.as_mut().unwrap(), &mut word).unwrap();
+    let group = Pid::from_child(&shell);
+    kill_process_group(group, Signal::HUP).unwrap();
+    shell.wait().unwrap();
+    let pid = sandbox.agent_pid().unwrap();
+    assert_eq!(api(&sandbox).status()["pid"], pid);
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().to_owned();
+    assert_eq!(session, pid.to_string(), "it leads a session of its own");
+}
+
+#[test]
+fn what_keeps_it_from_starting_is_said() {
+    let sandbox = Sandbox::new();
+    let config = sandbox.paths().config;
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, "brwoser = 'firefox'\n").unwrap();
+    let outcome = sandbox.run(&["agent", "--ensure"]);
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.contains("agent.log"), "{}", outcome.stderr);
+    assert!(sandbox.agent_log().contains("brwoser"), "{}", sandbox.agent_log());
+    let outcome = sandbox.run(&["agent"]);
+    assert!(
+        outcome.stderr.contains("brwoser") && outcome.stderr.contains("config.toml"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+#[test]
+fn a_stop_does_not_wait_for_those_who_wait() {
+    let desk = Desk::new();
+    let (waiting, _) = desk.waiting(&["login"]);
+    let _idle = UnixStream::connect(desk.sandbox.paths().socket).unwrap();
+    desk.run(&["stop"]).ok();
+    assert_eq!(desk.run(&["status", "--json"]).ok().code, Some(0));
+    let outcome = end_of(waiting);
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+}
+
+#[test]
+fn no_secret_is_logged_or_shown_in_the_process_list() {
+    let mut desk = Desk::new();
+    desk.sandbox.set("KSB_LOG", "trace");
+    let (login, url) = desk.waiting(&["login"]);
+    let browser = Browser::of("alice");
+    let mut tab = browser.tab();
+    let form = tab.go(&url).unwrap();
+    let secret = tab.note(&form.action)["secret"].as_str().unwrap().to_owned();
+    let claim = tab.post(&form).reply["claim"].as_str().unwrap().to_owned();
+    assert_eq!(tab.claim().state, "confirm");
+    assert_eq!(tab.answer(true).state, "done");
+    end_of(login).ok();
+
+    let mut canaries = vec![secret, claim];
+    canaries.push(desk.run(&["token"]).ok().stdout.trim().to_owned());
+    canaries.push(desk.run(&["token", "--unscoped"]).ok().stdout.trim().to_owned());
+    // Ways that go wrong: a refused scope, a revoked token, an unreachable cloud, a request that is junk.
+    assert_eq!(desk.run(&["token", "--project", "nowhere"]).code, Some(1));
+    desk.keystone.revoke(&canaries[2]);
+    let shown = desk.run(&["cloud", "show", "--json"]).ok().stdout;
+    let cloud = serde_json::from_str::<Value>(&shown).unwrap()["cloud"].clone();
+    desk.api().token_instead_of(&canaries[2], &cloud, &scope::project("demo")).token_id();
+    desk.api().raw(&request("POST", "/v1/tokens", Some(&json!({"rejected": canaries[2]}))));
+    desk.keystone.go();
+    let environment = environment_of(desk.sandbox.agent_pid().unwrap()).join("\n");
+    let pid = desk.sandbox.agent_pid().unwrap();
+    let command_line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    desk.run(&["logout"]).ok();
+    desk.run(&["stop"]).ok();
+
+    canaries.extend(desk.keystone.all_tokens());
+    let log = desk.sandbox.agent_log();
+    assert!(log.contains("TRACE") && log.lines().count() > 30, "the log says a lot: {log}");
+    for canary in &canaries {
+        assert!(canary.len() >= 32, "{canary}");
+        for (name, text) in [("log", &log), ("environment", &environment), ("command line", &command_line)] {
+            assert!(!text.contains(canary.as_str()), "{canary} is in the {name}");
+        }
+    }
+}

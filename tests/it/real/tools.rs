@@ -1,0 +1,118 @@
+//! Promise 8: the SDK, Ansible, and programs on the oldest and the newest keystoneauth1.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::front::{Counts, Front, stack};
+use super::program::{run, run_all};
+
+const PLAYBOOK: &str = "\
+- hosts: all
+  gather_facts: false
+  vars: {ansible_connection: local, ansible_python_interpreter: '{{ ansible_playbook_python }}'}
+  tasks:
+    - openstack.cloud.auth: {cloud: '{{ cloud }}'}
+      register: signed_in
+";
+
+const SDK: &str = "\
+import openstack
+for cloud in 'demo', 'staging':
+    connection = openstack.connect(cloud=cloud)
+    projects = connection.identity.user_projects(connection.current_user_id)
+    print(connection.current_project.name, *sorted(project.name for project in projects))
+";
+
+/// What any program does that uses keystoneauth1 and nothing else of OpenStack.
+const KEYSTONEAUTH: &str = "\
+import sys
+from keystoneauth1 import loading, session
+auth_url, port, ca, project = sys.argv[1:]
+auth = loading.get_plugin_loader('v3broker').load_from_options(
+    auth_url=auth_url, identity_provider='lab-idp', protocol='openid', redirect_port=port,
+    project_name=project, project_domain_name='lab')
+keystone = session.Session(auth=auth, verify=ca)
+projects = keystone.get('/auth/projects', endpoint_filter={'service_type': 'identity', 'version': (3, 0)})
+print(keystone.get_token(), len(projects.json()['projects']))
+";
+
+/// The collection openstack.cloud 2.5.0 reads `openstack.version`, which openstacksdk 4.22 does not import any more.
+const SITE: &str = "\
+import contextlib
+with contextlib.suppress(ImportError):
+    import openstack.version
+";
+
+#[test]
+fn ansible_with_twenty_forks_the_sdk_and_every_keystoneauth_share_one_sign_in() {
+    let mut front = Front::free();
+    front.clouds(&["demo", "staging"].map(|project| front.entry(project, project)));
+    // As if the plugin were installed in each environment: those are shared, and pip takes longer than the test.
+    let plugin = front.sandbox.path("plugin");
+    install(&plugin);
+    front.sandbox.set("PYTHONPATH", &plugin);
+
+    // Cold: twenty processes at once ask, and none of them is where the person is.
+    let host = |number| format!("host{number} cloud={}\n", if number < 10 { "demo" } else { "staging" });
+    fs::write(front.sandbox.path("hosts"), (0..20).map(host).collect::<Vec<_>>().concat()).unwrap();
+    fs::write(front.sandbox.path("playbook.yaml"), PLAYBOOK).unwrap();
+    let mut ansible = front.sandbox.command(venv("ansible").join("bin/ansible-playbook"));
+    ansible.args(["--forks", "20", "--inventory", "../hosts", "../playbook.yaml"]);
+    ansible.env("ANSIBLE_STDOUT_CALLBACK", "ansible.posix.json").env("ANSIBLE_DEPRECATION_WARNINGS", "false");
+    let played: Value = serde_json::from_str(&run(ansible).ok().stdout).unwrap();
+    let answers = played["plays"][0]["tasks"][0]["hosts"].as_object().unwrap();
+    let (demo, staging) = (front.token(&["demo"]), front.token(&["staging"]));
+    assert_eq!(answers.len(), 20, "{played:#}");
+    for (host, answer) in answers {
+        let number: u8 = host.trim_start_matches("host").parse().unwrap();
+        assert_eq!(answer["auth_token"], if number < 10 { demo.as_str() } else { &staging }, "{host}");
+    }
+    let counts = Counts { browsers: 1, logins: 1, exchanges: 2 };
+    assert_eq!(front.counts(), counts, "{:?}", front.all_requests());
+
+    let keystoneauth = |python: PathBuf| {
+        let mut command = front.sandbox.command(python);
+        let (auth_url, port) = (front.auth_url(), front.callback_port().to_string());
+        command.args(["-c", KEYSTONEAUTH, &auth_url, &port, &stack("CA"), "demo"]);
+        command
+    };
+    let newest = PathBuf::from(stack("PYTHON"));
+    let mut sdk = front.sandbox.command(&newest);
+    sdk.args(["-c", SDK]);
+    let [sdk, oldest, newest]: [_; 3] =
+        run_all([sdk, keystoneauth(venv("oldest").join("bin/python")), keystoneauth(newest)])
+            .try_into()
+            .unwrap();
+    assert_eq!(sdk.ok().stdout, "demo demo production staging\nstaging demo production staging\n");
+    for program in [oldest, newest] {
+        assert_eq!(program.ok().stdout, format!("{demo} 3\n"));
+    }
+    assert_eq!(front.counts(), counts, "{:?}", front.all_requests());
+}
+
+/// The stack's Python environment of that name, made if need be.
+fn venv(name: &str) -> PathBuf {
+    let mut tool = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/stack"));
+    tool.args(["venv", name]);
+    run(tool).ok().stdout.trim().into()
+}
+
+/// Puts the plugin that lies beside `openstack` into a folder for `PYTHONPATH`, its entry point included.
+fn install(folder: &Path) {
+    fs::create_dir(folder).unwrap();
+    let mut python = Command::new(stack("PYTHON"));
+    python.args(["-c", "import keystoneauth_broker as it; print(it.__path__[0])"]);
+    let package = PathBuf::from(run(python).ok().stdout.trim());
+    for entry in fs::read_dir(package.parent().unwrap()).unwrap() {
+        let name = entry.unwrap().file_name();
+        if name.to_str().unwrap().starts_with("keystoneauth_broker") {
+            symlink(package.with_file_name(&name), folder.join(name)).unwrap();
+        }
+    }
+    assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "the package and its metadata");
+    fs::write(folder.join("sitecustomize.py"), SITE).unwrap();
+}

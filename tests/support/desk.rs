@@ -1,0 +1,78 @@
+//! A person at a desk: `ksb` itself in a home of its own, a double for the cloud, a browser that is
+//! one of ours. Time is the real one.
+
+use std::process::Child;
+use std::sync::Arc;
+
+use keystone_broker::platform::clock::SystemClock;
+
+use super::api::Api;
+use super::browser::{Browser, Shown};
+use super::keystone::Keystone;
+use super::port;
+use super::sandbox::{Outcome, Sandbox, end_of};
+
+/// The desk.
+pub struct Desk {
+    pub sandbox: Sandbox,
+    pub keystone: Keystone,
+    pub port: u16,
+}
+
+impl Desk {
+    /// With a clouds.yaml that has one entry, `demo`, for the project demo.
+    pub fn new() -> Self {
+        let keystone = Keystone::start(Arc::new(SystemClock));
+        let port = port::free();
+        keystone.trust(&format!("http://localhost:{port}/auth/websso/"));
+        let mut desk = Self { sandbox: Sandbox::new(), keystone, port };
+        desk.sandbox.with_browser();
+        desk.write_cloud("project_name: demo\n      project_domain_name: lab");
+        desk
+    }
+
+    /// Writes a clouds.yaml with nothing but `demo`, and these lines more under `auth`.
+    pub fn write_cloud(&self, more: &str) {
+        self.sandbox.clouds(&format!("clouds:\n{}", self.entry("demo", more)));
+    }
+
+    /// An entry of clouds.yaml with these lines more under `auth`.
+    pub fn entry(&self, name: &str, more: &str) -> String {
+        format!(
+            "  {name}:\n    auth_type: v3broker\n    auth:\n      auth_url: {}\n      identity_provider: lab-idp\n      \
+             protocol: openid\n      redirect_port: {}\n      {more}\n",
+            self.keystone.url(),
+            self.port
+        )
+    }
+
+    /// Runs a command that no person needs to see to.
+    pub fn run(&self, args: &[&str]) -> Outcome {
+        self.sandbox.run(args)
+    }
+
+    /// Runs a command that opens a browser, where this person signs in.
+    pub fn run_and_sign_in(&self, args: &[&str], person: &str) -> Outcome {
+        let ksb = self.sandbox.start(args);
+        let shown = self.sign_in(person);
+        assert_eq!(shown.state, "done", "{shown:?}");
+        end_of(ksb)
+    }
+
+    /// The person signs in, as soon as the browser is opened.
+    pub fn sign_in(&self, person: &str) -> Shown {
+        Browser::of(person).tab().sign_in(&self.sandbox.opened())
+    }
+
+    /// A command that waits for its person, and the address it opened.
+    pub fn waiting(&self, args: &[&str]) -> (Child, String) {
+        let ksb = self.sandbox.start(args);
+        let url = self.sandbox.opened();
+        (ksb, url)
+    }
+
+    /// The agent's API.
+    pub fn api(&self) -> Api {
+        Api::new(self.sandbox.paths().socket)
+    }
+}
