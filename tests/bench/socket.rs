@@ -31,7 +31,8 @@ fn main() {
     let folder = tempfile::tempdir().expect("a folder for the socket");
     let bare = folder.path().join("hello.sock");
     let program = std::env::current_exe().expect("this program");
-    let mut server = std::process::Command::new(program).arg("--hello").arg(&bare).spawn().expect("the bare server");
+    let mut server =
+        std::process::Command::new(program).arg("--hello").arg(&bare).spawn().expect("the bare server");
     while !bare.exists() {
         std::thread::yield_now();
     }
@@ -49,7 +50,7 @@ fn main() {
         json!({"sockets": rows, "bare_resident_kib": resident(server.id())})
     });
     println!("{report}");
-    server.kill().expect("the bare server ends");
+    server.kill().and_then(|()| server.wait()).expect("the bare server ends");
 }
 
 /// The yardstick: axum as it comes, current-thread like the agent.
@@ -93,7 +94,8 @@ async fn load(socket: &Path, path: &'static str, body: &[u8], clients: usize, re
 
 async fn connect(socket: &Path) -> SendRequest<Full<Bytes>> {
     let stream = UnixStream::connect(socket).await.expect("the server answers");
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    let (sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
     tokio::spawn(connection);
     sender
 }
