@@ -25,7 +25,9 @@ function camera (page) {
     last = name
     mkdirSync(env.KSB_BROWSER_SHOTS, { recursive: true })
     const file = `${String(++count).padStart(2, '0')}-${name.replace(/[^a-z0-9]+/gi, '-').slice(0, 60)}.png`
-    await page.screenshot({ path: join(env.KSB_BROWSER_SHOTS, file) }).catch(() => {})
+    // A page that moves on while its picture is taken may never give it: the person goes on.
+    const picture = page.screenshot({ path: join(env.KSB_BROWSER_SHOTS, file) }).catch(() => {})
+    await Promise.race([picture, new Promise((resolve) => setTimeout(resolve, 2000))])
   }
 }
 
