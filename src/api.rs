@@ -1,6 +1,6 @@
 //! The types of the broker's own HTTP API, shared by client and server.
 //!
-//! HTTP/1.1 and JSON on a unix socket. Times are RFC 3339 in UTC, durations whole seconds. Every
+//! HTTP/1.1 and JSON on a unix socket. Times are RFC 3339 in UTC by this machine's clock, durations whole seconds. Every
 //! reply carries `Ksb-Version`. Failures are [`Problem`] documents (RFC 9457).
 
 use jiff::Timestamp;
@@ -39,7 +39,7 @@ pub struct TokenRequest {
 pub struct TokenReply {
     /// What goes into `X-Auth-Token`.
     pub token_id: Secret,
-    /// When it ends.
+    /// When it ends by this machine's clock; `body` has it by Keystone's.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
     /// What the broker filled in because the request left it open, in a sentence.

@@ -306,9 +306,9 @@ pub struct Token {
     pub id: Secret,
     /// Keystone's JSON, `{"token": {…}}`, untouched.
     pub body: Box<serde_json::value::RawValue>,
-    /// When it ends.
+    /// When it ends, by our clock.
     pub expires_at: Timestamp,
-    /// When Keystone made it.
+    /// When Keystone made it, by our clock.
     pub issued_at: Timestamp,
     /// Whose it is.
     pub user: User,

@@ -118,7 +118,7 @@ impl Broker {
     }
 
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
-    pub async fn token(&self, request: TokenRequest) -> Result<Served> {
+    pub async fn token(&self, request: &TokenRequest) -> Result<Served> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -228,7 +228,7 @@ impl Broker {
                 .cloud(cloud.label())
                 .remedy(format!("ksb login {}", cloud.argument()))
         })?;
-        let keystone = Keystone::of(cloud, &self.inner.outbound)?;
+        let keystone = self.inner.keystone(cloud)?;
         let (projects, domains) = tokio::join!(keystone.projects(&held.token), keystone.domains(&held.token));
         Ok(ReachReply { projects: projects?, domains: domains? })
     }
@@ -247,8 +247,9 @@ impl Broker {
             let identities: Vec<Identity> = if let Some(identity) = &only {
                 vec![identity.clone()]
             } else {
-                let State { sessions, lapsed, pending, .. } = &*state;
-                sessions.keys().chain(lapsed.keys()).chain(pending.keys()).cloned().collect()
+                let State { sessions, lapsed, pending, pins, failures, .. } = &*state;
+                let signed_in = sessions.keys().chain(lapsed.keys()).chain(pins.keys());
+                signed_in.chain(pending.keys()).chain(failures.keys()).cloned().collect()
             };
             let mut ended = Vec::new();
             let mut entries = Vec::new();
@@ -304,7 +305,7 @@ impl Broker {
         self.inner
             .doubts
             .join(doubt, || async move {
-                if let Verdict::Invalid = Keystone::of(&cloud, &inner.outbound)?.validate(&id).await? {
+                if let Verdict::Invalid = inner.keystone(&cloud)?.validate(&id).await? {
                     inner.forget(&whose, &id);
                 }
                 Ok(())
@@ -373,6 +374,10 @@ impl Broker {
 }
 
 impl Inner {
+    fn keystone(&self, cloud: &Cloud) -> Result<Keystone> {
+        Keystone::of(cloud, &self.outbound, self.clock.clone())
+    }
+
     /// The token that is held for a scope, if it may be served.
     fn held(
         &self,
@@ -411,7 +416,7 @@ impl Inner {
         let Some(unscoped) = self.held(cloud, identity, &Scope::Unscoped, min_validity) else {
             return Ok(Minting::SignInNeeded);
         };
-        let keystone = Keystone::of(cloud, &self.outbound)?;
+        let keystone = self.keystone(cloud)?;
         let (asked, assumed) = complete(&scope, &unscoped.token);
         let token = match keystone.rescope(&unscoped.token, &asked).await {
             Ok(token) => token,
@@ -495,9 +500,9 @@ impl Inner {
         if let Some(entry) = locked(&self.state).pending.get(&identity) {
             return Ok(entry.clone());
         }
-        let keystone = Keystone::of(&cloud, &self.outbound)?;
+        let keystone = self.keystone(&cloud)?;
         // An unreachable cloud opens no browser.
-        let skew = keystone.discover(self.clock.now()).await?;
+        keystone.discover().await?;
         let started_at = self.clock.now();
         let deadline = started_at + policy::patience(cloud.sign_in.timeout);
         let id = random_hex::<16>();
@@ -507,7 +512,6 @@ impl Inner {
             cloud: cloud.clone(),
             keystone: keystone.clone(),
             clock: self.clock.clone(),
-            skew,
             expected,
             started_at,
             deadline,
@@ -597,7 +601,7 @@ impl Inner {
     /// outlives the one it came from.
     async fn end(&self, session: Session) -> LoggedOut {
         let minted = session.minted(self.clock.now());
-        let revocations = match Keystone::of(&session.cloud, &self.outbound) {
+        let revocations = match self.keystone(&session.cloud) {
             Ok(keystone) => {
                 join_all(minted.iter().map(|minted| {
                     let keystone = keystone.clone();

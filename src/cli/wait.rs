@@ -84,23 +84,18 @@ async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
     }
 }
 
-/// We are the one who opens the browser; says so even when there is none to open, because the
-/// person has the URL.
+/// We are the one who opens the browser. Without one we do not say that we did: another caller may have one.
 async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
-    if sign_in.browser.is_some() || person::has_browser() {
-        let shown = sign_in.clone();
-        // A browser that is named by BROWSER may run in the foreground: that must not stop the wait.
-        let opening = tokio::task::spawn_blocking(move || browser::open(&shown));
-        client.post(&format!("/v1/sign-ins/{}/opened", sign_in.id), &json!({})).await?;
-        if let Ok(Ok(Err(why))) = tokio::time::timeout(Duration::from_secs(1), opening).await {
-            screen.line(&format!("ksb: {}: {why}", sign_in.cloud));
-        }
-    } else {
-        client.post(&format!("/v1/sign-ins/{}/opened", sign_in.id), &json!({})).await?;
-        screen.line(&format!(
-            "ksb: {}: no browser is known here; open the address in one on this computer",
-            sign_in.cloud
-        ));
+    if sign_in.browser.is_none() && !person::has_browser() {
+        screen.no_browser(sign_in);
+        return Ok(());
+    }
+    let shown = sign_in.clone();
+    // A browser that is named by BROWSER may run in the foreground: that must not stop the wait.
+    let opening = tokio::task::spawn_blocking(move || browser::open(&shown));
+    client.post(&format!("/v1/sign-ins/{}/opened", sign_in.id), &json!({})).await?;
+    if let Ok(Ok(Err(why))) = tokio::time::timeout(Duration::from_secs(1), opening).await {
+        screen.line(&format!("ksb: {}: {why}", sign_in.cloud));
     }
     Ok(())
 }
@@ -134,12 +129,19 @@ struct Screen {
     live: bool,
     frame: usize,
     said: usize,
+    said_no_browser: bool,
     spinning: bool,
 }
 
 impl Screen {
     fn new() -> Self {
-        Self { live: std::io::stderr().is_terminal(), frame: 0, said: 0, spinning: false }
+        Self {
+            live: std::io::stderr().is_terminal(),
+            frame: 0,
+            said: 0,
+            said_no_browser: false,
+            spinning: false,
+        }
     }
 
     fn announce(&mut self, sign_in: &SignIn) {
@@ -151,6 +153,15 @@ impl Screen {
             self.line(&format!("ksb: {}: {notice}", sign_in.cloud));
         }
         self.said = sign_in.notices.len();
+    }
+
+    fn no_browser(&mut self, sign_in: &SignIn) {
+        if !std::mem::replace(&mut self.said_no_browser, true) {
+            self.line(&format!(
+                "ksb: {}: no browser is known here; open the address in one on this computer",
+                sign_in.cloud
+            ));
+        }
     }
 
     fn line(&mut self, text: &str) {

@@ -252,11 +252,7 @@ impl Config<'_> {
         }
         let error =
             self.bad(&named.name, &format!("auth_type `{auth_type}` is not one that ksb signs in for"));
-        Err(error.remedy(if named.entry.auth.contains_key("protocol") {
-            format!("ksb adopt {}", named.name)
-        } else {
-            "set `auth_type: v3broker`, and `identity_provider` and `protocol` under `auth`".into()
-        }))
+        Err(error.remedy("set `auth_type: v3broker`, and `identity_provider` and `protocol` under `auth`"))
     }
 
     fn warn_of_environment(&self, name: &str, warnings: &mut Vec<String>) {

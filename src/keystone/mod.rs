@@ -4,7 +4,7 @@ mod wire;
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Unit};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::json;
 use url::Url;
@@ -13,6 +13,7 @@ use crate::api::Reach;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Scope, Secret, Token};
 use crate::outbound::{self, Answer, Outbound};
+use crate::ports::SharedClock;
 
 /// A cloud's Keystone.
 #[derive(Clone)]
@@ -20,6 +21,7 @@ pub struct Keystone {
     cloud: Cloud,
     client: Client,
     root: String,
+    clock: SharedClock,
 }
 
 /// What Keystone said of a token that was held up to it.
@@ -32,13 +34,12 @@ pub enum Verdict {
 
 impl Keystone {
     /// The Keystone of `cloud`; sends nothing yet.
-    pub fn of(cloud: &Cloud, outbound: &Outbound) -> Result<Self> {
-        Ok(Self { client: outbound.client(cloud)?, root: cloud.keystone_root(), cloud: cloud.clone() })
+    pub fn of(cloud: &Cloud, outbound: &Outbound, clock: SharedClock) -> Result<Self> {
+        Ok(Self { client: outbound.client(cloud)?, root: cloud.keystone_root(), cloud: cloud.clone(), clock })
     }
 
-    /// Asks for the version document and returns how far Keystone's clock is ahead of `now`
-    /// (whole seconds, as HTTP's `Date` has). Fails when no Keystone v3 answers.
-    pub async fn discover(&self, now: Timestamp) -> Result<SignedDuration> {
+    /// Asks for the version document. Fails when no Keystone v3 answers.
+    pub async fn discover(&self) -> Result<()> {
         let answer = self.send(self.request(Method::GET, "")).await?;
         if answer.status >= 500 {
             return Err(self.refusal(&answer, Code::KeystoneError));
@@ -50,8 +51,7 @@ impl Keystone {
                 .error(Code::NotKeystone, format!("{url} is not a Keystone v3 (HTTP {})", answer.status))
                 .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
         }
-        let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        Ok(date.map_or(SignedDuration::ZERO, |date| date.timestamp().duration_since(now)))
+        Ok(())
     }
 
     /// The address that starts a WebSSO sign-in. Keystone compares `origin` with its
@@ -163,8 +163,13 @@ impl Keystone {
         outbound::send(&self.cloud, request).await
     }
 
+    /// Keystone's times are read against the `Date` of the answer that they came in (whole seconds,
+    /// RFC 9110 section 6.6.1): where its clock is wrong, or ours, tokens are still served for as long as they live.
     fn token(&self, id: Secret, answer: Answer) -> Result<Token> {
-        wire::token(id, answer.body)
+        let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        let ahead =
+            date.map_or(SignedDuration::ZERO, |date| date.timestamp().duration_since(self.clock.now()));
+        wire::token(id, answer.body, ahead.round(Unit::Second).unwrap_or(ahead))
             .map_err(|error| self.error(Code::NotKeystone, format!("the answer is not a token: {error}")))
     }
 

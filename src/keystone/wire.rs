@@ -1,6 +1,6 @@
 //! What of Keystone's JSON is read. Everything else passes through untouched.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -70,14 +70,14 @@ struct Id {
     id: String,
 }
 
-/// Reads a token's JSON and keeps it byte for byte.
-pub(super) fn token(id: Secret, body: String) -> serde_json::Result<Token> {
+/// Reads a token's JSON and keeps it byte for byte. `ahead` is how far Keystone's clock is before ours.
+pub(super) fn token(id: Secret, body: String, ahead: SignedDuration) -> serde_json::Result<Token> {
     let TokenDocument { token } = serde_json::from_str(&body)?;
     Ok(Token {
         id,
         body: RawValue::from_string(body)?,
-        expires_at: token.expires_at,
-        issued_at: token.issued_at,
+        expires_at: token.expires_at - ahead,
+        issued_at: token.issued_at - ahead,
         user: token.user.user,
         methods: token.methods,
         federation: token.user.federation.map(|from| (from.identity_provider.id, from.protocol.id)),

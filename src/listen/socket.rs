@@ -1,15 +1,18 @@
 //! The broker's API on its unix socket: HTTP to operations and back. `docs/openapi.json` describes it.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, State};
+use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use serde::Deserialize;
 use tokio::sync::Notify;
+use tower::util::MapResponseLayer;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,18 +23,26 @@ use crate::api::{
 };
 use crate::broker::{Broker, LoggedIn, Served};
 use crate::error::{Code, Error};
+use crate::sync::locked;
 
 /// A request names a cloud and a scope; nothing larger makes sense.
 const MAX_BODY: usize = 64 << 10;
 /// The longest that one long poll is held.
 const MAX_WAIT: u64 = 60;
+/// Questions that are remembered parsed: more than anybody has clouds and scopes.
+const MAX_PARSED: usize = 64;
 
 /// What the handlers need.
 #[derive(Clone)]
 struct Agent {
     broker: Broker,
-    stop: std::sync::Arc<Notify>,
+    stop: Arc<Notify>,
+    parsed: Arc<Parsed>,
 }
+
+/// Token requests by their bytes. Tools ask the same thing again and again, and reading it is most of
+/// what answering costs (`make bench`).
+type Parsed = Mutex<HashMap<Bytes, Arc<TokenRequest>>>;
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -64,7 +75,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
 }
 
 /// The API of `broker`. `stop` is notified when a client asks the agent to end.
-pub fn router(broker: Broker, stop: std::sync::Arc<Notify>) -> Router {
+pub fn router(broker: Broker, stop: Arc<Notify>) -> Router {
     let (router, document) = parts();
     router
         .route("/v1/openapi.json", axum::routing::get(move || async move { Json(document) }))
@@ -73,11 +84,11 @@ pub fn router(broker: Broker, stop: std::sync::Arc<Notify>) -> Router {
             Failure(Error::new(Code::InvalidRequest, "no such operation"))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(axum::middleware::map_response(with_version))
-        .with_state(Agent { broker, stop })
+        .layer(MapResponseLayer::new(with_version))
+        .with_state(Agent { broker, stop, parsed: Arc::default() })
 }
 
-async fn with_version(mut response: Response) -> Response {
+fn with_version(mut response: Response) -> Response {
     response
         .headers_mut()
         .insert(HeaderName::from_static(VERSION_HEADER), HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
@@ -112,6 +123,12 @@ impl From<JsonRejection> for Failure {
     }
 }
 
+impl From<BytesRejection> for Failure {
+    fn from(rejection: BytesRejection) -> Self {
+        Self(Error::new(Code::InvalidRequest, rejection.body_text()))
+    }
+}
+
 impl From<QueryRejection> for Failure {
     fn from(rejection: QueryRejection) -> Self {
         Self(Error::new(Code::InvalidRequest, rejection.body_text()))
@@ -128,17 +145,43 @@ struct Input<T>(T);
 #[from_request(via(Query), rejection(Failure))]
 struct Asked<T>(T);
 
+/// The body of a token request, parsed once.
+struct Question(Arc<TokenRequest>);
+
+impl FromRequest<Agent> for Question {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, agent: &Agent) -> Result<Self, Failure> {
+        if request.headers().get(header::CONTENT_TYPE).is_none_or(|kind| kind != "application/json") {
+            let Input(asked) = Input::from_request(request, agent).await?;
+            return Ok(Self(Arc::new(asked)));
+        }
+        let body = Bytes::from_request(request, agent).await?;
+        if let Some(known) = locked(&agent.parsed).get(&body) {
+            return Ok(Self(known.clone()));
+        }
+        let Json(asked) = Json::<TokenRequest>::from_bytes(&body)?;
+        let asked = Arc::new(asked);
+        // The id of a refused token is a secret, and such a question is not asked twice.
+        if asked.rejected.is_none() {
+            let mut parsed = locked(&agent.parsed);
+            if parsed.len() == MAX_PARSED {
+                parsed.clear();
+            }
+            parsed.insert(body, asked.clone());
+        }
+        Ok(Self(asked))
+    }
+}
+
 /// A token of a scope, or the sign-in that must come first.
 #[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses(
     (status = 200, body = TokenReply),
     (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn tokens(
-    State(agent): State<Agent>,
-    Input(request): Input<TokenRequest>,
-) -> Result<Response, Failure> {
-    Ok(match agent.broker.token(request).await? {
+async fn tokens(State(agent): State<Agent>, Question(request): Question) -> Result<Response, Failure> {
+    Ok(match agent.broker.token(&request).await? {
         Served::Token(reply) => json_bytes(reply),
         Served::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()

@@ -214,12 +214,8 @@ impl Seat {
         if waiting.attempts.len() > 1 {
             return Vec::new();
         }
-        let newest = waiting.parked.iter().rev().take(5);
-        let mut found: Vec<_> = newest
-            .map(|parked| Unclaimed { code: parked.code.clone(), token: parked.token.clone() })
-            .collect();
-        found.reverse();
-        found
+        let parked = waiting.parked.iter();
+        parked.map(|parked| Unclaimed { code: parked.code.clone(), token: parked.token.clone() }).collect()
     }
 }
 
@@ -315,11 +311,12 @@ async fn reloaded() -> Response {
 }
 
 /// A service worker of an earlier owner of this port would see Keystone's POST. `Clear-Site-Data`
-/// removes it, and with it the sessionStorage of other sign-ins: so only when there are none.
+/// removes it, and with it the secrets of other sign-ins' tabs: so only when there are none.
 async fn clean(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
     let alone = {
         let waiting = locked(&shared.waiting);
-        waiting.attempts.contains_key(&id) && waiting.attempts.len() == 1
+        let mut others = waiting.attempts.iter().filter(|(other, _)| **other != id);
+        waiting.attempts.contains_key(&id) && others.all(|(_, attempt)| attempt.tabs.is_empty())
     };
     let no_store = (header::CACHE_CONTROL, "no-store");
     if alone {

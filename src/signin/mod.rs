@@ -5,7 +5,7 @@ mod websso;
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::api::Offer;
@@ -24,8 +24,6 @@ pub struct Task {
     pub keystone: Keystone,
     /// Time.
     pub clock: SharedClock,
-    /// How far Keystone's clock is ahead of ours.
-    pub skew: SignedDuration,
     /// The pinned user; anyone else is refused. Without one the person is asked.
     pub expected: Option<User>,
     /// When it began.

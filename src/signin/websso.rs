@@ -15,6 +15,7 @@ use axum::http::HeaderMap;
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::get;
+use futures_util::future::join_all;
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -184,16 +185,21 @@ impl Wait {
         let token = match self.examine(&id).await {
             Ok(token) => token,
             Err(error) => {
-                let state = if error.code == Code::TokenRefused { "refused" } else { "failed" };
                 self.notice(format!("the browser brought a token that cannot be used: {}", error.detail));
-                let reply =
-                    PageReply { message: Some(error.detail), remedy: error.remedy, ..self.page(state) };
+                let message = Some(error.detail);
+                let reply = if error.code == Code::TokenRefused {
+                    // Whose identity provider it was, the message says; the sign-in itself goes on.
+                    PageReply { message, identity_provider: None, ..self.page("refused") }
+                } else {
+                    PageReply { message, remedy: error.remedy, ..self.page("failed") }
+                };
                 return (reply, None);
             }
         };
         let shown = |state| PageReply {
             user: Some(token.user.name.clone()),
             user_domain: Some(token.user.domain.to_string()),
+            identity_provider: token.federation.as_ref().map(|(idp, _)| idp.clone()),
             ..self.page(state)
         };
         match &self.task.expected {
@@ -237,14 +243,14 @@ impl Wait {
     async fn obey(&mut self, command: Command) -> Option<Token> {
         match command {
             Command::Offers(reply) => {
-                let mut offers = Vec::new();
-                for unclaimed in self.seat.unclaimed() {
-                    if let Ok(token) = self.examine(&unclaimed.token).await {
-                        let identity_provider = token.federation.map(|(idp, _)| idp);
-                        offers.push(Offer { code: unclaimed.code, user: token.user, identity_provider });
-                    }
-                }
-                let _caller_is_gone = reply.send(Ok(offers));
+                let unclaimed = self.seat.unclaimed();
+                let examined = join_all(unclaimed.iter().map(|waiting| self.examine(&waiting.token))).await;
+                let good = unclaimed.into_iter().zip(examined).filter_map(|(waiting, examined)| {
+                    let token = examined.ok()?;
+                    let identity_provider = token.federation.map(|(idp, _)| idp);
+                    Some(Offer { code: waiting.code, user: token.user, identity_provider })
+                });
+                let _caller_is_gone = reply.send(Ok(good.collect()));
                 None
             }
             Command::Accept(code, reply) => match self.take(&code).await {
@@ -283,7 +289,7 @@ impl Wait {
         if token.methods != [protocol.as_str()] {
             return Err(self.refused("it does not come from a browser sign-in"));
         }
-        if token.issued_at < self.task.started_at + self.task.skew - ROUNDING {
+        if token.issued_at < self.task.started_at - ROUNDING {
             return Err(self.refused("it is older than this sign-in"));
         }
         if let Some((idp, by)) = &token.federation {

@@ -154,10 +154,12 @@ fn looking_at_a_sign_in_makes_nobody_the_opener() {
 
 // --- when a token is good enough ---
 
-/// Seconds before the end of its life at which a token of this life is served the last time.
+/// Seconds before the end of its life at which a token of this life is served the last time, by a Keystone
+/// whose clock is ahead of ours.
 #[track_caller]
-fn assert_served_until(lifetime: i64, threshold: i64) {
+fn assert_served_until(lifetime: i64, threshold: i64, ahead: i64) {
     let lab = Lab::new();
+    lab.keystone.skew(ahead);
     lab.keystone.lifetime(lifetime);
     lab.signed_in("alice");
     let token = lab.api().token(&lab.cloud(), &scope::project("demo")).token_id();
@@ -173,12 +175,26 @@ fn assert_served_until(lifetime: i64, threshold: i64) {
 
 #[test]
 fn a_token_is_served_until_130_seconds_before_its_end() {
-    assert_served_until(3600, 130);
+    assert_served_until(3600, 130, 0);
 }
 
 #[test]
 fn a_short_token_is_served_for_three_quarters_of_its_life() {
-    assert_served_until(60, 15);
+    assert_served_until(60, 15, 0);
+}
+
+#[test]
+fn a_keystone_whose_clock_is_wrong_is_served_from_all_the_same() {
+    for ahead in [7200, -7200, 20, -20] {
+        assert_served_until(3600, 130, ahead);
+    }
+    let lab = Lab::new();
+    lab.keystone.skew(7200);
+    lab.signed_in("alice");
+    let answer = lab.api().token(&lab.cloud(), &scope::project("demo")).json;
+    assert_eq!(answer["expires_at"], lab.api().status()["sessions"][0]["expires_at"], "by our own clock");
+    assert_eq!(answer["expires_at"], "2026-03-29T01:59:57Z");
+    assert_eq!(answer["body"]["token"]["expires_at"], "2026-03-29T03:59:57.000000Z", "Keystone's own word");
 }
 
 #[test]

@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("outbound", &[]),
     ("platform", &["ports"]),
     ("client", &["api", "platform"]),
-    ("keystone", &["api", "outbound"]),
+    ("keystone", &["api", "outbound", "ports"]),
     ("http", &["platform"]),
     ("signin", &["api", "http", "keystone", "platform", "ports"]),
     ("broker", &["api", "config", "keystone", "outbound", "platform", "ports", "signin"]),
