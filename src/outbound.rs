@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use reqwest::{Certificate, Client, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Tls};
+use crate::ports::SharedClock;
 use crate::sync::locked;
 
 /// Keystone answers in a second or not at all; a catalog of a large cloud is far below this.
@@ -26,18 +28,26 @@ const MAX_BODY: usize = 16 << 20;
 /// What a cloud's TLS files hold: equal contents under different paths are the same trust.
 pub type TrustDigest = [u8; 32];
 
+/// A TLS file is looked at again after this long: not for each token that is served.
+const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
+
 /// The HTTP clients, made when first needed.
-#[derive(Default)]
 pub struct Outbound {
+    clock: SharedClock,
     clients: Mutex<HashMap<Route, Client>>,
-    files: Mutex<HashMap<PathBuf, (Stamp, [u8; 32])>>,
+    files: Mutex<HashMap<PathBuf, Seen>>,
 }
 
 /// TLS trust, whether it is checked, and the proxy.
 type Route = (TrustDigest, bool, Option<String>);
 
-/// When a file changes, so does one of these.
-type Stamp = (u64, u64, i64, i64);
+/// A TLS file as it was found.
+struct Seen {
+    looked_at: Timestamp,
+    /// When the file changes, so does one of these.
+    stamp: (u64, u64, i64, i64),
+    digest: [u8; 32],
+}
 
 /// An answer read to its end.
 #[derive(Debug)]
@@ -58,6 +68,11 @@ impl Answer {
 }
 
 impl Outbound {
+    /// No client yet.
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, clients: Mutex::default(), files: Mutex::default() }
+    }
+
     /// Digest of the files that decide whom we trust and who we are.
     pub fn trust_of(&self, tls: &Tls) -> Result<TrustDigest> {
         let mut hash = Sha256::new();
@@ -71,15 +86,20 @@ impl Outbound {
     }
 
     fn file_digest(&self, path: &Path) -> Result<[u8; 32]> {
+        let now = self.clock.now();
+        let mut files = locked(&self.files);
+        if let Some(seen) = files.get(path)
+            && now.duration_since(seen.looked_at).abs() < LOOK_AGAIN
+        {
+            return Ok(seen.digest);
+        }
         let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
         let stamp = (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-        if let Some((known, digest)) = locked(&self.files).get(path)
-            && *known == stamp
-        {
-            return Ok(*digest);
-        }
-        let digest: [u8; 32] = Sha256::digest(read(path)?).into();
-        locked(&self.files).insert(path.to_owned(), (stamp, digest));
+        let digest = match files.get(path) {
+            Some(seen) if seen.stamp == stamp => seen.digest,
+            _ => Sha256::digest(read(path)?).into(),
+        };
+        files.insert(path.to_owned(), Seen { looked_at: now, stamp, digest });
         Ok(digest)
     }
 

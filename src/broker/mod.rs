@@ -104,9 +104,9 @@ impl Broker {
     pub fn new(clock: SharedClock, config: Config, state_folder: &Path) -> Self {
         let inner = Inner {
             started_at: clock.now(),
+            outbound: Outbound::new(clock.clone()),
             clock,
             config,
-            outbound: Outbound::default(),
             loopback: Loopback::default(),
             known: KnownClouds::load(state_folder.join("known-clouds.json")),
             state: Mutex::default(),

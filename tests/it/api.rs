@@ -676,6 +676,7 @@ fn a_ca_file_counts_by_what_it_holds() {
     lab.api().token_unprompted(&same, &scope::project("demo")).token_id();
     lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).problem("sign-in-needed");
     // The same path with another content is another identity.
+    lab.clock.advance(1);
     file("same.pem", &format!("# renewed\n{certificate}"));
     lab.api().token_unprompted(&same, &scope::project("demo")).problem("sign-in-needed");
 }

@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("config", &[]),
     ("clouds", &[]),
-    ("outbound", &[]),
+    ("outbound", &["ports"]),
     ("platform", &["ports"]),
     ("client", &["api", "platform"]),
     ("keystone", &["api", "outbound", "ports"]),
