@@ -70,13 +70,18 @@ struct Id {
     id: String,
 }
 
+/// A `Date` has whole seconds and was written a moment ago: this much tells nothing of a clock.
+const UNCERTAIN: SignedDuration = SignedDuration::from_secs(5);
+
 /// Reads a token's JSON and keeps it byte for byte. `ahead` is how far Keystone's clock is before ours.
 pub(super) fn token(id: Secret, body: String, ahead: SignedDuration) -> serde_json::Result<Token> {
     let TokenDocument { token } = serde_json::from_str(&body)?;
+    // Where the clocks agree, the end is Keystone's own word and not a second beside it.
+    let wrong = if ahead.abs() < UNCERTAIN { SignedDuration::ZERO } else { ahead };
     Ok(Token {
         id,
         body: RawValue::from_string(body)?,
-        expires_at: token.expires_at - ahead,
+        expires_at: token.expires_at - wrong,
         issued_at: token.issued_at - ahead,
         user: token.user.user,
         methods: token.methods,
