@@ -226,10 +226,11 @@ pub struct LoggedOut {
 pub struct NotRevoked {
     /// Its scope.
     pub scope: String,
-    /// When it ends by itself.
-    #[schema(value_type = String, format = DateTime)]
-    pub expires_at: Timestamp,
-    /// Why Keystone did not revoke it.
+    /// When it ends by itself, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    /// Why it was not revoked.
     pub reason: String,
 }
 
@@ -271,9 +272,12 @@ pub struct Session {
     /// When the person signed in.
     #[schema(value_type = String, format = DateTime)]
     pub signed_in_at: Timestamp,
-    /// Until when tokens can be had without another sign-in.
+    /// Until when tokens can be had without another sign-in; with `renews`, when the next renewal is due at the latest.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+    /// Whether the session is renewed without the person, for as long as the identity provider allows.
+    #[serde(default)]
+    pub renews: bool,
     /// Scopes that have a token now.
     pub scopes: Vec<CachedScope>,
     /// Whether Keystone's certificate is checked.

@@ -49,6 +49,14 @@ pub enum Code {
     KeystoneError,
     /// What answers at the auth URL is not a Keystone v3.
     NotKeystone,
+    /// The identity provider cannot be reached.
+    IdentityProviderUnreachable,
+    /// The identity provider's certificate was not accepted.
+    IdentityProviderTls,
+    /// The identity provider answered with an error, or with something that cannot be used.
+    IdentityProviderError,
+    /// Keystone does not take the identity provider's token.
+    BearerRefused,
     /// The peer is another user of this machine.
     ForeignPeer,
     /// No agent answers, and none could be started.
@@ -68,6 +76,7 @@ impl Code {
             Self::CloudNotTrusted
             | Self::ForeignPeer
             | Self::ScopeRefused
+            | Self::BearerRefused
             | Self::TokenRefused
             | Self::SignInCancelled => 403,
             Self::UnknownCloud | Self::UnknownSignIn => 404,
@@ -75,8 +84,12 @@ impl Code {
             Self::PortBusy => 409,
             Self::ScopeUnsupported => 422,
             Self::Internal | Self::Io => 500,
-            Self::KeystoneTls | Self::KeystoneError | Self::NotKeystone => 502,
-            Self::KeystoneUnreachable | Self::AgentUnavailable => 503,
+            Self::KeystoneTls
+            | Self::KeystoneError
+            | Self::NotKeystone
+            | Self::IdentityProviderTls
+            | Self::IdentityProviderError => 502,
+            Self::KeystoneUnreachable | Self::IdentityProviderUnreachable | Self::AgentUnavailable => 503,
         }
     }
 

@@ -29,6 +29,8 @@ pub mod keystone;
 pub mod listen;
 /// The project's words as types.
 pub mod model;
+/// The identity provider as an OpenID Connect client sees it.
+pub mod oidc;
 /// HTTPS to clouds.
 pub mod outbound;
 /// What differs from system to system.

@@ -134,18 +134,76 @@ impl Default for Tls {
 pub struct SignInOptions {
     /// The way to sign in.
     pub way: Way,
-    /// Host of the callback URL that the operator lists in `trusted_dashboard`.
+    /// Host of the callback URL: what the operator lists in `trusted_dashboard`, or registers at the identity provider.
     pub redirect_host: String,
-    /// Port of that URL.
+    /// Port of that URL; 0 is any free one (RFC 8252 section 7.3), which only `oidc_code` can use.
     pub redirect_port: u16,
     /// Seconds a person has to finish (`login_timeout` of `v3websso`).
     pub timeout: u64,
+    /// The OAuth client that we are, where the way needs one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<OidcClient>,
 }
 
 impl Default for SignInOptions {
     fn default() -> Self {
-        Self { way: Way::Websso, redirect_host: "localhost".into(), redirect_port: 9990, timeout: 300 }
+        Self {
+            way: Way::Websso,
+            redirect_host: "localhost".into(),
+            redirect_port: 9990,
+            timeout: 300,
+            oidc: None,
+        }
     }
+}
+
+/// What we are to an OpenID provider, in the option names of keystoneauth's `v3oidcauthcode`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OidcClient {
+    /// Address of the provider's metadata (OpenID Connect Discovery 1.0).
+    #[schema(value_type = String, format = "uri")]
+    pub discovery_endpoint: Url,
+    /// Our name at the provider.
+    pub client_id: String,
+    /// The secret of a confidential client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_secret: Option<Secret>,
+    /// Scopes to ask for (`openid_scope`), separated by spaces.
+    #[serde(default = "openid_scope")]
+    pub scope: String,
+    /// Which of the provider's tokens Keystone takes.
+    #[serde(default)]
+    pub bearer: Bearer,
+    /// Path of the callback URL, as it is registered at the provider.
+    #[serde(default = "callback_path")]
+    pub redirect_path: String,
+    /// `prompt`, `max_age`, `acr_values` and `login_hint` of the authorization request, where set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extra: Vec<(String, String)>,
+    /// The proxy that the caller's environment names for the provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+}
+
+/// What keystoneauth's own plugins ask for when the entry does not say.
+pub fn openid_scope() -> String {
+    "openid profile".into()
+}
+
+/// The callback's path where none was registered.
+pub fn callback_path() -> String {
+    "/callback".into()
+}
+
+/// Which of an OpenID provider's tokens Keystone takes (`access_token_type`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Bearer {
+    /// The OAuth access token.
+    #[default]
+    AccessToken,
+    /// The ID token.
+    IdToken,
 }
 
 /// A way to sign in.
@@ -154,6 +212,8 @@ impl Default for SignInOptions {
 pub enum Way {
     /// Keystone's WebSSO in a browser: OIDC or SAML, whatever the dashboard uses.
     Websso,
+    /// OpenID Connect's authorization code with PKCE in a browser (RFC 8252), then Keystone's bearer exchange.
+    OidcCode,
 }
 
 /// The file an entry came from.
@@ -202,6 +262,11 @@ impl Identity {
         part(&cloud.protocol);
         part(cloud.account.as_deref().unwrap_or(""));
         part(if cloud.tls.verify { "" } else { cloud.label() });
+        if let Some(oidc) = &cloud.sign_in.oidc {
+            part(oidc.discovery_endpoint.as_str());
+            part(&oidc.client_id);
+            part(&oidc.scope);
+        }
         hash.update(trust);
         Self(hash.finalize().into())
     }

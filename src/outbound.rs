@@ -14,6 +14,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Certificate, Client, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
+use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Tls};
@@ -167,43 +168,74 @@ fn bad_tls(cloud: &Cloud, detail: String) -> Error {
         .remedy(format!("ksb cloud show {}", cloud.argument()))
 }
 
+/// Whom a request goes to; errors are named after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// The cloud's Keystone.
+    Keystone,
+    /// Its identity provider.
+    IdentityProvider,
+}
+
+impl Peer {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Keystone => "Keystone",
+            Self::IdentityProvider => "the identity provider",
+        }
+    }
+
+    fn codes(self) -> (Code, Code, Code) {
+        match self {
+            Self::Keystone => (Code::KeystoneUnreachable, Code::KeystoneTls, Code::KeystoneError),
+            Self::IdentityProvider => {
+                (Code::IdentityProviderUnreachable, Code::IdentityProviderTls, Code::IdentityProviderError)
+            }
+        }
+    }
+}
+
 /// Sends a request and reads the whole answer.
-pub async fn send(cloud: &Cloud, request: RequestBuilder) -> Result<Answer> {
-    let mut response = request.send().await.map_err(|error| failure(cloud, &error))?;
+pub async fn send(cloud: &Cloud, peer: Peer, request: RequestBuilder) -> Result<Answer> {
+    let failure = |error: reqwest::Error| failure(cloud, peer, &error);
+    let mut response = request.send().await.map_err(failure)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| failure(cloud, &error))? {
+    while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(
-                Error::new(Code::KeystoneError, "the answer is larger than 16 MiB").cloud(cloud.label())
-            );
+            let why = format!("the answer of {} is larger than 16 MiB", peer.name());
+            return Err(Error::new(peer.codes().2, why).cloud(cloud.label()));
         }
         body.extend_from_slice(&chunk);
     }
-    let body = String::from_utf8(body)
-        .map_err(|_| Error::new(Code::NotKeystone, "the answer is not text").cloud(cloud.label()))?;
+    let body = String::from_utf8(body).map_err(|_| {
+        let code = if peer == Peer::Keystone { Code::NotKeystone } else { Code::IdentityProviderError };
+        Error::new(code, format!("the answer of {} is not text", peer.name())).cloud(cloud.label())
+    })?;
     Ok(Answer { status, headers, body })
 }
 
 /// Tells a certificate problem from an unreachable host.
-fn failure(cloud: &Cloud, error: &reqwest::Error) -> Error {
-    let host = cloud.auth_url.host_str().unwrap_or("?");
+fn failure(cloud: &Cloud, peer: Peer, error: &reqwest::Error) -> Error {
+    let host = error.url().and_then(Url::host_str).unwrap_or("?");
+    let (unreachable, untrusted, _) = peer.codes();
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(tls) = tls_error(inner) {
-            return Error::new(Code::KeystoneTls, format!("TLS with {host} failed: {tls}"))
+            let signed = match peer {
+                Peer::Keystone => "Keystone's certificate",
+                Peer::IdentityProvider => "this certificate too (a file may hold several)",
+            };
+            return Error::new(untrusted, format!("TLS with {host} failed: {tls}"))
                 .cloud(cloud.label())
-                .remedy("set cacert in the cloud's entry to the CA that signed Keystone's certificate");
+                .remedy(format!("set cacert in the cloud's entry to the CA that signed {signed}"));
         }
         source = inner.source();
     }
     let via = cloud.proxy.as_ref().map_or(String::new(), |_| " through the proxy".into());
-    Error::new(
-        Code::KeystoneUnreachable,
-        format!("Keystone at {host} cannot be reached{via}: {}", chain(error)),
-    )
-    .cloud(cloud.label())
-    .remedy(format!("check the network (VPN, proxy), then: ksb login {}", cloud.argument()))
+    Error::new(unreachable, format!("{} at {host} cannot be reached{via}: {}", peer.name(), chain(error)))
+        .cloud(cloud.label())
+        .remedy(format!("check the network (VPN, proxy), then: ksb login {}", cloud.argument()))
 }
 
 /// An I/O error may hold another one, and only the innermost holds rustls's; `source` skips what it holds.

@@ -15,24 +15,33 @@ from keystoneauth_broker.environment import ca_bundle, proxy_for
 NOT_OURS = frozenset(
     {
         "access_token_endpoint",
-        "access_token_type",
         "auth_methods",
         "authorization_endpoint",
-        "client_id",
-        "client_secret",
         "code_challenge_method",
         "device_authorization_endpoint",
-        "discovery_endpoint",
         "idp_otp_key",
         "include_catalog",
-        "openid_scope",
-        "redirect_uri",
         "user_domain_id",
         "user_domain_name",
     }
 )
 
-_WAYS = ("websso",)
+_WAYS = ("websso", "oidc_code")
+_BEARERS = ("access_token", "id_token")
+
+#: Options of the OpenID client that we are, in the names of keystoneauth's `v3oidcauthcode`.
+OIDC = (
+    "discovery_endpoint",
+    "client_id",
+    "client_secret",
+    "openid_scope",
+    "access_token_type",
+    "redirect_uri",
+    "prompt",
+    "max_age",
+    "acr_values",
+    "login_hint",
+)
 
 
 def text(value: object) -> str | None:
@@ -60,11 +69,60 @@ def boolean(value: object) -> bool:
     return str(value).strip().lower() not in ("false", "no", "off", "0")
 
 
-def way(value: object) -> str | None:
-    """How a person signs in."""
+def sign_in(
+    *, way: object, host: object, port: object, timeout: object, oidc: dict[str, Any]
+) -> dict[str, Any] | None:
+    """How a person signs in, as `src/clouds/sign_in.rs` has it."""
+    has_client = text(oidc.get("discovery_endpoint")) and text(oidc.get("client_id"))
+    chosen = _one_of("sign_in", way, _WAYS) or ("oidc_code" if has_client else None)
+    options: dict[str, Any] = {}
+    if chosen == "oidc_code":
+        options = {"redirect_host": "127.0.0.1", "redirect_port": 0}
+        options["oidc"] = _oidc({name: text(oidc.get(name)) for name in OIDC}, options)
+    options.update(
+        given(
+            way=chosen,
+            redirect_host=text(host),
+            redirect_port=number("redirect_port", port, least=1, most=65535),
+            timeout=number("login_timeout", timeout, least=1, most=86_400),
+        )
+    )
+    return options or None
+
+
+def _oidc(option: dict[str, str | None], options: dict[str, Any]) -> dict[str, Any]:
+    for name in ("discovery_endpoint", "client_id"):
+        if option[name] is None:
+            raise exceptions.OptionError(f"v3broker: sign_in: oidc_code needs {name}")
+    endpoint = str(option["discovery_endpoint"])
+    client = given(
+        discovery_endpoint=endpoint,
+        client_id=option["client_id"],
+        client_secret=option["client_secret"],
+        scope=option["openid_scope"],
+        bearer=_one_of("access_token_type", option["access_token_type"], _BEARERS),
+        **proxy(endpoint),
+    )
+    extra = [
+        [name, option[name]] for name in ("prompt", "max_age", "acr_values", "login_hint") if option[name]
+    ]
+    if extra:
+        client["extra"] = extra
+    uri = option["redirect_uri"]
+    # Out of band, keystoneauth's default, means no address at all.
+    if uri is not None and not uri.startswith("urn:"):
+        parts = urlsplit(uri)
+        if parts.scheme != "http" or not parts.hostname:
+            raise exceptions.OptionError("v3broker: redirect_uri is not an http address of this computer")
+        options.update(redirect_host=parts.hostname, redirect_port=parts.port or 80)
+        client["redirect_path"] = parts.path or "/"
+    return client
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> str | None:
     given = text(value)
-    if given is not None and given not in _WAYS:
-        raise exceptions.OptionError(f"v3broker: sign_in is {' or '.join(_WAYS)}, not {given!r}")
+    if given is not None and given not in known:
+        raise exceptions.OptionError(f"v3broker: {name} is {' or '.join(known)}, not {given!r}")
     return given
 
 

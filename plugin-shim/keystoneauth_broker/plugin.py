@@ -92,13 +92,13 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
             account=options.text(username),
             logout_url=options.text(logout_url),
             source=source_in_current_folder(),
-            sign_in=options.given(
-                way=options.way(sign_in),
-                redirect_host=options.text(redirect_host),
-                redirect_port=options.number("redirect_port", redirect_port, least=1, most=65535),
-                timeout=options.number("login_timeout", login_timeout, least=1, most=86_400),
-            )
-            or None,
+            sign_in=options.sign_in(
+                way=sign_in,
+                host=redirect_host,
+                port=redirect_port,
+                timeout=login_timeout,
+                oidc={name: unknown.pop(name, None) for name in options.OIDC},
+            ),
         )
         self._resolved: dict[str, Any] | None = None
         if self._by_name is None:

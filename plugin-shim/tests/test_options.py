@@ -66,6 +66,48 @@ def test_everything(told: Any) -> None:
     }
 
 
+OIDC = {
+    "discovery_endpoint": "https://idp.example.org/.well-known/openid-configuration",
+    "client_id": "cli",
+}
+
+
+def test_the_code_flow_is_told_as_ksb_tells_it(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same JSON as in tests/it/clouds.rs: else `openstack` and `ksb` would not share a sign-in."""
+    plain = {
+        "way": "oidc_code",
+        "redirect_host": "127.0.0.1",
+        "redirect_port": 0,
+        "oidc": dict(OIDC),
+    }
+    oob = "urn:ietf:wg:oauth:2.0:oob"
+    for more in ({}, {"sign_in": "oidc_code"}, {"redirect_uri": oob}):
+        assert told(**OIDC, **more)["cloud"]["sign_in"] == plain
+    whole = {
+        "client_secret": "s3",
+        "openid_scope": "openid groups",
+        "access_token_type": "id_token",
+        "redirect_uri": "http://localhost:8000/back",
+        "prompt": "login",
+        "max_age": "60",
+    }
+    monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
+    assert told(**OIDC, **whole)["cloud"]["sign_in"] == {
+        "way": "oidc_code",
+        "redirect_host": "localhost",
+        "redirect_port": 8000,
+        "oidc": {
+            **OIDC,
+            "client_secret": "s3",
+            "scope": "openid groups",
+            "bearer": "id_token",
+            "redirect_path": "/back",
+            "extra": [["prompt", "login"], ["max_age", "60"]],
+            "proxy": "http://proxy.example.org:3128",
+        },
+    }
+
+
 def test_protocol_alone(told: Any) -> None:
     assert "identity_provider" not in told(identity_provider=None)["cloud"]
 
@@ -113,7 +155,11 @@ def test_scopes_that_make_no_sense(make: Make, session: ks_session.Session) -> N
         ({"redirect_port": 0}, "redirect_port"),
         ({"login_timeout": "inf"}, "login_timeout"),
         ({"min_validity": -1}, "min_validity"),
-        ({"sign_in": "carrier-pigeon"}, "sign_in is websso, not 'carrier-pigeon'"),
+        ({"sign_in": "carrier-pigeon"}, "sign_in is websso or oidc_code, not 'carrier-pigeon'"),
+        ({"sign_in": "oidc_code"}, "oidc_code needs discovery_endpoint"),
+        ({"sign_in": "oidc_code", "discovery_endpoint": "https://idp/x"}, "oidc_code needs client_id"),
+        (OIDC | {"access_token_type": "saml"}, "access_token_type is access_token or id_token, not 'saml'"),
+        (OIDC | {"redirect_uri": "https://example.org/"}, "redirect_uri is not an http address"),
         ({"protocol": None}, "needs protocol"),
         ({"protocol": None, "auth_url": None, "cloud": None}, "needs auth_url and protocol"),
         ({"protocol": "", "cloud": "demo"}, "demo: v3broker needs protocol"),

@@ -4,6 +4,7 @@
 mod flight;
 mod known;
 mod policy;
+mod renewal;
 mod session;
 mod sign_ins;
 
@@ -28,7 +29,7 @@ use crate::model::{Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
 use crate::signin::loopback::Loopback;
-use crate::signin::{self, Command};
+use crate::signin::{self, Command, Grant, SignedIn};
 use crate::sync::locked;
 
 use flight::Flight;
@@ -56,6 +57,8 @@ struct Inner {
     exchanges: Flight<(Identity, Scope, Holder), Minting>,
     /// Questions to Keystone whether a refused token is still good.
     doubts: Flight<(Identity, Secret), ()>,
+    /// Whether the session could be renewed.
+    renewals: Flight<Identity, bool>,
     starts: Flight<Identity, Arc<Entry>>,
 }
 
@@ -112,6 +115,7 @@ impl Broker {
             state: Mutex::default(),
             exchanges: Flight::default(),
             doubts: Flight::default(),
+            renewals: Flight::default(),
             starts: Flight::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -150,6 +154,12 @@ impl Broker {
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
         let now = self.inner.clock.now();
+        if !request.switch_user && !self.inner.lives(&identity, request.min_validity) {
+            // A failure is no reason to keep a person from signing in.
+            if let Err(error) = self.inner.renew(&identity).await {
+                tracing::info!(%error, "renewal failed");
+            }
+        }
         if !request.switch_user {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
@@ -323,7 +333,9 @@ impl Broker {
         min_validity: u64,
     ) -> Result<Minting> {
         for _ in 0..2 {
-            if self.inner.held(cloud, identity, &Scope::Unscoped, min_validity).is_none() {
+            if self.inner.held(cloud, identity, &Scope::Unscoped, min_validity).is_none()
+                && !self.inner.renew(identity).await?
+            {
                 break;
             }
             if let Minting::Token(held) = self.mint(cloud, identity, scope, min_validity).await?
@@ -454,6 +466,12 @@ impl Inner {
         Ok(Minting::Token(held))
     }
 
+    fn lives(&self, identity: &Identity, min_validity: u64) -> bool {
+        let now = self.clock.now();
+        let state = locked(&self.state);
+        state.sessions.get(identity).is_some_and(|session| session.lives(now, min_validity))
+    }
+
     /// The cloud of the session that made `id`, if one did.
     fn knows(&self, identity: &Identity, id: &Secret) -> Option<Cloud> {
         let state = locked(&self.state);
@@ -465,7 +483,8 @@ impl Inner {
     fn forget(&self, identity: &Identity, id: &Secret) {
         let mut state = locked(&self.state);
         let Some(session) = state.sessions.get_mut(identity) else { return };
-        if session.unscoped.token.id == *id {
+        // With a grant the session lives on: it can give itself another token.
+        if session.unscoped.token.id == *id && session.grant.is_none() {
             if let Some(session) = state.sessions.remove(identity) {
                 state.lapsed.insert(identity.clone(), session);
             }
@@ -516,7 +535,7 @@ impl Inner {
             started_at,
             deadline,
         };
-        let started = signin::start(task, &self.loopback).await?;
+        let started = signin::start(task, &self.loopback, &self.outbound).await?;
         let entry = Arc::new(Entry::new(Opening {
             id: id.clone(),
             url: started.url,
@@ -547,14 +566,15 @@ impl Inner {
         tokio::spawn(async move {
             let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.id)));
             inner.finish(&ending, &identity, outcome);
+            inner.keep_renewed(identity).await;
         });
         Ok(entry)
     }
 
     /// Takes the token in, or counts the failure; then tells everybody who waits.
-    fn finish(&self, entry: &Arc<Entry>, identity: &Identity, outcome: Result<Token>) {
+    fn finish(&self, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
-        let ended = outcome.and_then(|token| {
+        let ended = outcome.and_then(|SignedIn { token, grant }| {
             let remembered = self
                 .outbound
                 .trust_of(&entry.cloud.tls)
@@ -563,11 +583,15 @@ impl Inner {
                 tracing::warn!(%error, "the cloud could not be remembered");
             }
             let user = token.user.clone();
-            let mut session = Session::new(entry.cloud.clone(), Held::new(token, None)?, now);
+            let mut session = Session::new(entry.cloud.clone(), Held::new(token, None)?, grant, now);
             let mut state = locked(&self.state);
             let State { sessions, lapsed, .. } = &mut *state;
-            for earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {
+            for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {
                 session.take_over(&earlier, now);
+                if let Some(Grant { provider, refresh_token }) = earlier.grant.take() {
+                    // Nobody will use it again; if the identity provider does not answer, it ends there by itself.
+                    tokio::spawn(async move { provider.revoke(&refresh_token).await.ok() });
+                }
             }
             state.pins.insert(identity.clone(), user);
             state.failures.remove(identity);
@@ -611,22 +635,32 @@ impl Inner {
             }
             Err(error) => minted.iter().map(|_| Err(error.clone())).collect(),
         };
-        let not_revoked: Vec<_> = minted
+        let mut not_revoked: Vec<_> = minted
             .iter()
             .zip(&revocations)
             .filter_map(|(minted, outcome)| {
                 let error = outcome.as_ref().err()?;
                 Some(NotRevoked {
                     scope: minted.scope.clone(),
-                    expires_at: minted.expires_at,
+                    expires_at: Some(minted.expires_at),
                     reason: error.detail.clone(),
                 })
             })
             .collect();
+        let revoked = minted.len() - not_revoked.len();
+        if let Some(Grant { provider, refresh_token }) = &session.grant
+            && let Err(error) = provider.revoke(refresh_token).await
+        {
+            not_revoked.push(NotRevoked {
+                scope: "the identity provider's refresh".into(),
+                expires_at: None,
+                reason: error.detail,
+            });
+        }
         LoggedOut {
             cloud: session.cloud.label().to_owned(),
             user: session.unscoped.token.user.clone(),
-            revoked: u32::try_from(minted.len() - not_revoked.len()).unwrap_or(u32::MAX),
+            revoked: u32::try_from(revoked).unwrap_or(u32::MAX),
             not_revoked,
             logout_url: self.config.logout_url(&session.cloud).map(String::from),
         }

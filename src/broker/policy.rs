@@ -17,6 +17,15 @@ pub(super) fn serves(token: &Token, now: Timestamp, min_validity: u64) -> bool {
     token.expires_at.duration_since(now) > hard_threshold(token).max(wanted)
 }
 
+/// When a session that can be renewed is: with min(max(600 s, a tenth of its life), half of it) left, and up to a tenth
+/// of that earlier, so that many sessions do not come at once. The id makes the same token wait for the same time.
+pub(super) fn renewal(token: &Token) -> Timestamp {
+    let life = token.expires_at.duration_since(token.issued_at);
+    let soft = SignedDuration::from_mins(10).max(life / 10).min(life / 2);
+    let spread = token.id.expose().bytes().fold(0_i32, |sum, byte| (sum + i32::from(byte)) % 100);
+    token.expires_at - soft - soft / 1000 * spread
+}
+
 /// How long a session counts as fresh: a caller who wants more life than a new sign-in gives is
 /// served what there is instead of being sent to the browser again and again.
 pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(60);

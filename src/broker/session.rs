@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::api::{self, CachedScope, TokenReply};
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Holder, Scope, Secret, Token};
+use crate::signin::Grant;
 
 use super::policy;
 
@@ -21,8 +22,14 @@ pub(super) struct Session {
     labels: Vec<String>,
     /// The token that every scoped one is made from.
     pub(super) unscoped: Arc<Held>,
+    /// Keystone does not honour it any more; only a renewal gives another.
+    dead: bool,
+    /// What renews it without the person.
+    pub(super) grant: Option<Grant>,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
+    /// When the unscoped token was made, by the person or by the grant.
+    made_at: Timestamp,
     tokens: HashMap<(Scope, Holder), Arc<Held>>,
     /// Every token made from this session, for the logout: also those that are not served any more.
     minted: Vec<Minted>,
@@ -65,16 +72,29 @@ impl Minted {
 }
 
 impl Session {
-    pub(super) fn new(cloud: Cloud, unscoped: Held, now: Timestamp) -> Self {
+    pub(super) fn new(cloud: Cloud, unscoped: Held, grant: Option<Grant>, now: Timestamp) -> Self {
         let minted = vec![Minted::of(&Scope::Unscoped, &unscoped.token)];
         Self {
             labels: vec![cloud.label().to_owned()],
             cloud,
             unscoped: Arc::new(unscoped),
+            dead: false,
+            grant,
             signed_in_at: now,
+            made_at: now,
             tokens: HashMap::new(),
             minted,
         }
+    }
+
+    /// Puts a new unscoped token in the place of the old one. Scoped ones are made from it when next asked for; until
+    /// then the old ones are served as long as they live.
+    pub(super) fn renewed(&mut self, unscoped: Held, now: Timestamp) {
+        self.minted.retain(|minted| minted.expires_at > now);
+        self.minted.push(Minted::of(&Scope::Unscoped, &unscoped.token));
+        self.unscoped = Arc::new(unscoped);
+        self.dead = false;
+        self.made_at = now;
     }
 
     /// Makes the tokens of an earlier session of the same identity ours to revoke.
@@ -85,7 +105,7 @@ impl Session {
     /// The token of a scope, however much life it has left.
     pub(super) fn held(&self, scope: &Scope, holder: &Holder) -> Option<&Arc<Held>> {
         match scope {
-            Scope::Unscoped => Some(&self.unscoped),
+            Scope::Unscoped => Some(&self.unscoped).filter(|_| !self.dead),
             _ => self.tokens.get(&(scope.clone(), holder.clone())),
         }
     }
@@ -96,9 +116,10 @@ impl Session {
         self.tokens.insert((scope, holder), held);
     }
 
-    /// Forgets a scoped token that Keystone does not honour any more.
+    /// Forgets a token that Keystone does not honour any more.
     pub(super) fn forget(&mut self, id: &Secret) {
         self.tokens.retain(|_, held| held.token.id != *id);
+        self.dead |= self.unscoped.token.id == *id;
     }
 
     /// Drops the scoped tokens, so that the next request mints anew; they are still revoked at logout.
@@ -108,7 +129,7 @@ impl Session {
 
     /// Whether the session can still give tokens of at least this life.
     pub(super) fn lives(&self, now: Timestamp, min_validity: u64) -> bool {
-        policy::serves(&self.unscoped.token, now, min_validity)
+        !self.dead && policy::serves(&self.unscoped.token, now, min_validity)
     }
 
     /// Whether a token may be served to a caller who asks for this life. Right after a sign-in nothing
@@ -118,9 +139,9 @@ impl Session {
         policy::serves(&held.token, now, wanted)
     }
 
-    /// Whether the person signed in a moment ago, so that another sign-in would give nothing longer.
+    /// Whether the session's token was made a moment ago, so that another one would last no longer.
     pub(super) fn is_fresh(&self, now: Timestamp) -> bool {
-        now.duration_since(self.signed_in_at) < policy::FRESH
+        now.duration_since(self.made_at) < policy::FRESH
     }
 
     /// Remembers a cloud that shares this session.
@@ -155,6 +176,7 @@ impl Session {
             user: self.unscoped.token.user.clone(),
             signed_in_at: self.signed_in_at,
             expires_at: self.unscoped.token.expires_at,
+            renews: self.grant.is_some(),
             scopes,
             tls_verified: self.cloud.tls.verify,
         }

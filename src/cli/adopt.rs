@@ -17,8 +17,8 @@ use crate::clouds::{Config, Environment, Overrides, Resolved};
 use crate::error::{Code, Error, Result};
 
 const OURS: &str = "v3broker";
-/// The plugin whose entries say all that ours needs: keystoneauth's own and keystoneauth-websso's.
-const THEIRS: &str = "v3websso";
+/// Plugins whose entries say all that ours needs: keystoneauth's own, and keystoneauth-websso's under the first name.
+const THEIRS: [&str; 2] = ["v3websso", "v3oidcauthcode"];
 
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["cloud", "all"])), after_help = "\
@@ -107,9 +107,13 @@ fn entry(env: &Environment, config: &Config<'_>, name: &str) -> Result<Option<Re
     let resolve = || config.resolve(Some(name), &Overrides::default());
     match config.auth_type(name).as_deref() {
         Ok(OURS) => Ok(None),
-        Ok(THEIRS) | Err(_) => resolve().map(Some),
+        Err(_) => resolve().map(Some),
+        Ok(theirs) if THEIRS.contains(&theirs) => resolve().map(Some),
         Ok(other) => {
-            let why = format!("its auth_type is `{other}`; only browser sign-in (`{THEIRS}`) can be moved");
+            let [websso, code] = THEIRS;
+            let why = format!(
+                "its auth_type is `{other}`; only browser sign-in (`{websso}`, `{code}`) can be moved"
+            );
             let remedy = format!(
                 "if it offers WebSSO, write an entry with `auth_type: {OURS}`, `identity_provider`, `protocol`"
             );

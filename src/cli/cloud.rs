@@ -31,7 +31,10 @@ pub(super) fn run(args: Args) -> Result<()> {
     let Command::Show { cloud, scope, json } = args.command;
     let resolved = target::resolve(&cloud, &scope)?;
     if json {
-        let shown = json!({"cloud": resolved.cloud, "scope": resolved.scope, "entry": resolved.merged});
+        let mut shown = json!({"cloud": resolved.cloud, "scope": resolved.scope, "entry": resolved.merged});
+        if let Some(secret) = shown.pointer_mut("/cloud/sign_in/oidc/client_secret") {
+            *secret = json!("••••");
+        }
         println!("{shown:#}");
     } else {
         show(&resolved);
@@ -63,5 +66,15 @@ fn show(resolved: &Resolved) {
     };
     line("certificate check", &trust);
     let sign_in = &cloud.sign_in;
-    line("callback", &format!("http://{}:{}/auth/websso/", sign_in.redirect_host, sign_in.redirect_port));
+    let port = match sign_in.redirect_port {
+        0 => "(any free port)".to_owned(),
+        port => port.to_string(),
+    };
+    let path = sign_in.oidc.as_ref().map_or("/auth/websso/", |oidc| &oidc.redirect_path);
+    line("callback", &format!("http://{}:{port}{path}", sign_in.redirect_host));
+    if let Some(oidc) = &sign_in.oidc {
+        line("discovery_endpoint", oidc.discovery_endpoint.as_str());
+        line("client_id", &oidc.client_id);
+        line("openid_scope", &oidc.scope);
+    }
 }

@@ -56,12 +56,16 @@ pub(super) async fn run(args: Args) -> Result<()> {
 
 fn show(session: &Session) {
     let idp = session.identity_provider.as_deref().unwrap_or("its identity provider");
+    let until = if session.renews {
+        "renews itself for as long as the identity provider allows".to_owned()
+    } else {
+        format!("until {}", say::until(session.expires_at))
+    };
     println!(
-        "{}: {} by {idp}/{} until {}",
+        "{}: {} by {idp}/{} {until}",
         session.clouds.join(", "),
         say::user(&session.user),
         session.protocol,
-        say::until(session.expires_at)
     );
     println!("    {}", session.auth_url);
     if let Some(account) = &session.account {

@@ -4,8 +4,13 @@ use super::merge::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
 /// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)
-pub(super) const OPTIONS: [&str; 10] = [
+pub(super) const OPTIONS: [&str; 20] = [
+    "access_token_type",
+    "acr_values",
     "auth_url",
+    "client_id",
+    "client_secret",
+    "discovery_endpoint",
     "identity_provider",
     "protocol",
     "username",
@@ -13,8 +18,13 @@ pub(super) const OPTIONS: [&str; 10] = [
     "redirect_port",
     "login_timeout",
     "sign_in",
+    "login_hint",
     "logout_url",
+    "max_age",
     "min_validity",
+    "openid_scope",
+    "prompt",
+    "redirect_uri",
 ];
 
 /// Options of every v3 plugin that choose the scope.
@@ -31,24 +41,18 @@ pub(super) const SCOPE_OPTIONS: [&str; 8] = [
 
 /// What the plugin takes besides, what the SDK puts there for `domain_name`, and options of other federated
 /// plugins: an entry that `ksb adopt` moved over still has them.
-const UNDER: [&str; 21] = [
+const UNDER: [&str; 15] = [
     "access_token_endpoint",
-    "access_token_type",
     "auth_methods",
     "authorization_endpoint",
-    "client_id",
-    "client_secret",
     "cloud",
     "code_challenge_method",
     "default_domain_id",
     "default_domain_name",
     "device_authorization_endpoint",
-    "discovery_endpoint",
     "idp_otp_key",
     "include_catalog",
-    "openid_scope",
     "reauthenticate",
-    "redirect_uri",
     "tenant_id",
     "tenant_name",
     "user_domain_id",

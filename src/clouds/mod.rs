@@ -19,6 +19,7 @@ mod merge;
 mod proxy;
 mod resolve;
 mod scope;
+mod sign_in;
 mod tls;
 mod yaml;
 

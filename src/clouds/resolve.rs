@@ -5,9 +5,9 @@ use url::Url;
 
 use super::keys::{self, SCOPE_OPTIONS};
 use super::merge::{self, Dict, Entry, text};
-use super::{Config, find, proxy, scope, tls};
+use super::{Config, find, proxy, scope, sign_in, tls};
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Scope, SignInOptions, Source, Way};
+use crate::model::{Cloud, Scope, Source};
 
 /// What the command line says over the entry.
 #[derive(Debug, Clone, Default)]
@@ -54,8 +54,8 @@ pub struct Resolved {
 /// The plugin of this project.
 const OURS: &str = "v3broker";
 
-/// keystoneauth's own (and, under the same name, keystoneauth-websso's): it takes the same options.
-const WEBSSO: &str = "v3websso";
+/// Others whose entries say all that we need: keystoneauth's own (and, under the first name, keystoneauth-websso's).
+const THEIRS: [&str; 2] = ["v3websso", sign_in::AUTHCODE];
 
 /// Variables that `openstack` puts over any entry and we, like openstacksdk, do not.
 const NOT_OURS: [&str; 15] = [
@@ -145,7 +145,7 @@ impl Config<'_> {
             region: entry.config.get("region_name").and_then(text),
             tls: tls::of(self.env, &entry.config, warnings).map_err(bad)?,
             proxy: proxy::of(self.env, &auth_url),
-            sign_in: sign_in(option).map_err(bad)?,
+            sign_in: sign_in::of(self.env, &auth_type(entry), option).map_err(bad)?,
             logout_url: option("logout_url")
                 .map(|url| address("logout_url", &url))
                 .transpose()
@@ -247,7 +247,7 @@ impl Config<'_> {
 
     fn check_auth_type(&self, named: &Named) -> Result<()> {
         let auth_type = auth_type(&named.entry);
-        if [OURS, WEBSSO].contains(&auth_type.as_str()) {
+        if auth_type == OURS || THEIRS.contains(&auth_type.as_str()) {
             return Ok(());
         }
         let error =
@@ -337,37 +337,10 @@ fn auth_type(entry: &Entry) -> String {
 }
 
 /// An http(s) URL. Its text is not repeated: it might carry a password.
-fn address(key: &str, value: &str) -> Result<Url, String> {
+pub(super) fn address(key: &str, value: &str) -> Result<Url, String> {
     let url =
         Url::parse(value).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
     url.ok_or_else(|| format!("`{key}` is not an http or https address"))
-}
-
-fn sign_in(option: impl Fn(&str) -> Option<String>) -> Result<SignInOptions, String> {
-    let mut options = SignInOptions::default();
-    match option("sign_in").as_deref() {
-        None | Some("websso") => options.way = Way::Websso,
-        Some(other) => return Err(format!("`sign_in: {other}` is not a way to sign in; there is `websso`")),
-    }
-    if let Some(host) = option("redirect_host") {
-        options.redirect_host = host;
-    }
-    if let Some(port) = option("redirect_port") {
-        let port = port.parse().ok().filter(|port| *port > 0);
-        options.redirect_port = port.ok_or("`redirect_port` is not a port number")?;
-    }
-    if let Some(timeout) = option("login_timeout") {
-        let seconds =
-            timeout.parse().ok().map(|seconds: f64| seconds.ceil()).filter(|s| (1.0..=86_400.0).contains(s));
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "between a second and a day"
-        )]
-        let seconds = seconds.map(|seconds| seconds as u64);
-        options.timeout = seconds.ok_or("`login_timeout` is not a number of seconds up to a day")?;
-    }
-    Ok(options)
 }
 
 /// The entry as one mapping again, without what nobody should see on a screen.

@@ -12,7 +12,7 @@ use url::Url;
 use crate::api::Reach;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Scope, Secret, Token};
-use crate::outbound::{self, Answer, Outbound};
+use crate::outbound::{self, Answer, Outbound, Peer};
 use crate::ports::SharedClock;
 
 /// A cloud's Keystone.
@@ -57,22 +57,49 @@ impl Keystone {
     /// The address that starts a WebSSO sign-in. Keystone compares `origin` with its
     /// `trusted_dashboard` list byte for byte.
     pub fn websso_url(&self, origin: &str) -> Result<Url> {
-        let mut url = Url::parse(&format!("{}/v3/auth/OS-FEDERATION/", self.root))
-            .map_err(|error| self.error(Code::InvalidConfig, format!("auth_url: {error}")))?;
-        {
-            let mut path = url
-                .path_segments_mut()
-                .map_err(|()| self.error(Code::InvalidConfig, "auth_url is not an http(s) address".into()))?;
-            path.pop_if_empty();
-            match &self.cloud.identity_provider {
-                Some(idp) => {
-                    path.extend(["identity_providers", idp, "protocols", &self.cloud.protocol, "websso"])
-                }
-                None => path.extend(["websso", &self.cloud.protocol]),
-            };
-        }
+        let protocol = &self.cloud.protocol;
+        let mut url = match &self.cloud.identity_provider {
+            Some(idp) => {
+                self.url("auth/OS-FEDERATION/identity_providers", &[idp, "protocols", protocol, "websso"])
+            }
+            None => self.url("auth/OS-FEDERATION/websso", &[protocol]),
+        }?;
         url.query_pairs_mut().append_pair("origin", origin);
         Ok(url)
+    }
+
+    /// `POST …/identity_providers/{idp}/protocols/{protocol}/auth`: an unscoped token for a token of the identity
+    /// provider (OS-FEDERATION, "Request an unscoped OS-FEDERATION token").
+    pub async fn federated(&self, bearer: &Secret) -> Result<Token> {
+        let Some(idp) = &self.cloud.identity_provider else {
+            let why = "this way to sign in needs the name that Keystone has for the identity provider";
+            return Err(self
+                .error(Code::InvalidConfig, why.into())
+                .remedy("add `identity_provider` under `auth`"));
+        };
+        let url =
+            self.url("OS-FEDERATION/identity_providers", &[idp, "protocols", &self.cloud.protocol, "auth"])?;
+        let request_path = url.path().to_owned();
+        let request = self.client.request(Method::POST, url).header("Accept", "application/json");
+        let answer = self.send(request.bearer_auth(bearer.expose())).await?;
+        match answer.status {
+            201 => {
+                let id = self.subject(&answer)?;
+                self.token(id, answer)
+            }
+            500.. => Err(self.refusal(&answer, Code::KeystoneError)),
+            _ => {
+                let mut error = self.refusal(&answer, Code::BearerRefused);
+                error.detail =
+                    format!("Keystone does not take the identity provider's token ({})", error.detail);
+                // Many clouds let people sign in through WebSSO and have this location open to one client, or to none.
+                Err(error.remedy(format!(
+                    "ask the operator whether {} takes bearer tokens of client {}; until then: sign_in: websso",
+                    request_path,
+                    self.cloud.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id),
+                )))
+            }
+        }
     }
 
     /// `GET /v3/auth/tokens`: holds a token up to Keystone, in its own name.
@@ -97,13 +124,7 @@ impl Keystone {
         let answer = self.send(request.body(body.to_string())).await?;
         match answer.status {
             201 => {
-                let id = answer.header("x-subject-token").map(Secret::new);
-                let id = id.ok_or_else(|| {
-                    self.error(
-                        Code::NotKeystone,
-                        "the answer to a token request has no X-Subject-Token".into(),
-                    )
-                })?;
+                let id = self.subject(&answer)?;
                 self.token(id, answer)
             }
             // Keystone 30 crashes on a federated user's system scope (AttributeError, 500).
@@ -160,7 +181,24 @@ impl Keystone {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer> {
-        outbound::send(&self.cloud, request).await
+        outbound::send(&self.cloud, Peer::Keystone, request).await
+    }
+
+    /// `{auth_url}/v3/{path}/…`, with segments that come from the entry.
+    fn url(&self, path: &str, segments: &[&str]) -> Result<Url> {
+        let mut url = Url::parse(&format!("{}/v3/{path}", self.root))
+            .map_err(|error| self.error(Code::InvalidConfig, format!("auth_url: {error}")))?;
+        url.path_segments_mut()
+            .map_err(|()| self.error(Code::InvalidConfig, "auth_url is not an http(s) address".into()))?
+            .extend(segments);
+        Ok(url)
+    }
+
+    fn subject(&self, answer: &Answer) -> Result<Secret> {
+        answer.header("x-subject-token").map(Secret::new).ok_or_else(|| {
+            let why = "the answer to a token request has no X-Subject-Token";
+            self.error(Code::NotKeystone, why.into())
+        })
     }
 
     /// Keystone's times are read against the `Date` of the answer that they came in (whole seconds,

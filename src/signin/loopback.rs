@@ -8,13 +8,13 @@
 //! claim.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, Weak};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -30,11 +30,12 @@ use crate::http::guard;
 use crate::http::page;
 use crate::http::serve::{Server, serve};
 use crate::model::{Secret, random_hex};
+use crate::oidc::AuthorizationResponse;
 use crate::platform::peer::{LOOPBACK, holder_of};
 use crate::sync::locked;
 
 /// The path that operators list in `trusted_dashboard`.
-pub const CALLBACK_PATH: &str = "/auth/websso/";
+pub const WEBSSO_PATH: &str = "/auth/websso/";
 /// Far above any real token, far below anything that hurts.
 const MAX_BODY: usize = 64 << 10;
 /// Tokens that wait for a proof; beyond this the oldest is dropped.
@@ -57,7 +58,10 @@ impl Loopback {
             return Ok(open);
         }
         let open = CallbackPort::bind(host, port)?;
-        ports.insert(key, Arc::downgrade(&open));
+        // Any free port is each sign-in's own.
+        if port > 0 {
+            ports.insert(key, Arc::downgrade(&open));
+        }
         Ok(open)
     }
 }
@@ -77,17 +81,25 @@ struct Waiting {
 
 /// A sign-in that waits for its tab to come back.
 struct Attempt {
-    websso_url: Url,
+    address: Url,
     /// SHA-256 of each tab's secret.
     tabs: VecDeque<[u8; 32]>,
     mail: mpsc::Sender<Mail>,
 }
 
-/// A token that Keystone, or somebody else, posted.
+/// What Keystone, an identity provider or somebody else sent here.
 struct Parked {
     claim: String,
     code: String,
-    token: Secret,
+    brought: Brought,
+}
+
+/// What a tab brings back.
+pub enum Brought {
+    /// A Keystone token, in WebSSO's form.
+    Token(Secret),
+    /// An OpenID provider's answer, in the address.
+    Response(Box<AuthorizationResponse>),
 }
 
 /// What a proven page says, and where the answer for the page goes.
@@ -102,8 +114,8 @@ pub struct Mail {
 
 /// What a proven page says.
 pub enum Word {
-    /// This token came back to the tab that the sign-in began in.
-    Token(Secret),
+    /// This came back to the tab that the sign-in began in.
+    Brought(Brought),
     /// The person's answer to *Use alice?*
     Answer(bool),
     /// A token came to a tab that is not ours; it may be offered in the terminal.
@@ -165,8 +177,13 @@ impl CallbackPort {
             )
             .remedy("set redirect_host to localhost"));
         }
-        let mut listeners = Vec::new();
-        for ip in LOOPBACK {
+        let (mut listeners, mut port) = (Vec::new(), port);
+        if port == 0 {
+            (listeners, port) =
+                any_port(host).map_err(|error| Error::new(Code::Io, format!("a free port: {error}")))?;
+        }
+        let wanted: &[IpAddr] = if listeners.is_empty() { &LOOPBACK } else { &[] };
+        for &ip in wanted {
             match listen(SocketAddr::new(ip, port)) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(busy(port)),
@@ -184,13 +201,18 @@ impl CallbackPort {
     }
 
     /// The value of Keystone's `origin` parameter.
-    pub fn callback_url(&self) -> String {
-        format!("{}{CALLBACK_PATH}", self.origin)
+    pub fn websso_callback(&self) -> String {
+        self.url(WEBSSO_PATH)
     }
 
-    /// Lets the sign-in `id` take part.
-    pub fn seat(self: &Arc<Self>, id: &str, websso_url: Url, mail: mpsc::Sender<Mail>) -> Seat {
-        let attempt = Attempt { websso_url, tabs: VecDeque::new(), mail };
+    /// The address of a path on this port.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.origin)
+    }
+
+    /// Lets the sign-in `id` take part; its tabs go to `address`.
+    pub fn seat(self: &Arc<Self>, id: &str, address: Url, mail: mpsc::Sender<Mail>) -> Seat {
+        let attempt = Attempt { address, tabs: VecDeque::new(), mail };
         locked(&self.state).attempts.insert(id.to_owned(), attempt);
         Seat { port: self.clone(), id: id.to_owned() }
     }
@@ -215,7 +237,13 @@ impl Seat {
             return Vec::new();
         }
         let parked = waiting.parked.iter();
-        parked.map(|parked| Unclaimed { code: parked.code.clone(), token: parked.token.clone() }).collect()
+        // An authorization code is bound to our own request by `state` and PKCE: only its tab can have it.
+        parked
+            .filter_map(|parked| match &parked.brought {
+                Brought::Token(token) => Some(Unclaimed { code: parked.code.clone(), token: token.clone() }),
+                Brought::Response(_) => None,
+            })
+            .collect()
     }
 }
 
@@ -279,11 +307,11 @@ fn routes(shared: Shared, host: String) -> Router {
         .route("/clean/{id}", get(clean))
         .route("/clean/{id}/cache", get(clean_cache))
         .route("/begin/{id}", get(begin))
-        .route(CALLBACK_PATH, post(callback))
+        .route(WEBSSO_PATH, post(callback))
         .route("/claim", post(claim))
         .route("/answer", post(answer))
         .route("/signing-in", get(reloaded))
-        .fallback(nothing_here)
+        .fallback(redirected)
         .method_not_allowed_fallback(nothing_here)
         .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
         .with_state(shared)
@@ -358,7 +386,7 @@ async fn begin(
             if attempt.tabs.len() > MAX_TABS {
                 attempt.tabs.pop_front();
             }
-            attempt.websso_url.clone()
+            attempt.address.clone()
         })
     };
     match target {
@@ -384,20 +412,43 @@ async fn callback(State(shared): State<Shared>, request: Request) -> Response {
         Ok(bytes) => token_in(&bytes),
         Err(status) => return page::notice(status, "refused", "Refused", "The request is too large.", None),
     };
-    let Some(token) = token else { return refused("There is no token in this request.") };
-    let (claim, code) = (random_hex::<16>(), short_code());
-    let mut waiting = locked(&shared.waiting);
-    if waiting.attempts.is_empty() {
-        return expired();
+    match token {
+        Some(token) => shared.park(Brought::Token(token)),
+        None => refused("There is no token in this request."),
     }
-    if waiting.parked.len() == MAX_PARKED {
-        waiting.parked.pop_front();
+}
+
+/// An identity provider's redirect (RFC 6749 section 4.1.2), or anybody's. The path is what the operator registered,
+/// so any will do; the page takes code and state out of the address bar at once.
+async fn redirected(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let answer = Query::<AuthorizationResponse>::try_from_uri(&uri).ok();
+    match answer {
+        Some(Query(answer)) if method == Method::GET && (answer.code.is_some() || answer.error.is_some()) => {
+            if guard::is_navigation(&headers) {
+                shared.park(Brought::Response(Box::new(answer)))
+            } else {
+                refused("Only a browser's tab may bring an answer here.")
+            }
+        }
+        _ => nothing_here().await,
     }
-    waiting.parked.push_back(Parked { claim: claim.clone(), code: code.clone(), token });
-    page::callback(&claim, &code)
 }
 
 impl Shared {
+    /// Keeps what came until its page has proven whose it is.
+    fn park(&self, brought: Brought) -> Response {
+        let (claim, code) = (random_hex::<16>(), short_code());
+        let mut waiting = locked(&self.waiting);
+        if waiting.attempts.is_empty() {
+            return expired();
+        }
+        if waiting.parked.len() == MAX_PARKED {
+            waiting.parked.pop_front();
+        }
+        waiting.parked.push_back(Parked { claim: claim.clone(), code: code.clone(), brought });
+        page::callback(&claim, &code)
+    }
+
     /// On https → http browsers send `Origin: null`, for Keystone and attackers alike; a real origin
     /// must be that of a Keystone that is waited for.
     fn may_post_here(&self, headers: &HeaderMap) -> bool {
@@ -407,7 +458,7 @@ impl Shared {
             (Some(origin), None) => locked(&self.waiting)
                 .attempts
                 .values()
-                .any(|attempt| attempt.websso_url.origin().ascii_serialization() == origin),
+                .any(|attempt| attempt.address.origin().ascii_serialization() == origin),
             (_, Some(_)) => false,
         }
     }
@@ -449,7 +500,7 @@ async fn claim(State(shared): State<Shared>, request: Request) -> Response {
             let Some(parked) = waiting.parked.remove(place) else {
                 return page_reply(PageReply::state("expired"));
             };
-            (Some(mail), Word::Token(parked.token), None)
+            (Some(mail), Word::Brought(parked.brought), None)
         } else {
             let code = waiting.parked.get(place).map(|parked| parked.code.clone());
             let only = waiting.attempts.values().next().filter(|_| waiting.attempts.len() == 1);

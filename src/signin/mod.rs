@@ -1,6 +1,8 @@
 //! The ways to sign in. Each ends in a Keystone token.
 
+mod browser;
 pub mod loopback;
+mod oidc_code;
 mod websso;
 
 use std::sync::Arc;
@@ -9,9 +11,11 @@ use jiff::Timestamp;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::api::Offer;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::keystone::Keystone;
-use crate::model::{Cloud, Token, User, Way};
+use crate::model::{Cloud, Secret, Token, User, Way};
+use crate::oidc::Provider;
+use crate::outbound::Outbound;
 use crate::ports::SharedClock;
 
 /// What a sign-in is to achieve.
@@ -43,7 +47,24 @@ pub struct Started {
     /// Calls it off.
     pub cancel: Arc<Notify>,
     /// How it ends.
-    pub outcome: oneshot::Receiver<Result<Token>>,
+    pub outcome: oneshot::Receiver<Result<SignedIn>>,
+}
+
+/// What a sign-in gave.
+pub struct SignedIn {
+    /// Keystone's unscoped token.
+    pub token: Token,
+    /// What renews it without the person, where the way has that.
+    pub grant: Option<Grant>,
+}
+
+/// A refresh token and the provider that honours it.
+#[derive(Clone)]
+pub struct Grant {
+    /// The identity provider.
+    pub provider: Arc<Provider>,
+    /// Rotated by many providers: each may count only once (RFC 9700 section 4.14).
+    pub refresh_token: Secret,
 }
 
 /// How far a sign-in is.
@@ -68,8 +89,16 @@ pub enum Command {
 }
 
 /// Starts a sign-in: when this returns, its URL can be opened.
-pub async fn start(task: Task, loopback: &loopback::Loopback) -> Result<Started> {
+pub async fn start(task: Task, loopback: &loopback::Loopback, outbound: &Outbound) -> Result<Started> {
     match task.cloud.sign_in.way {
         Way::Websso => websso::start(task, loopback).await,
+        Way::OidcCode => {
+            let client = task.cloud.sign_in.oidc.as_ref().ok_or_else(|| {
+                Error::new(Code::InvalidConfig, "sign_in: oidc_code needs discovery_endpoint and client_id")
+                    .cloud(task.cloud.label())
+            })?;
+            let provider = Provider::discover(&task.cloud, client, outbound, task.clock.clone()).await?;
+            oidc_code::start(task, provider, loopback).await
+        }
     }
 }

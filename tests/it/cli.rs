@@ -308,6 +308,7 @@ fn status_as_json_keeps_its_shape() {
         "user",
         "signed_in_at",
         "expires_at",
+        "renews",
         "scopes",
         "tls_verified",
     ];

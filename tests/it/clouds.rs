@@ -329,3 +329,70 @@ proptest! {
         let _ = resolve(&place.environment(&[("OS_REGION_NAME", "b")]), None, &Overrides::default());
     }
 }
+
+// --- how people sign in ---
+
+fn sign_in(entry: &str) -> Result<Value, Error> {
+    let clouds = format!("clouds: {{demo: {entry}}}");
+    let resolved = resolve(&Place::home(&clouds).environment(&[]), Some("demo"), &Overrides::default())?;
+    Ok(json!(resolved.cloud.sign_in))
+}
+
+#[test]
+fn an_entry_for_the_code_flow_says_which_client_we_are() {
+    let keystone = "auth_url: https://keystone.example.org/v3, identity_provider: idp, protocol: openid";
+    let client =
+        "discovery_endpoint: https://idp.example.org/.well-known/openid-configuration, client_id: cli";
+    let plain = json!({
+        "way": "oidc_code", "redirect_host": "127.0.0.1", "redirect_port": 0, "timeout": 300,
+        "oidc": {
+            "discovery_endpoint": "https://idp.example.org/.well-known/openid-configuration", "client_id": "cli",
+            "scope": "openid profile", "bearer": "access_token", "redirect_path": "/callback",
+        },
+    });
+    // keystoneauth's own entry, ours, and the first one moved over by `ksb adopt`.
+    for entry in [
+        format!(
+            "{{auth_type: v3oidcauthcode, auth: {{{keystone}, {client}, redirect_uri: 'urn:ietf:wg:oauth:2.0:oob'}}}}"
+        ),
+        format!("{{auth_type: v3broker, auth: {{{keystone}, {client}, sign_in: oidc_code}}}}"),
+        format!("{{auth_type: v3broker, auth: {{{keystone}, {client}}}}}"),
+        format!("{{auth_type: v3broker, {client}, auth: {{{keystone}}}}}"),
+    ] {
+        assert_eq!(sign_in(&entry).unwrap(), plain, "{entry}");
+    }
+    let whole = format!(
+        "{{auth_type: v3broker, auth: {{{keystone}, {client}, client_secret: s3, openid_scope: openid groups, \
+         access_token_type: id_token, redirect_uri: 'http://localhost:8000/back', prompt: login, max_age: 60}}}}"
+    );
+    let whole = sign_in(&whole).unwrap();
+    assert_eq!((&whole["redirect_host"], &whole["redirect_port"]), (&json!("localhost"), &json!(8000)));
+    let oidc = &whole["oidc"];
+    assert_eq!(oidc["client_secret"], "s3");
+    assert_eq!((&oidc["scope"], &oidc["bearer"]), (&json!("openid groups"), &json!("id_token")));
+    assert_eq!(oidc["redirect_path"], "/back");
+    assert_eq!(oidc["extra"], json!([["prompt", "login"], ["max_age", "60"]]));
+    // WebSSO stays what is meant where nothing is said.
+    assert_eq!(sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}}}}}")).unwrap()["way"], "websso");
+}
+
+#[test]
+fn what_the_code_flow_cannot_do_without_is_named() {
+    let keystone = "auth_url: https://keystone.example.org/v3, identity_provider: idp, protocol: openid";
+    let endpoint = "discovery_endpoint: https://idp.example.org/x";
+    for (options, why) in [
+        ("sign_in: oidc_code".to_owned(), "no `discovery_endpoint` under `auth`"),
+        (format!("sign_in: oidc_code, {endpoint}"), "no `client_id` under `auth`"),
+        ("sign_in: oidc_code, discovery_endpoint: ftp://idp".into(), "`discovery_endpoint` is not an http"),
+        (format!("{endpoint}, client_id: cli, access_token_type: saml"), "neither access_token nor id_token"),
+        (
+            format!("{endpoint}, client_id: cli, redirect_uri: https://example.org/"),
+            "not an http address of this",
+        ),
+        ("sign_in: carrier-pigeon".into(), "there are `websso` and `oidc_code`"),
+    ] {
+        let error =
+            sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}, {options}}}}}")).unwrap_err();
+        assert!(error.detail.contains(why), "{options}: {}", error.detail);
+    }
+}

@@ -12,6 +12,7 @@ mod architecture;
 mod cli;
 mod clouds;
 mod lifecycle;
+mod oidc;
 mod real;
 mod scenarios;
 mod signin;

@@ -100,13 +100,11 @@ impl Tab<'_> {
 
     /// Opens a sign-in's address and goes where the pages lead, until one asks or has said its word.
     pub fn open(&mut self, url: &str) -> Shown {
-        match self.go(url) {
-            Ok(form) => {
-                let shown = self.post(&form);
-                if shown.state == "checking" { self.claim() } else { shown }
-            }
+        let shown = match self.go(url) {
+            Ok(form) => self.post(&form),
             Err(shown) => shown,
-        }
+        };
+        if shown.state == "checking" { self.claim() } else { shown }
     }
 
     /// Goes as far as Keystone's form, which it does not post; or shows where the way ended.
@@ -138,8 +136,12 @@ impl Tab<'_> {
             }
             return Ok(begin);
         }
+        if let Some(claim) = field("claim") {
+            // An identity provider sent us back, and the page took its answer out of the address.
+            (self.claim, self.callback) = (Some(claim), Some(url.into()));
+        }
         let Some(websso) = field("websso") else {
-            return Err(Shown { state: state(&page.body), reply: Value::Null });
+            return Err(Shown { state: state(&page.body), reply: data });
         };
         let note = json!({"id": data["id"], "secret": data["secret"]}).to_string();
         self.browser.profile(|profile| profile.storage.insert((self.number, origin_of(url)), note));
@@ -171,6 +173,11 @@ impl Tab<'_> {
     /// The person answers *Use alice?*
     pub fn answer(&mut self, accept: bool) -> Shown {
         self.say("/answer", &json!({"accept": accept}))
+    }
+
+    /// The address at which the callback's page was reached.
+    pub fn callback(&self) -> &str {
+        self.callback.as_deref().unwrap()
     }
 
     /// The note that the first page left in this tab for the origin of a URL.

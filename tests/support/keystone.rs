@@ -4,6 +4,7 @@
 //! Who lives here is in `keystone/identity.rs`; the stack has the same people and projects.
 
 mod identity;
+mod provider;
 mod server;
 mod tls;
 
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use self::identity::Identity;
+pub use self::provider::Lie;
 use self::server::Server;
 use super::http::PATIENCE;
 
@@ -89,6 +91,10 @@ pub const EXCHANGE: &str = "POST /v3/auth/tokens";
 pub const VALIDATION: &str = "GET /v3/auth/tokens";
 /// What revocations are called in the log.
 pub const REVOCATION: &str = "DELETE /v3/auth/tokens";
+/// What requests to the identity provider's token endpoint are called in the log.
+pub const TOKEN_ENDPOINT: &str = "POST /idp/token";
+/// What Keystone's bearer exchange is called in the log.
+pub const FEDERATED: &str = "POST /v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth";
 /// What the look at the version document is called in the log.
 pub const DISCOVERY: &str = "GET /v3";
 /// Identity provider and protocol of the lab's cloud.
@@ -138,6 +144,36 @@ impl Keystone {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.shared.state()
+    }
+
+    /// Where the identity provider departs from the truth.
+    pub fn lies(&self, lie: Option<Lie>) {
+        self.state().identity.provider.lie = lie;
+    }
+
+    /// The identity provider ends every grant.
+    pub fn end_grants(&self) {
+        self.state().identity.provider.end_all();
+    }
+
+    /// The identity provider takes every grant for this user's.
+    pub fn hand_grants_to(&self, user: &str) {
+        self.state().identity.provider.hand_over_to(user);
+    }
+
+    /// Refresh tokens that would be honoured.
+    pub fn grants(&self) -> usize {
+        self.state().identity.provider.living()
+    }
+
+    /// Whether a refresh token came twice.
+    pub fn saw_reuse(&self) -> bool {
+        self.state().identity.provider.reused
+    }
+
+    /// Codes and tokens of the identity provider.
+    pub fn secrets(&self) -> Vec<String> {
+        self.state().identity.provider.secrets()
     }
 
     /// Adds a line to `trusted_dashboard`.

@@ -58,6 +58,20 @@ impl Lab {
         cloud
     }
 
+    /// The same cloud by the authorization code flow.
+    pub fn oidc(&self) -> Value {
+        self.cloud_with(|cloud| {
+            let issuer = format!("{}/idp", self.keystone.url());
+            cloud["sign_in"] = json!({
+                "way": "oidc_code", "redirect_host": "127.0.0.1", "redirect_port": 0,
+                "oidc": {
+                    "discovery_endpoint": format!("{issuer}/.well-known/openid-configuration"),
+                    "client_id": "cli",
+                },
+            });
+        })
+    }
+
     /// A sign-in that waits for its person.
     #[track_caller]
     pub fn login(&self) -> SignIn {

@@ -17,6 +17,7 @@ mod entries;
 mod first_use;
 mod killed;
 mod logout;
+mod oidc;
 mod people;
 mod revoked;
 mod scopes;

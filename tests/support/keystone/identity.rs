@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
+use super::provider::Provider;
+
 /// The people, and the projects that they see at `lab-idp`.
 const PEOPLE: [(&str, &[&str]); 5] = [
     ("alice", &["demo", "staging", "production"]),
@@ -30,6 +32,7 @@ pub struct Identity {
     pub trusted_dashboard: BTreeSet<String>,
     pub lifetime: SignedDuration,
     pub domain_admins: BTreeSet<String>,
+    pub provider: Provider,
     tokens: HashMap<String, Token>,
     requests: u64,
 }
@@ -72,7 +75,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn json(status: u16, value: &Value) -> Self {
+    pub fn json(status: u16, value: &Value) -> Self {
         Self::plain(status, python(value))
     }
 
@@ -99,7 +102,7 @@ impl Answer {
         Self::error(401, "The request you have made requires authentication.")
     }
 
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
@@ -110,8 +113,13 @@ impl Ask {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
+    /// Whom the identity provider's cookie names.
+    fn user(&self) -> Option<&str> {
+        self.header("Cookie").split("; ").find_map(|cookie| cookie.strip_prefix("sso="))
+    }
+
     /// A parameter of the query, decoded once.
-    fn parameter(&self, name: &str) -> Option<String> {
+    pub fn parameter(&self, name: &str) -> Option<String> {
         form_urlencoded::parse(self.query.as_bytes())
             .find(|(known, _)| known == name)
             .map(|(_, value)| value.into_owned())
@@ -121,6 +129,7 @@ impl Ask {
 impl Identity {
     pub fn new(base: String) -> Self {
         Self {
+            provider: Provider::new(&base),
             base,
             trusted_dashboard: BTreeSet::new(),
             lifetime: SignedDuration::from_hours(1),
@@ -160,6 +169,18 @@ impl Identity {
             ("GET", ["v3"]) => Answer::json(200, &json!({"version": version(root)})),
             (_, ["v3", "auth", "OS-FEDERATION", rest @ ..]) => self.websso(now, ask, root, rest),
             ("GET" | "POST", ["idp", "login"]) => login(ask),
+            (_, ["idp", rest @ ..]) => self.provider.answer(now, ask, ask.user(), rest),
+            (_, ["v3", "OS-FEDERATION", "identity_providers", idp, "protocols", protocol, "auth"]) => {
+                let bearer = ask.header("Authorization").strip_prefix("Bearer ").unwrap_or_default();
+                // Apache's word, where the token is not one of the provider's.
+                let Some(user) = self.provider.user_of(bearer).map(str::to_owned) else {
+                    return Answer::plain(401, "<title>401 Unauthorized</title>".into());
+                };
+                match self.sign_in(now, &user, idp, protocol) {
+                    Ok(id) => Answer::plain(201, self.body_of(&id)).with("X-Subject-Token", id),
+                    Err(refusal) => refusal,
+                }
+            }
             ("POST", ["v3", "auth", "tokens"]) => self.exchange(now, &ask.body),
             (method, ["v3", "auth", rest @ ..]) => {
                 let asker = ask.header("X-Auth-Token");
@@ -195,8 +216,7 @@ impl Identity {
             ["websso", protocol] => ("lab-idp", protocol),
             _ => return not_found(),
         };
-        let cookies = ask.header("Cookie").to_owned();
-        let Some(user) = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("sso=")) else {
+        let Some(user) = ask.user() else {
             let back = format!("{}{}?{}", self.base, ask.path, ask.query);
             let back: String = form_urlencoded::byte_serialize(back.as_bytes()).collect();
             return Answer::plain(302, String::new())
@@ -432,7 +452,7 @@ fn domain_id(name: &str) -> String {
     if name == "Default" { "default".into() } else { digest32(&format!("domain {name}")) }
 }
 
-fn digest(text: &str) -> String {
+pub fn digest(text: &str) -> String {
     Sha256::digest(text).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 

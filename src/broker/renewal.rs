@@ -1,0 +1,115 @@
+//! Renewal without the person: before a session's token ends, its refresh token gives another.
+
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Inner;
+use super::policy;
+use super::session::{Held, Session};
+use crate::error::{Code, Error, Result};
+use crate::model::{Cloud, Identity, Secret, User};
+use crate::signin::Grant;
+use crate::sync::locked;
+
+/// Rest after a renewal that failed; doubled each time, up to the longest.
+const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
+const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
+
+impl Inner {
+    /// Renews the session; false when it cannot be, and a sign-in is needed. Many callers cost one request.
+    pub(super) async fn renew(self: &Arc<Self>, identity: &Identity) -> Result<bool> {
+        if self.grant(identity).is_none() {
+            return Ok(false);
+        }
+        let (inner, whose) = (self.clone(), identity.clone());
+        self.renewals.join(identity.clone(), || async move { inner.refresh(&whose).await }).await
+    }
+
+    /// Renews the session ahead of need, for as long as it is the same one. While the identity provider does not answer,
+    /// the pauses grow; once the token has ended, renewal waits for somebody to ask.
+    pub(super) async fn keep_renewed(self: &Arc<Self>, identity: Identity) {
+        let since = locked(&self.state).sessions.get(&identity).map(|session| session.signed_in_at);
+        let mut pause = FIRST_PAUSE;
+        let mut not_before = Timestamp::MIN;
+        while let Some((due, ends)) = self.due(&identity, since) {
+            self.clock.sleep_until(due.max(not_before)).await;
+            if self.due(&identity, since).is_none_or(|(newer, _)| newer != due) {
+                // Somebody asked for more and had it renewed meanwhile.
+                continue;
+            }
+            match self.renew(&identity).await {
+                Ok(_) => (pause, not_before) = (FIRST_PAUSE, Timestamp::MIN),
+                Err(error) => {
+                    let now = self.clock.now();
+                    tracing::info!(%error, "renewal failed");
+                    if now >= ends {
+                        return;
+                    }
+                    (not_before, pause) = (now + pause, LONGEST_PAUSE.min(pause * 2));
+                }
+            }
+        }
+    }
+
+    /// When the session is to be renewed, and when its token ends; nothing when it is another one, or has no grant.
+    fn due(&self, identity: &Identity, since: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
+        let state = locked(&self.state);
+        let session = state.sessions.get(identity).filter(|session| Some(session.signed_in_at) == since)?;
+        session.grant.as_ref()?;
+        let token = &session.unscoped.token;
+        Some((policy::renewal(token), token.expires_at))
+    }
+
+    fn grant(&self, identity: &Identity) -> Option<(Cloud, Grant, User)> {
+        let state = locked(&self.state);
+        let session = state.sessions.get(identity)?;
+        Some((session.cloud.clone(), session.grant.clone()?, session.unscoped.token.user.clone()))
+    }
+
+    /// A new unscoped token by the refresh token, inside the flight of its identity. A network's failure costs no
+    /// credential; only the identity provider's own word ends a grant.
+    async fn refresh(&self, identity: &Identity) -> Result<bool> {
+        let Some((cloud, Grant { provider, refresh_token: old }, user)) = self.grant(identity) else {
+            return Ok(false);
+        };
+        let Some(granted) = provider.refresh(&old).await? else {
+            tracing::info!(cloud = cloud.label(), "the identity provider ended the grant");
+            self.with_grant(identity, &old, |session| session.grant = None);
+            return Ok(false);
+        };
+        let newest = granted.refresh_token.unwrap_or_else(|| old.clone());
+        let kept = self.with_grant(identity, &old, |session| {
+            session.grant = Some(Grant { refresh_token: newest.clone(), provider: provider.clone() });
+        });
+        if !kept {
+            // Logged out while the identity provider answered: nothing of this must outlive the session.
+            provider.revoke(&newest).await.ok();
+            return Ok(false);
+        }
+        let keystone = self.keystone(&cloud)?;
+        let token = keystone.federated(&granted.bearer).await?;
+        if token.user.id != user.id {
+            keystone.revoke(&token.id).await.ok();
+            let why = format!("the renewed sign-in is {}, not {}", token.user.name, user.name);
+            return Err(Error::new(Code::TokenRefused, why).cloud(cloud.label()));
+        }
+        let (id, held) = (token.id.clone(), Held::new(token, None)?);
+        let now = self.clock.now();
+        let kept = self.with_grant(identity, &newest, |session| session.renewed(held, now));
+        if !kept {
+            keystone.revoke(&id).await.ok();
+        }
+        Ok(kept)
+    }
+
+    /// Changes the session that still has this refresh token.
+    fn with_grant(&self, identity: &Identity, token: &Secret, change: impl FnOnce(&mut Session)) -> bool {
+        let mut state = locked(&self.state);
+        let session = state.sessions.get_mut(identity);
+        let same = |session: &&mut Session| {
+            session.grant.as_ref().is_some_and(|grant| grant.refresh_token == *token)
+        };
+        session.filter(same).map(change).is_some()
+    }
+}

@@ -1,0 +1,95 @@
+//! How an entry says that people sign in.
+
+use url::Url;
+
+use super::resolve::address;
+use super::{Environment, proxy};
+use crate::model::{Bearer, OidcClient, Secret, SignInOptions, Way, callback_path, openid_scope};
+
+/// keystoneauth's plugin for the authorization code flow: the code is pasted there, and comes by itself here.
+pub(super) const AUTHCODE: &str = "v3oidcauthcode";
+
+/// The way that `sign_in` names, or the one of the entry's own plugin.
+pub(super) fn of(
+    env: &Environment,
+    auth_type: &str,
+    option: impl Fn(&str) -> Option<String>,
+) -> Result<SignInOptions, String> {
+    // An entry that was moved over from another plugin names no way, but has what one needs.
+    let has_client = || option("discovery_endpoint").is_some() && option("client_id").is_some();
+    let way = match option("sign_in").as_deref() {
+        None if auth_type == AUTHCODE || has_client() => Way::OidcCode,
+        None | Some("websso") => Way::Websso,
+        Some("oidc_code") => Way::OidcCode,
+        Some(other) => {
+            return Err(format!(
+                "`sign_in: {other}` is not a way to sign in; there are `websso` and `oidc_code`"
+            ));
+        }
+    };
+    let mut options = SignInOptions { way, ..SignInOptions::default() };
+    if way == Way::OidcCode {
+        // Any free port, as RFC 8252 has it, unless the operator could register only one.
+        (options.redirect_host, options.redirect_port) = ("127.0.0.1".into(), 0);
+        options.oidc = Some(oidc(env, &option, &mut options)?);
+    }
+    if let Some(host) = option("redirect_host") {
+        options.redirect_host = host;
+    }
+    if let Some(port) = option("redirect_port") {
+        let port = port.parse().ok().filter(|port| *port > 0);
+        options.redirect_port = port.ok_or("`redirect_port` is not a port number")?;
+    }
+    if let Some(timeout) = option("login_timeout") {
+        let seconds =
+            timeout.parse().ok().map(|seconds: f64| seconds.ceil()).filter(|s| (1.0..=86_400.0).contains(s));
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between a second and a day"
+        )]
+        let seconds = seconds.map(|seconds| seconds as u64);
+        options.timeout = seconds.ok_or("`login_timeout` is not a number of seconds up to a day")?;
+    }
+    Ok(options)
+}
+
+/// The client at the OpenID provider; `redirect_uri` also decides where we listen.
+fn oidc(
+    env: &Environment,
+    option: impl Fn(&str) -> Option<String>,
+    options: &mut SignInOptions,
+) -> Result<OidcClient, String> {
+    let needed = |key: &str| {
+        option(key).ok_or_else(|| format!("no `{key}` under `auth`, which signing in by `oidc_code` needs"))
+    };
+    let discovery_endpoint = address("discovery_endpoint", &needed("discovery_endpoint")?)?;
+    let bearer = match option("access_token_type").as_deref() {
+        None | Some("access_token") => Bearer::AccessToken,
+        Some("id_token") => Bearer::IdToken,
+        Some(other) => {
+            return Err(format!("`access_token_type: {other}` is neither access_token nor id_token"));
+        }
+    };
+    let mut redirect_path = callback_path();
+    // Out of band, keystoneauth's default, means no address at all.
+    if let Some(uri) = option("redirect_uri").filter(|uri| !uri.starts_with("urn:")) {
+        let url = Url::parse(&uri).ok().filter(|url| url.scheme() == "http");
+        let url =
+            url.ok_or_else(|| format!("`redirect_uri: {uri}` is not an http address of this computer"))?;
+        url.host_str().unwrap_or_default().clone_into(&mut options.redirect_host);
+        options.redirect_port = url.port().unwrap_or(80);
+        url.path().clone_into(&mut redirect_path);
+    }
+    let asked = ["prompt", "max_age", "acr_values", "login_hint"];
+    Ok(OidcClient {
+        proxy: proxy::of(env, &discovery_endpoint),
+        discovery_endpoint,
+        client_id: needed("client_id")?,
+        client_secret: option("client_secret").map(Secret::new),
+        scope: option("openid_scope").unwrap_or_else(openid_scope),
+        bearer,
+        redirect_path,
+        extra: asked.iter().filter_map(|key| Some(((*key).to_owned(), option(key)?))).collect(),
+    })
+}

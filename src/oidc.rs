@@ -1,0 +1,366 @@
+//! The identity provider as an OpenID Connect client sees it: discovery, authorization request, tokens, revocation.
+//!
+//! The protocol is openidconnect's work; what is ours is whom it may talk to (`outbound`) and what is said of a failure.
+
+use chrono::{DateTime, Utc};
+use futures_util::future::BoxFuture;
+use openidconnect::core::{
+    CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
+    CoreErrorResponseType, CoreGrantType, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreRevocableToken,
+    CoreSubjectIdentifierType, CoreTokenResponse,
+};
+use openidconnect::{
+    AccessTokenHash, AdditionalProviderMetadata, AuthType, AuthorizationCode, ClientId, ClientSecret,
+    CsrfToken, DiscoveryError, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse,
+    IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata,
+    RedirectUrl, RefreshToken, RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
+};
+use reqwest::Client;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+use url::Url;
+
+use crate::error::{Code, Error, Result};
+use crate::model::{Bearer, Cloud, OidcClient, Secret, random_hex};
+use crate::outbound::{self, Outbound, Peer};
+use crate::ports::SharedClock;
+
+const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+
+/// An OpenID provider and our client there.
+#[derive(Clone)]
+pub struct Provider {
+    /// The cloud, by the provider's proxy.
+    at: Cloud,
+    http: Client,
+    client: OidcClient,
+    metadata: Metadata,
+    clock: SharedClock,
+}
+
+/// An authorization request and what its answer is checked with.
+pub struct Authorization {
+    /// Where the browser is sent.
+    pub url: Url,
+    redirect_uri: String,
+    state: Secret,
+    nonce: Nonce,
+    verifier: Secret,
+}
+
+/// What the provider sent back with the browser (RFC 6749 section 4.1.2, RFC 9207).
+#[derive(Deserialize)]
+pub struct AuthorizationResponse {
+    /// The authorization code.
+    pub code: Option<Secret>,
+    /// Our own value again.
+    pub state: Option<Secret>,
+    /// Who answers.
+    pub iss: Option<String>,
+    /// Why there is no code.
+    pub error: Option<String>,
+    /// The same for people.
+    pub error_description: Option<String>,
+}
+
+/// What the token endpoint gave.
+pub struct Granted {
+    /// The token that Keystone takes.
+    pub bearer: Secret,
+    /// What renews it, where there is one.
+    pub refresh_token: Option<Secret>,
+}
+
+/// What the metadata says beyond OpenID Connect Discovery.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct More {
+    /// RFC 8414.
+    revocation_endpoint: Option<RevocationUrl>,
+    /// RFC 9207.
+    #[serde(default)]
+    authorization_response_iss_parameter_supported: bool,
+}
+
+impl AdditionalProviderMetadata for More {}
+
+type Metadata = ProviderMetadata<
+    More,
+    CoreAuthDisplay,
+    CoreClientAuthMethod,
+    CoreClaimName,
+    CoreClaimType,
+    CoreGrantType,
+    CoreJweContentEncryptionAlgorithm,
+    CoreJweKeyManagementAlgorithm,
+    CoreJsonWebKey,
+    CoreResponseMode,
+    CoreResponseType,
+    CoreSubjectIdentifierType,
+>;
+
+type Configured = CoreClient<
+    EndpointSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointNotSet,
+    EndpointMaybeSet,
+    EndpointMaybeSet,
+>;
+
+type TokenError = RequestTokenError<Error, StandardErrorResponse<CoreErrorResponseType>>;
+
+impl Authorization {
+    /// Where the browser comes back to.
+    pub fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
+    }
+}
+
+impl Provider {
+    /// Reads the provider's metadata and keys.
+    pub async fn discover(
+        cloud: &Cloud,
+        client: &OidcClient,
+        outbound: &Outbound,
+        clock: SharedClock,
+    ) -> Result<Self> {
+        let at = Cloud { proxy: client.proxy.clone(), ..cloud.clone() };
+        let http = outbound.client(&at)?;
+        let issuer = client.discovery_endpoint.as_str().strip_suffix(WELL_KNOWN).ok_or_else(|| {
+            let why = format!("discovery_endpoint does not end in {WELL_KNOWN}");
+            Error::new(Code::InvalidConfig, why)
+                .cloud(cloud.label())
+                .remedy(format!("correct it: ksb cloud show {}", cloud.argument()))
+        })?;
+        let issuer = IssuerUrl::new(issuer.to_owned())
+            .map_err(|error| Error::new(Code::InvalidConfig, format!("discovery_endpoint: {error}")))?;
+        let http_for = caller(&at, &http);
+        let metadata = Metadata::discover_async(issuer, &http_for).await.map_err(|error| match error {
+            DiscoveryError::Request(error) => error,
+            DiscoveryError::Response(status, ..) => {
+                failed(&at, format!("its metadata: HTTP {}", status.as_u16()))
+            }
+            other => failed(&at, format!("its metadata: {other}")),
+        })?;
+        Ok(Self { http, client: client.clone(), metadata, clock, at })
+    }
+
+    /// A request for a code that comes back to `redirect_uri`, with PKCE (RFC 7636), `state` and `nonce`.
+    pub fn authorization(&self, redirect_uri: String) -> Result<Authorization> {
+        let client = self.configured().set_redirect_uri(self.redirect(&redirect_uri)?);
+        // The RFC's limits: 43 to 128 characters; 64 hexadecimal ones are 256 bits.
+        let verifier = random_hex::<32>();
+        let challenge =
+            PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier.clone()));
+        let (state, nonce) = (Secret::random(), Nonce::new(random_hex::<32>()));
+        let (csrf, once) = (CsrfToken::new(state.expose().to_owned()), nonce.clone());
+        let mut request = client
+            .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || csrf, || once)
+            .set_pkce_challenge(challenge)
+            .add_scopes(self.scopes());
+        for (name, value) in &self.client.extra {
+            request = request.add_extra_param(name, value);
+        }
+        let (url, ..) = request.url();
+        Ok(Authorization { url, redirect_uri, state, nonce, verifier: Secret::new(verifier) })
+    }
+
+    /// Takes the browser's answer apart and exchanges the code (RFC 6749 section 4.1.3). The ID token is verified
+    /// (OpenID Connect Core 1.0, section 3.1.3.7).
+    pub async fn exchange(&self, sent: &Authorization, answer: AuthorizationResponse) -> Result<Granted> {
+        let same = |state: Secret| state.expose().as_bytes().ct_eq(sent.state.expose().as_bytes()).into();
+        let ours = answer.state.is_some_and(same);
+        if !ours {
+            return Err(self.refused("it does not answer this sign-in"));
+        }
+        let issuer = self.metadata.issuer().as_str();
+        let must_say = self.metadata.additional_metadata().authorization_response_iss_parameter_supported;
+        match answer.iss.as_deref() {
+            Some(iss) if iss != issuer => return Err(self.refused(&format!("it comes from {iss}"))),
+            None if must_say => {
+                return Err(self.refused("it does not say which identity provider it comes from"));
+            }
+            _ => {}
+        }
+        if let Some(error) = answer.error {
+            let why = answer.error_description.map_or(String::new(), |why| format!(" ({why})"));
+            return Err(failed(&self.at, format!("{error}{why}")));
+        }
+        let code = answer.code.ok_or_else(|| self.refused("there is no code in it"))?;
+        let client = self.configured().set_redirect_uri(self.redirect(&sent.redirect_uri)?);
+        let request = client
+            .exchange_code(AuthorizationCode::new(code.expose().to_owned()))
+            .map_err(|_| failed(&self.at, "its metadata names no token endpoint"))?
+            .set_pkce_verifier(PkceCodeVerifier::new(sent.verifier.expose().to_owned()));
+        let response =
+            request.request_async(&self.caller()).await.map_err(|error| self.token_error(error))?;
+        self.granted(&response, Some(&sent.nonce))
+    }
+
+    /// New tokens for a refresh token (RFC 6749 section 6). `Ok(None)`: the provider does not honour it any more.
+    pub async fn refresh(&self, token: &Secret) -> Result<Option<Granted>> {
+        let refresh_token = RefreshToken::new(token.expose().to_owned());
+        let client = self.configured();
+        let request = client
+            .exchange_refresh_token(&refresh_token)
+            .map_err(|_| failed(&self.at, "its metadata names no token endpoint"))?;
+        match request.request_async(&self.caller()).await {
+            Ok(response) => self.granted(&response, None).map(Some),
+            Err(RequestTokenError::ServerResponse(said))
+                if matches!(said.error(), CoreErrorResponseType::InvalidGrant) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(self.token_error(error)),
+        }
+    }
+
+    /// Ends a refresh token, where the provider can (RFC 7009).
+    pub async fn revoke(&self, token: &Secret) -> Result<()> {
+        let url = self.metadata.additional_metadata().revocation_endpoint.clone();
+        let url = url.ok_or_else(|| failed(&self.at, "its metadata names no revocation endpoint"))?;
+        let client = self.configured().set_revocation_url(url);
+        let token = CoreRevocableToken::RefreshToken(RefreshToken::new(token.expose().to_owned()));
+        let request = client.revoke_token(token).map_err(|error| failed(&self.at, error.to_string()))?;
+        request.request_async(&self.caller()).await.map_err(|error| match error {
+            RequestTokenError::Request(error) => error,
+            other => failed(&self.at, format!("revocation: {other}")),
+        })
+    }
+
+    fn granted(&self, response: &CoreTokenResponse, nonce: Option<&Nonce>) -> Result<Granted> {
+        let id_token = response.extra_fields().id_token();
+        if nonce.is_some() && id_token.is_none() {
+            return Err(failed(&self.at, "it sent no ID token (is `openid` among the scopes?)"));
+        }
+        if let Some(id_token) = id_token {
+            let client = self.configured();
+            let clock = self.clock.clone();
+            let now = move || DateTime::<Utc>::from_timestamp(clock.now().as_second(), 0).unwrap_or_default();
+            let verifier = client.id_token_verifier().set_time_fn(now);
+            // A renewed ID token need not repeat the nonce (OpenID Connect Core 1.0, section 12.2).
+            let same = |said: Option<&Nonce>| match (nonce, said) {
+                (Some(sent), Some(said)) if sent.secret() == said.secret() => Ok(()),
+                (Some(_), _) => Err("the nonce is not ours".to_owned()),
+                (None, _) => Ok(()),
+            };
+            let bad = |why: String| failed(&self.at, format!("its ID token is not valid: {why}"));
+            let claims = id_token.claims(&verifier, same).map_err(|error| bad(error.to_string()))?;
+            if let Some(expected) = claims.access_token_hash() {
+                let found = id_token
+                    .signing_alg()
+                    .and_then(|alg| Ok((alg, id_token.signing_key(&verifier)?)))
+                    .map_err(|error| bad(error.to_string()))
+                    .and_then(|(alg, key)| {
+                        AccessTokenHash::from_token(response.access_token(), alg, key)
+                            .map_err(|error| bad(error.to_string()))
+                    })?;
+                if found != *expected {
+                    return Err(bad("it belongs to another access token".into()));
+                }
+            }
+        }
+        let bearer = match (self.client.bearer, id_token) {
+            (Bearer::AccessToken, _) => response.access_token().secret().to_owned(),
+            (Bearer::IdToken, Some(id_token)) => id_token.to_string(),
+            (Bearer::IdToken, None) => {
+                return Err(failed(&self.at, "it sent no ID token, which Keystone is to take"));
+            }
+        };
+        let refresh_token = response.refresh_token().map(|token| Secret::new(token.secret()));
+        Ok(Granted { bearer: Secret::new(bearer), refresh_token })
+    }
+
+    fn configured(&self) -> Configured {
+        let secret = self.client.client_secret.as_ref();
+        let client = CoreClient::from_provider_metadata(
+            self.metadata.clone(),
+            ClientId::new(self.client.client_id.clone()),
+            secret.map(|secret| ClientSecret::new(secret.expose().to_owned())),
+        );
+        // Basic is what a provider that says nothing takes (OpenID Connect Discovery 1.0, section 3).
+        let takes = |method| {
+            let methods = self.metadata.token_endpoint_auth_methods_supported();
+            methods.is_none_or(|methods| methods.contains(&method))
+        };
+        if takes(CoreClientAuthMethod::ClientSecretBasic) || !takes(CoreClientAuthMethod::ClientSecretPost) {
+            client
+        } else {
+            client.set_auth_type(AuthType::RequestBody)
+        }
+    }
+
+    fn scopes(&self) -> impl Iterator<Item = Scope> {
+        // `openid` is there already.
+        let words = self.client.scope.split_ascii_whitespace().filter(|word| *word != "openid");
+        words.map(|word| Scope::new(word.to_owned()))
+    }
+
+    fn redirect(&self, uri: &str) -> Result<RedirectUrl> {
+        RedirectUrl::new(uri.to_owned()).map_err(|error| {
+            Error::new(Code::InvalidConfig, format!("redirect_uri: {error}")).cloud(self.at.label())
+        })
+    }
+
+    fn caller(&self) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse>> + use<> {
+        caller(&self.at, &self.http)
+    }
+
+    fn token_error(&self, error: TokenError) -> Error {
+        match error {
+            RequestTokenError::Request(error) => error,
+            RequestTokenError::ServerResponse(said) => {
+                let words = said.error_description().map_or(String::new(), |why| format!(" ({why})"));
+                let error = failed(&self.at, format!("{}{words}", said.error()));
+                match said.error() {
+                    CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient => error.remedy(
+                        format!(
+                            "ask the operator whether client {} is {} there, with the authorization code flow",
+                            self.client.client_id,
+                            if self.client.client_secret.is_some() { "confidential" } else { "public" },
+                        ),
+                    ),
+                    _ => error,
+                }
+            }
+            other => failed(&self.at, format!("its token endpoint: {other}")),
+        }
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        Error::new(Code::TokenRefused, format!("not used: {why}"))
+            .cloud(self.at.label())
+            .remedy(format!("ksb login {}", self.at.argument()))
+    }
+}
+
+/// What the identity provider said, or failed to say.
+fn failed(cloud: &Cloud, why: impl std::fmt::Display) -> Error {
+    Error::new(Code::IdentityProviderError, format!("the identity provider answered: {why}"))
+        .cloud(cloud.label())
+        .remedy(format!("ksb cloud show {}", cloud.argument()))
+}
+
+/// The HTTP client that openidconnect is given.
+fn caller(
+    cloud: &Cloud,
+    http: &Client,
+) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse>> + use<> {
+    let (cloud, http) = (cloud.clone(), http.clone());
+    move |request| {
+        let (cloud, http) = (cloud.clone(), http.clone());
+        Box::pin(async move { call(&cloud, &http, request).await })
+    }
+}
+
+async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<HttpResponse> {
+    let request = reqwest::Request::try_from(request)
+        .map_err(|error| failed(cloud, format!("a request that cannot be sent: {error}")))?;
+    let builder = reqwest::RequestBuilder::from_parts(http.clone(), request);
+    let answer = outbound::send(cloud, Peer::IdentityProvider, builder).await?;
+    let mut response = HttpResponse::new(answer.body.into_bytes());
+    *response.status_mut() = axum::http::StatusCode::from_u16(answer.status).unwrap_or_default();
+    *response.headers_mut() = answer.headers;
+    Ok(response)
+}

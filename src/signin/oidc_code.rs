@@ -1,0 +1,63 @@
+//! OpenID Connect's authorization code with PKCE on a loopback redirect (RFC 8252), then Keystone's bearer exchange.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use url::Url;
+
+use super::browser::{self, Errand};
+use super::loopback::{Brought, Loopback};
+use super::{Grant, SignedIn, Started, Task};
+use crate::error::{Code, Error, Result};
+use crate::oidc::{Authorization, Provider};
+
+/// Binds the callback and starts to wait.
+pub(super) async fn start(task: Task, provider: Provider, loopback: &Loopback) -> Result<Started> {
+    let options = &task.cloud.sign_in;
+    let path = options.oidc.as_ref().map_or("/", |oidc| &oidc.redirect_path);
+    let port = loopback
+        .open(&options.redirect_host, options.redirect_port)
+        .await
+        .map_err(|error| error.cloud(task.cloud.label()))?;
+    let authorization = provider.authorization(port.url(path))?;
+    browser::start(task, &port, OidcCode { provider: Arc::new(provider), authorization })
+}
+
+struct OidcCode {
+    provider: Arc<Provider>,
+    authorization: Authorization,
+}
+
+impl Errand for OidcCode {
+    fn address(&self) -> &Url {
+        &self.authorization.url
+    }
+
+    fn redeem<'a>(&'a self, task: &'a Task, brought: Brought) -> BoxFuture<'a, Result<SignedIn>> {
+        Box::pin(async move {
+            let Brought::Response(answer) = brought else {
+                return Err(Error::new(
+                    Code::TokenRefused,
+                    "not used: it is not what an identity provider sends",
+                )
+                .cloud(task.cloud.label()));
+            };
+            let granted = self.provider.exchange(&self.authorization, *answer).await?;
+            let token = task.keystone.federated(&granted.bearer).await?;
+            let grant = granted
+                .refresh_token
+                .map(|refresh_token| Grant { provider: self.provider.clone(), refresh_token });
+            Ok(SignedIn { token, grant })
+        })
+    }
+
+    /// An identity provider that does not like the request says so on a page of its own (RFC 6749 section 4.1.2.1).
+    fn hint(&self, task: &Task) -> String {
+        let client = task.cloud.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id);
+        let redirect = self.authorization.redirect_uri();
+        format!(
+            "still waiting. If the identity provider's page speaks of an invalid redirect, ask its operator to \
+             register {redirect} (with any port) for client {client}; if of an unknown client, correct client_id"
+        )
+    }
+}

@@ -1,0 +1,219 @@
+//! OpenID Connect's authorization code flow, and the renewal that follows from it.
+
+use serde_json::{Value, json};
+
+use crate::support::api::{Answer, scope};
+use crate::support::browser::Browser;
+use crate::support::keystone::{FEDERATED, Fault, Lie, TOKEN_ENDPOINT};
+use crate::support::lab::Lab;
+use crate::support::world::World;
+
+/// Alice signs in; one token of her project is made.
+fn signed_in(lab: &Lab) -> String {
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
+    assert_eq!(lab.api().over(&sign_in.id)["state"], "done");
+    unprompted(lab).token_id()
+}
+
+fn unprompted(lab: &Lab) -> Answer {
+    lab.api().token_unprompted(&lab.oidc(), &scope::project("demo"))
+}
+
+fn session(lab: &Lab) -> Value {
+    lab.api().status()["sessions"][0].clone()
+}
+
+// --- signing in ---
+
+#[test]
+fn a_code_is_exchanged_and_keystone_takes_the_access_token() {
+    let lab = Lab::new();
+    let token = signed_in(&lab);
+    assert!(lab.keystone.accepts(&token));
+    let session = session(&lab);
+    assert_eq!(session["user"]["name"], "alice");
+    assert_eq!(session["renews"], true);
+    assert_eq!(lab.keystone.count(FEDERATED), 1);
+    // Signed in by the identity provider itself, this is another identity than the one through Keystone.
+    lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).problem("sign-in-needed");
+}
+
+#[test]
+fn what_the_identity_provider_sends_is_checked_to_the_last_letter() {
+    let lies = [
+        (Lie::State, "refused", "does not answer this sign-in"),
+        (Lie::Issuer, "refused", "https://idp.example"),
+        (Lie::NoIssuer, "refused", "which identity provider"),
+        (Lie::Nonce, "failed", "nonce"),
+        (Lie::Audience, "failed", "ID token is not valid"),
+        (Lie::Ended, "failed", "ID token is not valid"),
+        (Lie::Key, "failed", "ID token is not valid"),
+        (Lie::Hash, "failed", "another access token"),
+        (Lie::None, "failed", "no ID token"),
+        (Lie::Denied, "failed", "access_denied (The person said no)"),
+    ];
+    let lab = Lab::new();
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    let browser = Browser::of("alice");
+    for (lie, state, why) in lies {
+        lab.keystone.lies(Some(lie));
+        let shown = browser.tab().open(&sign_in.url);
+        assert_eq!(shown.state, state, "{lie:?}: {shown:?}");
+        let said = shown.reply["message"].as_str().unwrap();
+        assert!(said.contains(why), "{lie:?}: {said}");
+    }
+    // None of it ended the sign-in, and no token was asked of Keystone.
+    assert_eq!(lab.keystone.count(FEDERATED), 0);
+    lab.keystone.lies(None);
+    assert_eq!(browser.tab().sign_in(&sign_in.url).state, "done");
+    assert_eq!(lab.api().over(&sign_in.id)["state"], "done");
+}
+
+#[test]
+fn an_answer_in_a_tab_that_did_not_begin_here_is_not_used() {
+    let lab = Lab::new();
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    let (victim, attacker) = (Browser::of("alice"), Browser::of("mallory"));
+    let mut theirs = attacker.tab();
+    assert_eq!(theirs.open(&sign_in.url).state, "confirm");
+    let callback = theirs.callback().to_owned();
+    // The attacker's code, in the victim's browser: no proof, and nothing is exchanged.
+    let stolen = callback.replace("code=", "code=x");
+    let exchanged = lab.keystone.count(TOKEN_ENDPOINT);
+    assert_eq!(victim.tab().open(&stolen).state, "unproven");
+    assert_eq!(lab.keystone.count(TOKEN_ENDPOINT), exchanged);
+    assert_eq!(lab.api().get(&format!("/v1/sign-ins/{}/offers", sign_in.id)).json["offers"], json!([]));
+}
+
+#[test]
+fn a_bearer_that_keystone_refuses_is_said_with_whom_to_ask() {
+    let lab = Lab::new();
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    let _refuses = lab.keystone.on(FEDERATED, Fault::Says(401, "<title>401 Unauthorized</title>".into()));
+    let shown = Browser::of("alice").tab().open(&sign_in.url);
+    assert_eq!(shown.state, "failed");
+    let (said, remedy) = (&shown.reply["message"], shown.reply["remedy"].as_str().unwrap());
+    assert!(said.as_str().unwrap().contains("does not take the identity provider's token"), "{said}");
+    assert!(
+        remedy.contains("/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth"),
+        "{remedy}"
+    );
+    assert!(remedy.contains("sign_in: websso"), "{remedy}");
+}
+
+#[test]
+fn no_page_log_or_reply_holds_what_the_identity_provider_gave() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    lab.clock.advance(3600);
+    unprompted(&lab).token_id();
+    let status = lab.api().status().to_string();
+    let secrets = lab.keystone.secrets();
+    assert!(secrets.len() >= 3, "{secrets:?}");
+    assert!(secrets.iter().all(|secret| !status.contains(secret)), "{status}");
+}
+
+// --- renewal ---
+
+#[test]
+fn a_session_is_renewed_before_it_ends_and_nobody_notices() {
+    let lab = Lab::new();
+    let mut token = signed_in(&lab);
+    for round in 2..=4 {
+        // A tenth of the hour is left, or ten minutes; a little more, so that many do not come at once.
+        lab.clock.advance(3600 - 600);
+        lab.keystone.wait_for(FEDERATED, round);
+        lab.clock.advance(600 - 130);
+        let next = unprompted(&lab).token_id();
+        assert_ne!(next, token);
+        token = next;
+    }
+    assert_eq!(lab.keystone.count(TOKEN_ENDPOINT), 4, "the sign-in, and once for each hour");
+    assert_eq!((lab.keystone.grants(), lab.keystone.saw_reuse()), (1, false));
+    assert_eq!(session(&lab)["user"]["name"], "alice");
+}
+
+#[test]
+fn two_hundred_callers_at_expiry_cost_one_refresh_and_one_exchange() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    let (refreshed, exchanged) = (lab.keystone.count(TOKEN_ENDPOINT), lab.exchanges());
+    lab.clock.advance(3600);
+    std::thread::scope(|threads| {
+        let callers: Vec<_> = (0..200).map(|_| threads.spawn(|| unprompted(&lab).token_id())).collect();
+        let tokens: Vec<_> = callers.into_iter().map(|caller| caller.join().unwrap()).collect();
+        assert!(tokens.iter().all(|token| *token == tokens[0]));
+    });
+    assert_eq!((lab.keystone.count(TOKEN_ENDPOINT), lab.exchanges()), (refreshed + 1, exchanged + 1));
+    assert!(!lab.keystone.saw_reuse());
+}
+
+#[test]
+fn a_grant_that_the_identity_provider_ended_asks_for_a_sign_in() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    lab.keystone.end_grants();
+    lab.clock.advance(3600);
+    unprompted(&lab).problem("sign-in-needed");
+    assert_eq!(session(&lab)["renews"], false);
+    let again = lab.api().token(&lab.oidc(), &scope::project("demo")).sign_in();
+    assert_eq!(lab.browse(&again.url, "alice"), "done");
+}
+
+#[test]
+fn an_identity_provider_in_trouble_signs_nobody_out() {
+    for fault in [Fault::Status(500), Fault::Status(429), Fault::Hangs] {
+        let lab = Lab::new();
+        let token = signed_in(&lab);
+        let trouble = lab.keystone.on(TOKEN_ENDPOINT, fault);
+        lab.clock.advance(3600 - 600);
+        lab.keystone.wait_for(TOKEN_ENDPOINT, 2);
+        assert_eq!(unprompted(&lab).token_id(), token, "still good for ten minutes");
+        lab.clock.advance(600);
+        let failed = unprompted(&lab);
+        assert!(matches!(failed.status, 502 | 503), "{}", failed.text);
+        drop(trouble);
+        assert_ne!(unprompted(&lab).token_id(), token);
+        assert!(!lab.keystone.saw_reuse());
+    }
+}
+
+#[test]
+fn a_session_that_keystone_ended_is_renewed_without_the_person() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    for token in lab.keystone.all_tokens() {
+        lab.keystone.revoke(&token);
+    }
+    let held = unprompted(&lab).token_id();
+    let next = lab.api().token_instead_of(&held, &lab.oidc(), &scope::project("demo")).token_id();
+    assert!(lab.keystone.accepts(&next));
+}
+
+#[test]
+fn a_renewal_that_comes_back_as_somebody_else_is_not_used() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    lab.keystone.hand_grants_to("bob");
+    lab.clock.advance(3600);
+    let refused = unprompted(&lab);
+    let detail = refused.problem("token-refused")["detail"].as_str().unwrap();
+    assert!(detail.contains("bob") && detail.contains("alice"), "{detail}");
+}
+
+#[test]
+fn signing_out_says_what_the_identity_provider_cannot_end() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    let ended = lab.api().logout(&lab.oidc());
+    let left = ended[0]["not_revoked"].as_array().unwrap();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["scope"], "the identity provider's refresh");
+    assert!(left[0]["reason"].as_str().unwrap().contains("no revocation endpoint"), "{left:?}");
+    assert!(lab.keystone.all_tokens().iter().all(|token| !lab.keystone.accepts(token)));
+    // And nobody goes on renewing what is over.
+    lab.clock.advance(3600);
+    unprompted(&lab).problem("sign-in-needed");
+    assert_eq!(lab.keystone.count(TOKEN_ENDPOINT), 1);
+}

@@ -1,0 +1,99 @@
+//! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the person.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::front::{Front, stack};
+use super::keystone::AGENT;
+use crate::support::api::{Api, scope};
+
+const BEARER: &str = "/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth";
+
+fn entry(front: &Front, name: &str, options: &str) -> String {
+    let client = format!(
+        "discovery_endpoint: {}/.well-known/openid-configuration, client_id: cli, project_name: demo, \
+         project_domain_name: lab{options}",
+        stack("ISSUER")
+    );
+    front.entry_at(&front.auth_url(), name, &client)
+}
+
+/// Bearer exchanges that Keystone was asked for.
+fn exchanges(front: &Front) -> usize {
+    let all = front.all_requests();
+    all.iter().filter(|request| request.path.contains(BEARER) && request.agent != AGENT).count()
+}
+
+#[test]
+fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
+    let front = Front::take(0, "alice");
+    front.clouds(&[entry(&front, "demo", "")]);
+    let issue = ["token", "issue", "-f", "value", "-c", "id"];
+    let first = front.answer(&issue);
+    let token = front.keystone.look_at(&first).unwrap();
+    assert_eq!((&token["user"]["name"], &token["project"]["name"]), (&json!("alice"), &json!("demo")));
+    assert_eq!(front.token(&[]), first, "`openstack` and `ksb` are one");
+    assert_eq!((front.browsers_opened(), exchanges(&front), front.counts().logins), (1, 1, 0));
+    let status = front.ksb(&["status"]).ok().stdout;
+    assert!(status.contains("renews itself for as long as the identity provider allows"), "{status}");
+
+    // Three times Keystone takes everything back: nobody is asked, and each time it costs one refresh.
+    let api = Api::new(front.sandbox.paths().socket);
+    let shown: Value = serde_json::from_str(&front.ksb(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let mut held = first;
+    for round in 2..=4 {
+        let unscoped = front.token(&["--unscoped"]);
+        let admin = front.keystone.admin();
+        admin.revoke(&held);
+        admin.revoke(&unscoped);
+        let next = api.token_instead_of(&held, &shown["cloud"], &scope::project("demo")).token_id();
+        assert!(front.keystone.accepts(&next));
+        assert_ne!(next, held);
+        assert_eq!(front.answer(&issue), next);
+        assert_eq!((front.browsers_opened(), exchanges(&front)), (1, round), "{:?}", front.all_requests());
+        held = next;
+    }
+
+    let said = front.ksb(&["logout"]).ok().stdout;
+    assert!(!said.contains("NOT revoked"), "{said}");
+    assert!(!front.keystone.accepts(&held));
+}
+
+#[test]
+fn the_id_token_and_a_registered_callback_work_as_well() {
+    let front = Front::free();
+    let port = front.callback_port();
+    let callback =
+        format!(", redirect_uri: 'http://localhost:{port}/back/here', access_token_type: id_token");
+    front.clouds(&[entry(&front, "demo", &callback)]);
+    let token = front.keystone.look_at(&front.token(&[])).unwrap();
+    assert_eq!(token["user"]["name"], front.user());
+    assert_eq!((front.browsers_opened(), exchanges(&front)), (1, 1));
+}
+
+#[test]
+fn what_only_the_identity_providers_page_says_is_explained_in_the_terminal() {
+    let mut front = Front::free();
+    let unknown = entry(&front, "demo", "").replace("client_id: cli", "client_id: nobody");
+    let elsewhere =
+        entry(&front, "elsewhere", "").replace(".well-known/openid-configuration", "nothing/here");
+    let nowhere = entry(&front, "nowhere", "").replace("realms/lab", "realms/none");
+    front.clouds(&[unknown, elsewhere, nowhere]);
+    for (cloud, why) in [
+        ("elsewhere", "discovery_endpoint does not end in /.well-known/openid-configuration"),
+        ("nowhere", "the identity provider answered: its metadata: HTTP 404"),
+    ] {
+        let refused = front.ksb(&["token", cloud]);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains(why), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("ksb cloud show {cloud}")), "{refused:?}");
+    }
+    assert_eq!(front.browsers_opened(), 0);
+
+    front.sandbox.set("KSB_BROWSER_TIMEOUT", "100");
+    let waiting = front.start(&["login"]);
+    let said = waiting.says("demo: still waiting");
+    assert!(said.contains("for client nobody") && said.contains("http://127.0.0.1:"), "{said}");
+    waiting.signal(Signal::INT);
+    assert_eq!(waiting.ends().code, Some(130));
+}
