@@ -68,8 +68,11 @@ pub struct SignIn {
     pub state: SignInState,
     /// Grows with every change; give it back as `seen` to wait for the next one.
     pub revision: u64,
-    /// The address that a person opens in a browser on this machine.
+    /// The address that a person opens, in a browser on this machine unless there is a `user_code`.
     pub url: String,
+    /// The code that the page at `url` shows or asks for. With it, `url` may be opened on any device (RFC 8628).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_code: Option<String>,
     /// True for exactly one caller at a time: open `url` and say so with `POST …/opened`.
     pub opener: bool,
     /// The configured command that opens it, `{url}` standing for the address; else the system's browser.

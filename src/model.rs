@@ -214,6 +214,8 @@ pub enum Way {
     Websso,
     /// OpenID Connect's authorization code with PKCE in a browser (RFC 8252), then Keystone's bearer exchange.
     OidcCode,
+    /// OAuth's device authorization (RFC 8628), approved on any device, then Keystone's bearer exchange.
+    OidcDevice,
 }
 
 /// The file an entry came from.

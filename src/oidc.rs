@@ -6,15 +6,16 @@ use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
-    CoreErrorResponseType, CoreGrantType, CoreJsonWebKey, CoreJweContentEncryptionAlgorithm,
-    CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType, CoreRevocableToken,
-    CoreSubjectIdentifierType, CoreTokenResponse,
+    CoreDeviceAuthorizationResponse, CoreErrorResponseType, CoreGrantType, CoreJsonWebKey,
+    CoreJweContentEncryptionAlgorithm, CoreJweKeyManagementAlgorithm, CoreResponseMode, CoreResponseType,
+    CoreRevocableToken, CoreSubjectIdentifierType, CoreTokenResponse,
 };
 use openidconnect::{
     AccessTokenHash, AdditionalProviderMetadata, AuthType, AuthorizationCode, ClientId, ClientSecret,
-    CsrfToken, DiscoveryError, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse,
-    IssuerUrl, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata,
-    RedirectUrl, RefreshToken, RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
+    CsrfToken, DeviceAuthorizationUrl, DeviceCodeErrorResponse, DeviceCodeErrorResponseType, DiscoveryError,
+    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce,
+    OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, RefreshToken,
+    RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
 };
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,16 @@ pub struct AuthorizationResponse {
     pub error_description: Option<String>,
 }
 
+/// A device authorization that waits for its person (RFC 8628 section 3.2).
+pub struct Device {
+    /// Where the person approves; holds the code where the provider has such an address.
+    pub url: String,
+    /// What the page there shows or asks for.
+    pub user_code: String,
+    details: CoreDeviceAuthorizationResponse,
+    verifier: Secret,
+}
+
 /// What the token endpoint gave.
 pub struct Granted {
     /// The token that Keystone takes.
@@ -77,6 +88,8 @@ pub struct Granted {
 struct More {
     /// RFC 8414.
     revocation_endpoint: Option<RevocationUrl>,
+    /// RFC 8628 section 4.
+    device_authorization_endpoint: Option<DeviceAuthorizationUrl>,
     /// RFC 9207.
     #[serde(default)]
     authorization_response_iss_parameter_supported: bool,
@@ -149,10 +162,7 @@ impl Provider {
     /// A request for a code that comes back to `redirect_uri`, with PKCE (RFC 7636), `state` and `nonce`.
     pub fn authorization(&self, redirect_uri: String) -> Result<Authorization> {
         let client = self.configured().set_redirect_uri(self.redirect(&redirect_uri)?);
-        // The RFC's limits: 43 to 128 characters; 64 hexadecimal ones are 256 bits.
-        let verifier = random_hex::<32>();
-        let challenge =
-            PkceCodeChallenge::from_code_verifier_sha256(&PkceCodeVerifier::new(verifier.clone()));
+        let (verifier, challenge) = pkce();
         let (state, nonce) = (Secret::random(), Nonce::new(random_hex::<32>()));
         let (csrf, once) = (CsrfToken::new(state.expose().to_owned()), nonce.clone());
         let mut request = client
@@ -163,7 +173,7 @@ impl Provider {
             request = request.add_extra_param(name, value);
         }
         let (url, ..) = request.url();
-        Ok(Authorization { url, redirect_uri, state, nonce, verifier: Secret::new(verifier) })
+        Ok(Authorization { url, redirect_uri, state, nonce, verifier })
     }
 
     /// Takes the browser's answer apart and exchanges the code (RFC 6749 section 4.1.3). The ID token is verified
@@ -196,6 +206,72 @@ impl Provider {
         let response =
             request.request_async(&self.caller()).await.map_err(|error| self.token_error(error))?;
         self.granted(&response, Some(&sent.nonce))
+    }
+
+    /// Asks for a code that a person approves on any device, with PKCE for those who take it there too.
+    pub async fn device(&self) -> Result<Device> {
+        let url = self.metadata.additional_metadata().device_authorization_endpoint.clone();
+        let url = url.ok_or_else(|| {
+            failed(&self.at, "its metadata names no device authorization endpoint")
+                .remedy("use sign_in: oidc_code, or ask the operator for the device authorization grant")
+        })?;
+        let client = self.configured().set_device_authorization_url(url);
+        let (verifier, challenge) = pkce();
+        let mut request = client
+            .exchange_device_code()
+            .add_extra_param("code_challenge", challenge.as_str().to_owned())
+            .add_extra_param("code_challenge_method", "S256");
+        for scope in self.scopes() {
+            request = request.add_scope(scope);
+        }
+        let details: CoreDeviceAuthorizationResponse =
+            request.request_async(&self.caller()).await.map_err(|error| self.token_error(error))?;
+        let complete = details.verification_uri_complete().map(|url| url.secret().to_owned());
+        Ok(Device {
+            url: complete.unwrap_or_else(|| details.verification_uri().to_string()),
+            user_code: details.user_code().secret().to_owned(),
+            details,
+            verifier,
+        })
+    }
+
+    /// Asks again and again, as slowly as the provider wants, until the person has answered (RFC 8628 section 3.5).
+    pub async fn approved(
+        &self,
+        device: &Device,
+        pause: impl Fn(std::time::Duration) -> BoxFuture<'static, ()> + Send + Sync,
+    ) -> Result<Granted> {
+        let client = self.configured();
+        let clock = self.clock.clone();
+        let response = client
+            .exchange_device_access_token(&device.details)
+            .map_err(|_| failed(&self.at, "its metadata names no token endpoint"))?
+            .add_extra_param("code_verifier", device.verifier.expose().to_owned())
+            .set_time_fn(move || date_time(&clock))
+            .request_async(&self.caller(), pause, None)
+            .await
+            .map_err(|error| self.device_error(error))?;
+        self.granted(&response, None)
+    }
+
+    fn device_error(&self, error: RequestTokenError<Error, DeviceCodeErrorResponse>) -> Error {
+        let again = |code, why: &str| {
+            let remedy = format!("ksb login {}", self.at.argument());
+            Error::new(code, why).cloud(self.at.label()).remedy(remedy)
+        };
+        match error {
+            RequestTokenError::Request(error) => error,
+            RequestTokenError::ServerResponse(said) => match said.error() {
+                DeviceCodeErrorResponseType::AccessDenied => {
+                    again(Code::SignInCancelled, "the sign-in was declined at the identity provider")
+                }
+                DeviceCodeErrorResponseType::ExpiredToken => {
+                    again(Code::SignInTimedOut, "the code was not approved in time")
+                }
+                _ => failed(&self.at, &said),
+            },
+            other => failed(&self.at, format!("its token endpoint: {other}")),
+        }
     }
 
     /// New tokens for a refresh token (RFC 6749 section 6). `Ok(None)`: the provider does not honour it any more.
@@ -237,8 +313,7 @@ impl Provider {
         if let Some(id_token) = id_token {
             let client = self.configured();
             let clock = self.clock.clone();
-            let now = move || DateTime::<Utc>::from_timestamp(clock.now().as_second(), 0).unwrap_or_default();
-            let verifier = client.id_token_verifier().set_time_fn(now);
+            let verifier = client.id_token_verifier().set_time_fn(move || date_time(&clock));
             // A renewed ID token need not repeat the nonce (OpenID Connect Core 1.0, section 12.2).
             let same = |said: Option<&Nonce>| match (nonce, said) {
                 (Some(sent), Some(said)) if sent.secret() == said.secret() => Ok(()),
@@ -333,6 +408,17 @@ impl Provider {
             .cloud(self.at.label())
             .remedy(format!("ksb login {}", self.at.argument()))
     }
+}
+
+/// A code verifier and its challenge. RFC 7636's limits are 43 to 128 characters; 64 hexadecimal ones are 256 bits.
+fn pkce() -> (Secret, PkceCodeChallenge) {
+    let verifier = Secret::random();
+    let ours = PkceCodeVerifier::new(verifier.expose().to_owned());
+    (verifier, PkceCodeChallenge::from_code_verifier_sha256(&ours))
+}
+
+fn date_time(clock: &SharedClock) -> DateTime<Utc> {
+    DateTime::from_timestamp(clock.now().as_second(), 0).unwrap_or_default()
 }
 
 /// What the identity provider said, or failed to say.

@@ -26,7 +26,7 @@ NOT_OURS = frozenset(
     }
 )
 
-_WAYS = ("websso", "oidc_code")
+_WAYS = ("websso", "oidc_code", "oidc_device")
 _BEARERS = ("access_token", "id_token")
 
 #: Options of the OpenID client that we are, in the names of keystoneauth's `v3oidcauthcode`.
@@ -76,7 +76,7 @@ def sign_in(
     has_client = text(oidc.get("discovery_endpoint")) and text(oidc.get("client_id"))
     chosen = _one_of("sign_in", way, _WAYS) or ("oidc_code" if has_client else None)
     options: dict[str, Any] = {}
-    if chosen == "oidc_code":
+    if chosen is not None and chosen != "websso":
         options = {"redirect_host": "127.0.0.1", "redirect_port": 0}
         options["oidc"] = _oidc({name: text(oidc.get(name)) for name in OIDC}, options)
     options.update(
@@ -93,7 +93,7 @@ def sign_in(
 def _oidc(option: dict[str, str | None], options: dict[str, Any]) -> dict[str, Any]:
     for name in ("discovery_endpoint", "client_id"):
         if option[name] is None:
-            raise exceptions.OptionError(f"v3broker: sign_in: oidc_code needs {name}")
+            raise exceptions.OptionError(f"v3broker: this sign_in needs {name}")
     endpoint = str(option["discovery_endpoint"])
     client = given(
         discovery_endpoint=endpoint,

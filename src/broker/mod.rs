@@ -539,6 +539,7 @@ impl Inner {
         let entry = Arc::new(Entry::new(Opening {
             id: id.clone(),
             url: started.url,
+            user_code: started.user_code,
             browser: self.config.browser(&cloud),
             private_window: switch_user,
             started_at,
@@ -555,6 +556,7 @@ impl Inner {
             state.pending.insert(identity.clone(), entry.clone());
         }
         let mut progress = started.progress;
+        entry.show(progress.borrow_and_update().clone());
         let shown = entry.clone();
         tokio::spawn(async move {
             while progress.changed().await.is_ok() {

@@ -20,6 +20,7 @@ pub(super) struct Entry {
     pub(super) id: String,
     pub(super) cloud: Cloud,
     url: String,
+    user_code: Option<String>,
     browser: Option<String>,
     private_window: bool,
     started_at: Timestamp,
@@ -51,6 +52,7 @@ pub(super) struct Opening {
     pub(super) id: String,
     pub(super) cloud: Cloud,
     pub(super) url: String,
+    pub(super) user_code: Option<String>,
     pub(super) browser: Option<String>,
     pub(super) private_window: bool,
     pub(super) started_at: Timestamp,
@@ -61,13 +63,24 @@ pub(super) struct Opening {
 
 impl Entry {
     pub(super) fn new(opening: Opening) -> Self {
-        let Opening { id, cloud, url, browser, private_window, started_at, deadline, commands, cancel } =
-            opening;
+        let Opening {
+            id,
+            cloud,
+            url,
+            user_code,
+            browser,
+            private_window,
+            started_at,
+            deadline,
+            commands,
+            cancel,
+        } = opening;
         let (opener, stage) = (Mutex::new(Opener::Nobody), watch::Sender::new(Stage::default()));
         Self {
             id,
             cloud,
             url,
+            user_code,
             browser,
             private_window,
             started_at,
@@ -119,6 +132,7 @@ impl Entry {
             state,
             revision,
             url: self.url.clone(),
+            user_code: self.user_code.clone(),
             opener: state == SignInState::Waiting && self.ask(now),
             browser: self.browser.clone(),
             private_window: self.private_window,

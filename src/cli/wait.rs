@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
 use super::terminal::Keys;
@@ -146,6 +148,18 @@ impl Screen {
 
     fn announce(&mut self, sign_in: &SignIn) {
         self.line(&format!("ksb: {}: sign in: {}", sign_in.cloud, sign_in.url));
+        if sign_in.user_code.is_some() && self.live {
+            self.qr_code(&sign_in.url);
+        }
+    }
+
+    /// For the phone in one's hand. An address that is too long for a code is still there to be typed.
+    fn qr_code(&mut self, url: &str) {
+        if let Ok(code) = QrCode::with_error_correction_level(url, EcLevel::L) {
+            // Light modules are what a terminal with a dark background must draw.
+            let (dark, light) = (Dense1x2::Light, Dense1x2::Dark);
+            self.line(&code.render::<Dense1x2>().dark_color(dark).light_color(light).build());
+        }
     }
 
     fn notices(&mut self, sign_in: &SignIn) {

@@ -55,7 +55,7 @@ pub struct Resolved {
 const OURS: &str = "v3broker";
 
 /// Others whose entries say all that we need: keystoneauth's own (and, under the first name, keystoneauth-websso's).
-const THEIRS: [&str; 2] = ["v3websso", sign_in::AUTHCODE];
+const THEIRS: [&str; 3] = ["v3websso", sign_in::AUTHCODE, sign_in::DEVICE];
 
 /// Variables that `openstack` puts over any entry and we, like openstacksdk, do not.
 const NOT_OURS: [&str; 15] = [

@@ -9,6 +9,9 @@ use crate::model::{Bearer, OidcClient, Secret, SignInOptions, Way, callback_path
 /// keystoneauth's plugin for the authorization code flow: the code is pasted there, and comes by itself here.
 pub(super) const AUTHCODE: &str = "v3oidcauthcode";
 
+/// keystoneauth's plugin for the device authorization flow.
+pub(super) const DEVICE: &str = "v3oidcdeviceauthz";
+
 /// The way that `sign_in` names, or the one of the entry's own plugin.
 pub(super) fn of(
     env: &Environment,
@@ -18,17 +21,19 @@ pub(super) fn of(
     // An entry that was moved over from another plugin names no way, but has what one needs.
     let has_client = || option("discovery_endpoint").is_some() && option("client_id").is_some();
     let way = match option("sign_in").as_deref() {
+        None if auth_type == DEVICE => Way::OidcDevice,
         None if auth_type == AUTHCODE || has_client() => Way::OidcCode,
         None | Some("websso") => Way::Websso,
         Some("oidc_code") => Way::OidcCode,
+        Some("oidc_device") => Way::OidcDevice,
         Some(other) => {
             return Err(format!(
-                "`sign_in: {other}` is not a way to sign in; there are `websso` and `oidc_code`"
+                "`sign_in: {other}` is not a way to sign in; there are `websso`, `oidc_code` and `oidc_device`"
             ));
         }
     };
     let mut options = SignInOptions { way, ..SignInOptions::default() };
-    if way == Way::OidcCode {
+    if way != Way::Websso {
         // Any free port, as RFC 8252 has it, unless the operator could register only one.
         (options.redirect_host, options.redirect_port) = ("127.0.0.1".into(), 0);
         options.oidc = Some(oidc(env, &option, &mut options)?);
@@ -61,7 +66,7 @@ fn oidc(
     options: &mut SignInOptions,
 ) -> Result<OidcClient, String> {
     let needed = |key: &str| {
-        option(key).ok_or_else(|| format!("no `{key}` under `auth`, which signing in by `oidc_code` needs"))
+        option(key).ok_or_else(|| format!("no `{key}` under `auth`, which this way to sign in needs"))
     };
     let discovery_endpoint = address("discovery_endpoint", &needed("discovery_endpoint")?)?;
     let bearer = match option("access_token_type").as_deref() {

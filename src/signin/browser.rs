@@ -69,7 +69,7 @@ pub(super) fn start(task: Task, port: &Arc<CallbackPort>, errand: impl Errand) -
         drop(start_page);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, progress: progress_seen, commands, cancel, outcome })
+    Ok(Started { url, user_code: None, progress: progress_seen, commands, cancel, outcome })
 }
 
 #[derive(Clone)]

@@ -3,6 +3,7 @@
 mod browser;
 pub mod loopback;
 mod oidc_code;
+mod oidc_device;
 mod websso;
 
 use std::sync::Arc;
@@ -40,6 +41,8 @@ pub struct Task {
 pub struct Started {
     /// The address to open in a browser.
     pub url: String,
+    /// The code that the page there shows or asks for, where it can be opened on any device.
+    pub user_code: Option<String>,
     /// How far it is.
     pub progress: watch::Receiver<Progress>,
     /// What the person at the terminal says meanwhile.
@@ -92,13 +95,16 @@ pub enum Command {
 pub async fn start(task: Task, loopback: &loopback::Loopback, outbound: &Outbound) -> Result<Started> {
     match task.cloud.sign_in.way {
         Way::Websso => websso::start(task, loopback).await,
-        Way::OidcCode => {
+        way @ (Way::OidcCode | Way::OidcDevice) => {
             let client = task.cloud.sign_in.oidc.as_ref().ok_or_else(|| {
-                Error::new(Code::InvalidConfig, "sign_in: oidc_code needs discovery_endpoint and client_id")
+                Error::new(Code::InvalidConfig, "this way to sign in needs discovery_endpoint and client_id")
                     .cloud(task.cloud.label())
             })?;
             let provider = Provider::discover(&task.cloud, client, outbound, task.clock.clone()).await?;
-            oidc_code::start(task, provider, loopback).await
+            match way {
+                Way::OidcDevice => oidc_device::start(task, provider).await,
+                _ => oidc_code::start(task, provider, loopback).await,
+            }
         }
     }
 }

@@ -372,6 +372,14 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
     assert_eq!((&oidc["scope"], &oidc["bearer"]), (&json!("openid groups"), &json!("id_token")));
     assert_eq!(oidc["redirect_path"], "/back");
     assert_eq!(oidc["extra"], json!([["prompt", "login"], ["max_age", "60"]]));
+    // The device flow has the same client.
+    for entry in [
+        format!("{{auth_type: v3oidcdeviceauthz, auth: {{{keystone}, {client}}}}}"),
+        format!("{{auth_type: v3broker, auth: {{{keystone}, {client}, sign_in: oidc_device}}}}"),
+    ] {
+        let said = sign_in(&entry).unwrap();
+        assert_eq!((&said["way"], &said["oidc"]), (&json!("oidc_device"), &plain["oidc"]), "{entry}");
+    }
     // WebSSO stays what is meant where nothing is said.
     assert_eq!(sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}}}}}")).unwrap()["way"], "websso");
 }
@@ -389,7 +397,7 @@ fn what_the_code_flow_cannot_do_without_is_named() {
             format!("{endpoint}, client_id: cli, redirect_uri: https://example.org/"),
             "not an http address of this",
         ),
-        ("sign_in: carrier-pigeon".into(), "there are `websso` and `oidc_code`"),
+        ("sign_in: carrier-pigeon".into(), "there are `websso`, `oidc_code` and `oidc_device`"),
     ] {
         let error =
             sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}, {options}}}}}")).unwrap_err();

@@ -114,6 +114,97 @@ fn no_page_log_or_reply_holds_what_the_identity_provider_gave() {
     assert!(secrets.iter().all(|secret| !status.contains(secret)), "{status}");
 }
 
+// --- on another device ---
+
+fn on_another_device(lab: &Lab) -> Value {
+    let mut cloud = lab.oidc();
+    cloud["sign_in"]["way"] = "oidc_device".into();
+    cloud
+}
+
+#[test]
+fn a_person_approves_on_another_device() {
+    let lab = Lab::new();
+    let cloud = on_another_device(&lab);
+    let answer = lab.api().login(&cloud);
+    let (sign_in, shown) = (answer.sign_in(), &answer.json["sign_in"]);
+    assert_eq!((&shown["user_code"], &shown["opener"]), (&json!("WDJB-MJHT"), &json!(false)));
+    assert!(sign_in.url.ends_with("/idp/device?user_code=WDJB-MJHT"), "{}", sign_in.url);
+    let notice = shown["notices"][0].as_str().unwrap();
+    assert!(notice.contains("WDJB-MJHT") && notice.contains("client cli"), "{notice}");
+    assert!(notice.contains("only what you started yourself"), "{notice}");
+
+    // Asked every five seconds; every ten, once the provider finds that too often.
+    asked(&lab);
+    assert!(seconds_to_next_answer(&lab) >= 5);
+    lab.keystone.decide(Some("slow_down"), "");
+    assert!(seconds_to_next_answer(&lab) >= 5);
+    lab.keystone.decide(None, "alice");
+    assert!(seconds_to_next_answer(&lab) >= 10);
+    assert_eq!(lab.api().over(&sign_in.id)["state"], "done");
+    let token = lab.api().token_unprompted(&cloud, &scope::project("demo")).token_id();
+    assert!(lab.keystone.accepts(&token));
+    assert_eq!((&session(&lab)["user"]["name"], &session(&lab)["renews"]), (&json!("alice"), &json!(true)));
+}
+
+/// Returns when the provider has answered the first question.
+fn asked(lab: &Lab) {
+    while lab.keystone.answered(TOKEN_ENDPOINT) == 0 {
+        lab.api().status();
+    }
+}
+
+/// Moves time until the provider has answered another question.
+fn seconds_to_next_answer(lab: &Lab) -> i64 {
+    let before = lab.keystone.answered(TOKEN_ENDPOINT);
+    for seconds in 1..600 {
+        lab.clock.advance(1);
+        // The agent has one thread: once it answers this, it has looked at its clock.
+        lab.api().status();
+        if lab.keystone.answered(TOKEN_ENDPOINT) > before {
+            return seconds;
+        }
+    }
+    panic!("the identity provider is not asked again");
+}
+
+#[test]
+fn a_person_who_says_no_or_nothing_there_ends_the_sign_in() {
+    for (says, code) in [("access_denied", "sign-in-cancelled"), ("expired_token", "sign-in-timed-out")] {
+        let lab = Lab::new();
+        let sign_in = lab.api().login(&on_another_device(&lab)).sign_in();
+        asked(&lab);
+        lab.keystone.decide(Some(says), "");
+        seconds_to_next_answer(&lab);
+        let over = lab.api().over(&sign_in.id);
+        assert_eq!((&over["state"], &over["problem"]["code"]), (&json!("failed"), &json!(code)));
+        assert_eq!(over["problem"]["remedy"], "ksb login demo");
+    }
+}
+
+#[test]
+fn another_user_than_before_is_not_taken_from_another_device() {
+    let lab = Lab::new();
+    let cloud = on_another_device(&lab);
+    let sign_in = lab.api().login(&cloud).sign_in();
+    asked(&lab);
+    lab.keystone.decide(None, "alice");
+    seconds_to_next_answer(&lab);
+    assert_eq!(lab.api().over(&sign_in.id)["state"], "done");
+    lab.keystone.end_grants();
+    lab.clock.advance(3600);
+    let before = lab.keystone.answered(TOKEN_ENDPOINT);
+    let again = lab.api().token(&cloud, &scope::project("demo")).sign_in();
+    // The ended grant, and the first question.
+    while lab.keystone.answered(TOKEN_ENDPOINT) < before + 2 {
+        lab.api().status();
+    }
+    lab.keystone.decide(None, "mallory");
+    seconds_to_next_answer(&lab);
+    let over = lab.api().over(&again.id);
+    assert_eq!(over["problem"]["code"], "token-refused", "{over}");
+}
+
 // --- renewal ---
 
 #[test]

@@ -51,8 +51,8 @@ async function step (page, keycloak, shoot, clicked) {
     if (clicked.has(page.url())) return
     clicked.add(page.url())
     await page.click(button)
-  } else if (state === undefined) {
-    await keycloak.answer()
+  } else if (state === undefined && !await keycloak.answer() && /device login successful/i.test(text)) {
+    return { state: 'done', text }
   }
 }
 

@@ -151,6 +151,11 @@ impl Keystone {
         self.state().identity.provider.lie = lie;
     }
 
+    /// What the person answers on another device: an error's name, or yes as this user.
+    pub fn decide(&self, says: Option<&'static str>, user: &str) {
+        self.state().identity.provider.decide(says, user);
+    }
+
     /// The identity provider ends every grant.
     pub fn end_grants(&self) {
         self.state().identity.provider.end_all();
@@ -256,6 +261,12 @@ impl Keystone {
     /// How many requests of this kind have come in.
     pub fn count(&self, request: &str) -> usize {
         self.state().count(request)
+    }
+
+    /// How many of this kind have been answered.
+    pub fn answered(&self, request: &str) -> usize {
+        let state = self.state();
+        state.log.iter().filter(|logged| logged.request == request && logged.status.is_some()).count()
     }
 
     /// How many sign-ins were completed.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::front::{Front, stack};
 use super::keystone::AGENT;
+use super::program::{Program, run};
 use crate::support::api::{Api, scope};
 
 const BEARER: &str = "/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth";
@@ -57,6 +58,28 @@ fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
     let said = front.ksb(&["logout"]).ok().stdout;
     assert!(!said.contains("NOT revoked"), "{said}");
     assert!(!front.keystone.accepts(&held));
+}
+
+#[test]
+fn a_terminal_without_a_browser_is_approved_elsewhere() {
+    let front = Front::free();
+    front.clouds(&[entry(&front, "demo", ", sign_in: oidc_device")]);
+    let mut command = front.sandbox.ksb(&["login"]);
+    command.env_remove("BROWSER");
+    let waiting = Program::start(command);
+    let said = waiting.says("Approve only what you started yourself");
+    assert!(said.contains("for client cli"), "{said}");
+    let address = waiting.says("demo: sign in: ");
+    let address = address.split("sign in: ").nth(1).unwrap().lines().next().unwrap().to_owned();
+    assert!(address.contains("/device?user_code="), "{address}");
+    // The person's telephone.
+    let mut telephone = front.sandbox.command(stack("BROWSER"));
+    telephone.arg(&address);
+    run(telephone).ok();
+    let outcome = waiting.ends().ok();
+    assert!(outcome.stdout.contains(&format!("signed in as {} (lab)", front.user())), "{outcome:?}");
+    front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]).ok();
+    assert_eq!(exchanges(&front), 1);
 }
 
 #[test]

@@ -38,6 +38,11 @@ export function signInAtKeycloak (page, user) {
       await passkey.keep()
       return true
     }
+    // "Do you grant these access privileges?" to a device's client
+    if (await page.$('form[action*="oauth_grant"] #kc-login, #kc-oauth #kc-login')) {
+      await follow(page, '#kc-login')
+      return true
+    }
     return false
   }
   return { answer, close: done }

@@ -54,9 +54,18 @@ pub struct Provider {
     used: Vec<String>,
     /// Users by access token.
     access: HashMap<String, String>,
+    devices: HashMap<String, Device>,
     /// Somebody used a refresh token twice.
     pub reused: bool,
     made: usize,
+}
+
+/// A device authorization (RFC 8628).
+struct Device {
+    challenge: String,
+    /// The error of the next answer; nothing where the person has approved.
+    says: Option<&'static str>,
+    user: String,
 }
 
 #[derive(Clone)]
@@ -83,6 +92,7 @@ impl Provider {
             refresh: HashMap::new(),
             used: Vec::new(),
             access: HashMap::new(),
+            devices: HashMap::new(),
             reused: false,
             made: 0,
         }
@@ -109,6 +119,13 @@ impl Provider {
         codes.chain(&self.used).cloned().collect()
     }
 
+    /// What the person answers on the other device: nothing is yes, as this user.
+    pub fn decide(&mut self, says: Option<&'static str>, user: &str) {
+        for device in self.devices.values_mut() {
+            (device.says, device.user) = (says, user.into());
+        }
+    }
+
     /// From now on every grant is this user's.
     pub fn hand_over_to(&mut self, user: &str) {
         for grant in self.refresh.values_mut() {
@@ -128,6 +145,23 @@ impl Provider {
                 Answer::plain(302, String::new()).with("Location", login)
             }
             ("GET", ["authorize"]) => self.authorize(ask, user.unwrap_or_default()),
+            ("POST", ["device"]) => {
+                let asked = form(ask);
+                assert_eq!((&*asked["client_id"], &*asked["code_challenge_method"]), (CLIENT, "S256"));
+                let code = self.secret("device");
+                let challenge = asked["code_challenge"].clone();
+                let device = Device { challenge, says: Some("authorization_pending"), user: String::new() };
+                self.devices.insert(code.clone(), device);
+                let at = format!("{}/device", self.issuer);
+                Answer::json(
+                    200,
+                    &json!({
+                        "device_code": code, "user_code": "WDJB-MJHT", "verification_uri": at,
+                        "verification_uri_complete": format!("{at}?user_code=WDJB-MJHT"),
+                        "expires_in": 600, "interval": 5,
+                    }),
+                )
+            }
             ("POST", ["token"]) => self.token(now, &form(ask)),
             _ => Answer::error(404, "not here"),
         }
@@ -137,7 +171,7 @@ impl Provider {
         let at = |path: &str| format!("{}/{path}", self.issuer);
         json!({
             "issuer": self.issuer, "authorization_endpoint": at("authorize"), "token_endpoint": at("token"),
-            "jwks_uri": at("certs"), "response_types_supported": ["code"],
+            "jwks_uri": at("certs"), "device_authorization_endpoint": at("device"), "response_types_supported": ["code"],
             "subject_types_supported": ["public"], "id_token_signing_alg_values_supported": ["ES256"],
             "authorization_response_iss_parameter_supported": true, "code_challenge_methods_supported": ["S256"],
         })
@@ -199,6 +233,16 @@ impl Provider {
                 self.refresh
                     .remove(of("refresh_token"))
                     .inspect(|_| self.used.push(of("refresh_token").into()))
+            }
+            "urn:ietf:params:oauth:grant-type:device_code" => {
+                let device = &self.devices[of("device_code")];
+                assert_eq!(device.challenge, URL_SAFE_NO_PAD.encode(Sha256::digest(of("code_verifier"))));
+                if let Some(error) = device.says {
+                    return Answer::json(400, &json!({"error": error}));
+                }
+                let device = self.devices.remove(of("device_code")).unwrap();
+                let (nonce, redirect_uri) = (String::new(), String::new());
+                Some(Grant { user: device.user, nonce, challenge: device.challenge, redirect_uri })
             }
             _ => None,
         };

@@ -1,0 +1,90 @@
+//! OAuth's device authorization (RFC 8628): a person approves on any device, this computer needs no browser.
+
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+
+use super::{Command, Grant, Progress, SignedIn, Started, Task};
+use crate::error::{Code, Error, Result};
+use crate::oidc::{Device, Provider};
+
+/// Asks the identity provider for a code, and starts to wait for the person's approval.
+pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
+    let device = provider.device().await?;
+    let client = task.cloud.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id);
+    // Whoever approves a code that somebody else sent signs *them* in (RFC 8628 section 5.4).
+    let notice = format!(
+        "open it on any device; it shows the code {} and asks for client {client}. Approve only what you started yourself",
+        device.user_code
+    );
+    let started = Progress { opened: true, notices: vec![notice], ..Progress::default() };
+    let (progress, progress_seen) = watch::channel(started);
+    let (commands, heard) = mpsc::channel(4);
+    let (end, outcome) = oneshot::channel();
+    let cancel = Arc::new(Notify::new());
+    let (url, user_code) = (device.url.clone(), Some(device.user_code.clone()));
+    let cancelled = cancel.clone();
+    tokio::spawn(async move {
+        let ended = until_over(&task, Arc::new(provider), device, heard, &cancelled).await;
+        drop(progress);
+        let _broker_is_gone = end.send(ended);
+    });
+    Ok(Started { url, user_code, progress: progress_seen, commands, cancel, outcome })
+}
+
+async fn until_over(
+    task: &Task,
+    provider: Arc<Provider>,
+    device: Device,
+    mut heard: mpsc::Receiver<Command>,
+    cancelled: &Notify,
+) -> Result<SignedIn> {
+    let approved = approved(task, provider, &device);
+    let deadline = task.clock.sleep_until(task.deadline);
+    tokio::pin!(approved, deadline);
+    loop {
+        tokio::select! {
+            signed_in = &mut approved => return signed_in,
+            () = &mut deadline => {
+                let waited = task.deadline.duration_since(task.started_at).as_secs();
+                return Err(over(task, Code::SignInTimedOut, format!("nobody approved within {waited} seconds")));
+            }
+            () = cancelled.notified() => {
+                return Err(over(task, Code::SignInCancelled, "the sign-in was called off".into()));
+            }
+            // No page of ours has a token to offer.
+            Some(command) = heard.recv() => match command {
+                Command::Offers(reply) => drop(reply.send(Ok(Vec::new()))),
+                Command::Accept(code, reply) => {
+                    let why = format!("no token with the code {code} waits");
+                    drop(reply.send(Err(over(task, Code::UnknownSignIn, why))));
+                }
+            }
+        }
+    }
+}
+
+async fn approved(task: &Task, provider: Arc<Provider>, device: &Device) -> Result<SignedIn> {
+    let clock = task.clock.clone();
+    let pause = move |time: std::time::Duration| {
+        clock.sleep_until(clock.now() + SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
+    };
+    let granted = provider.approved(device, pause).await?;
+    let token = task.keystone.federated(&granted.bearer).await?;
+    if let Some(expected) = task.expected.as_ref().filter(|expected| expected.id != token.user.id) {
+        task.keystone.revoke(&token.id).await.ok();
+        return Err(Error::new(
+            Code::TokenRefused,
+            format!("that was {}, not {}", token.user.name, expected.name),
+        )
+        .cloud(task.cloud.label())
+        .remedy(format!("ksb login {} --switch-user", task.cloud.argument())));
+    }
+    let grant = granted.refresh_token.map(|refresh_token| Grant { provider, refresh_token });
+    Ok(SignedIn { token, grant })
+}
+
+fn over(task: &Task, code: Code, why: String) -> Error {
+    Error::new(code, why).cloud(task.cloud.label()).remedy(format!("ksb login {}", task.cloud.argument()))
+}
