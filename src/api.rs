@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::error::{Code, Error};
-use crate::model::{Cloud, Scope, Secret, User};
+use crate::model::{Cloud, Evidence, Scope, Secret, User};
 
 /// The header that names the agent's version in every reply.
 pub const VERSION_HEADER: &str = "ksb-version";
@@ -73,6 +73,10 @@ pub struct SignIn {
     /// The code that the page at `url` shows or asks for. With it, `url` may be opened on any device (RFC 8628).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_code: Option<String>,
+    /// The identity provider's own address, for a browser on another machine. It ends at an address that nobody answers
+    /// there; a person gives that to `POST …/redirected`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<String>,
     /// True for exactly one caller at a time: open `url` and say so with `POST …/opened`.
     pub opener: bool,
     /// The configured command that opens it, `{url}` standing for the address; else the system's browser.
@@ -149,6 +153,13 @@ pub struct Offer {
     /// The identity provider that it names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_provider: Option<String>,
+}
+
+/// `POST /v1/sign-ins/{id}/redirected`: where a browser on another machine ended.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RedirectedRequest {
+    /// The whole address, with code and state.
+    pub url: Secret,
 }
 
 /// `POST /v1/sign-ins/{id}/accept`: the person's word for an [`Offer`].
@@ -281,6 +292,9 @@ pub struct Session {
     /// Whether the session is renewed without the person, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,
+    /// How the person proved who they are, as far as the identity provider tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Scopes that have a token now.
     pub scopes: Vec<CachedScope>,
     /// Whether Keystone's certificate is checked.

@@ -180,6 +180,9 @@ pub struct OidcClient {
     /// `prompt`, `max_age`, `acr_values` and `login_hint` of the authorization request, where set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<(String, String)>,
+    /// What a sign-in must show to be used, by this entry.
+    #[serde(default, skip_serializing_if = "Requirements::is_empty")]
+    pub require: Requirements,
     /// The proxy that the caller's environment names for the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
@@ -193,6 +196,61 @@ pub fn openid_scope() -> String {
 /// The callback's path where none was registered.
 pub fn callback_path() -> String {
     "/callback".into()
+}
+
+/// What a cloud demands of a sign-in beyond the identity provider's word that there was one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Requirements {
+    /// Methods that must be among the ID token's `amr`, such as `otp` or `hwk` (RFC 8176).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// Seconds that may have passed since the person proved who they are (`auth_time`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_auth_age: Option<u64>,
+}
+
+impl Requirements {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What is missing, in words; nothing when `evidence` meets all of it.
+    pub fn missing(&self, evidence: Option<&Evidence>, now: Timestamp) -> Option<String> {
+        let (amr, auth_time) =
+            evidence.map_or((&[][..], None), |evidence| (&evidence.amr[..], evidence.auth_time));
+        if let Some(method) = self.amr.iter().find(|method| !amr.contains(method)) {
+            let shown = if amr.is_empty() { "none".to_owned() } else { amr.join(", ") };
+            return Some(format!(
+                "the cloud's entry requires the method {method} (amr), the sign-in shows {shown}"
+            ));
+        }
+        let limit = self.max_auth_age?;
+        match auth_time.map(|when| now.duration_since(when).as_secs()) {
+            None => Some(
+                "the cloud's entry limits the sign-in's age, and the identity provider does not say it"
+                    .into(),
+            ),
+            Some(age) if u64::try_from(age).is_ok_and(|age| age > limit) => {
+                Some(format!("the sign-in is {age} s old, and the cloud's entry allows {limit} s"))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+/// What an ID token says of how the person signed in (OpenID Connect Core 1.0, section 2).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Evidence {
+    /// Authentication context class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acr: Option<String>,
+    /// Authentication methods (RFC 8176).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<String>,
+    /// When the person proved who they are, by our clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub auth_time: Option<Timestamp>,
 }
 
 /// Which of an OpenID provider's tokens Keystone takes (`access_token_type`).

@@ -2,8 +2,11 @@
 //!
 //! The protocol is openidconnect's work; what is ours is whom it may talk to (`outbound`) and what is said of a failure.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
     CoreDeviceAuthorizationResponse, CoreErrorResponseType, CoreGrantType, CoreJsonWebKey,
@@ -23,7 +26,7 @@ use subtle::ConstantTimeEq;
 use url::Url;
 
 use crate::error::{Code, Error, Result};
-use crate::model::{Bearer, Cloud, OidcClient, Secret, random_hex};
+use crate::model::{Bearer, Cloud, Evidence, OidcClient, Secret, random_hex};
 use crate::outbound::{self, Outbound, Peer};
 use crate::ports::SharedClock;
 
@@ -81,6 +84,8 @@ pub struct Granted {
     pub bearer: Secret,
     /// What renews it, where there is one.
     pub refresh_token: Option<Secret>,
+    /// What the ID token says of the sign-in, where there is one.
+    pub evidence: Option<Evidence>,
 }
 
 /// What the metadata says beyond OpenID Connect Discovery.
@@ -169,6 +174,9 @@ impl Provider {
             .authorize_url(CoreAuthenticationFlow::AuthorizationCode, || csrf, || once)
             .set_pkce_challenge(challenge)
             .add_scopes(self.scopes());
+        if let Some(age) = self.client.require.max_auth_age {
+            request = request.set_max_age(Duration::from_secs(age));
+        }
         for (name, value) in &self.client.extra {
             request = request.add_extra_param(name, value);
         }
@@ -239,7 +247,7 @@ impl Provider {
     pub async fn approved(
         &self,
         device: &Device,
-        pause: impl Fn(std::time::Duration) -> BoxFuture<'static, ()> + Send + Sync,
+        pause: impl Fn(Duration) -> BoxFuture<'static, ()> + Send + Sync,
     ) -> Result<Granted> {
         let client = self.configured();
         let clock = self.clock.clone();
@@ -307,6 +315,7 @@ impl Provider {
 
     fn granted(&self, response: &CoreTokenResponse, nonce: Option<&Nonce>) -> Result<Granted> {
         let id_token = response.extra_fields().id_token();
+        let mut evidence = None;
         if nonce.is_some() && id_token.is_none() {
             return Err(failed(&self.at, "it sent no ID token (is `openid` among the scopes?)"));
         }
@@ -322,6 +331,12 @@ impl Provider {
             };
             let bad = |why: String| failed(&self.at, format!("its ID token is not valid: {why}"));
             let claims = id_token.claims(&verifier, same).map_err(|error| bad(error.to_string()))?;
+            let seconds = |when: DateTime<Utc>| Timestamp::from_second(when.timestamp()).ok();
+            evidence = Some(Evidence {
+                acr: claims.auth_context_ref().map(|acr| acr.to_string()),
+                amr: claims.auth_method_refs().into_iter().flatten().map(|amr| amr.to_string()).collect(),
+                auth_time: claims.auth_time().and_then(seconds),
+            });
             if let Some(expected) = claims.access_token_hash() {
                 let found = id_token
                     .signing_alg()
@@ -344,7 +359,7 @@ impl Provider {
             }
         };
         let refresh_token = response.refresh_token().map(|token| Secret::new(token.secret()));
-        Ok(Granted { bearer: Secret::new(bearer), refresh_token })
+        Ok(Granted { bearer: Secret::new(bearer), refresh_token, evidence })
     }
 
     fn configured(&self) -> Configured {

@@ -132,12 +132,21 @@ def has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+def sees_browser() -> bool:
+    """Whether there is a browser that a person sees; one at the other end of SSH is slow at best."""
+    if os.environ.get("KSB_NO_BROWSER"):
+        return False
+    return bool(os.environ.get("BROWSER")) or (has_display() and not os.environ.get("SSH_CONNECTION"))
+
+
 class Prompting:
     """Whether a person started this process, and can wait with it."""
 
     def __init__(self) -> None:
         wish = os.environ.get("KSB_PROMPT", "").strip().lower()
         self.display = has_display()
+        #: May a browser be opened at all?
+        self.browser = not os.environ.get("KSB_NO_BROWSER")
         terminal = has_terminal()
         #: May a sign-in be started, and a browser be opened?
         self.allowed = wish == "always" or (wish != "never" and (terminal or self.display))

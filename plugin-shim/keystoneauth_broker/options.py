@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from keystoneauth1 import exceptions
 
-from keystoneauth_broker.environment import ca_bundle, proxy_for
+from keystoneauth_broker.environment import ca_bundle, proxy_for, sees_browser
 
 #: Options of other plugins that a shared entry may hold, and what openstacksdk adds: nothing to warn about.
 NOT_OURS = frozenset(
@@ -26,7 +26,7 @@ NOT_OURS = frozenset(
     }
 )
 
-_WAYS = ("websso", "oidc_code", "oidc_device")
+_WAYS = ("websso", "oidc_code", "oidc_device", "auto")
 _BEARERS = ("access_token", "id_token")
 
 #: Options of the OpenID client that we are, in the names of keystoneauth's `v3oidcauthcode`.
@@ -41,6 +41,8 @@ OIDC = (
     "max_age",
     "acr_values",
     "login_hint",
+    "require_amr",
+    "max_auth_age",
 )
 
 
@@ -75,6 +77,8 @@ def sign_in(
     """How a person signs in, as `src/clouds/sign_in.rs` has it."""
     has_client = text(oidc.get("discovery_endpoint")) and text(oidc.get("client_id"))
     chosen = _one_of("sign_in", way, _WAYS) or ("oidc_code" if has_client else None)
+    if chosen == "auto":
+        chosen = "oidc_code" if sees_browser() else "oidc_device"
     options: dict[str, Any] = {}
     if chosen is not None and chosen != "websso":
         options = {"redirect_host": "127.0.0.1", "redirect_port": 0}
@@ -108,6 +112,12 @@ def _oidc(option: dict[str, str | None], options: dict[str, Any]) -> dict[str, A
     ]
     if extra:
         client["extra"] = extra
+    require = given(
+        amr=(option["require_amr"] or "").replace(",", " ").split() or None,
+        max_auth_age=number("max_auth_age", option["max_auth_age"], least=0, most=2**31),
+    )
+    if require:
+        client["require"] = require
     uri = option["redirect_uri"]
     # Out of band, keystoneauth's default, means no address at all.
     if uri is not None and not uri.startswith("urn:"):

@@ -160,7 +160,7 @@ class TokenRequest:
                 else f"waiting {_PATIENCE} s for it, there is no terminal",
                 once=f"{sign_in_id} waiting",
             )
-            if sign_in.get("opener") is True and self._prompting.allowed:
+            if sign_in.get("opener") is True and self._prompting.allowed and self._prompting.browser:
                 self._open(sign_in_id, url, sign_in.get("browser"), private=bool(private))
         for number, notice in enumerate(sign_in.get("notices") or ()):
             say(self._label, notice, once=f"{sign_in_id} {number} {notice}")

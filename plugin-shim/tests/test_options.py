@@ -90,6 +90,8 @@ def test_the_code_flow_is_told_as_ksb_tells_it(told: Any, monkeypatch: pytest.Mo
         "redirect_uri": "http://localhost:8000/back",
         "prompt": "login",
         "max_age": "60",
+        "require_amr": "otp, hwk",
+        "max_auth_age": 3600,
     }
     monkeypatch.setenv("https_proxy", "http://proxy.example.org:3128")
     assert told(**OIDC, **whole)["cloud"]["sign_in"] == {
@@ -103,9 +105,31 @@ def test_the_code_flow_is_told_as_ksb_tells_it(told: Any, monkeypatch: pytest.Mo
             "bearer": "id_token",
             "redirect_path": "/back",
             "extra": [["prompt", "login"], ["max_age", "60"]],
+            "require": {"amr": ["otp", "hwk"], "max_auth_age": 3600},
             "proxy": "http://proxy.example.org:3128",
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("environment", "way"),
+    [
+        ({"DISPLAY": ":0"}, "oidc_code"),
+        ({"BROWSER": "links", "SSH_CONNECTION": "a b"}, "oidc_code"),
+        ({"DISPLAY": ":10", "SSH_CONNECTION": "a b"}, "oidc_device"),
+        ({"DISPLAY": ":0", "KSB_NO_BROWSER": "1"}, "oidc_device"),
+        ({}, "oidc_device"),
+    ],
+)
+def test_auto_is_the_browser_where_a_person_sees_one(
+    told: Any, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], way: str
+) -> None:
+    """As in tests/it/clouds.rs."""
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "SSH_CONNECTION", "KSB_NO_BROWSER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert told(**OIDC, sign_in="auto")["cloud"]["sign_in"]["way"] == way
 
 
 def test_protocol_alone(told: Any) -> None:
@@ -155,7 +179,10 @@ def test_scopes_that_make_no_sense(make: Make, session: ks_session.Session) -> N
         ({"redirect_port": 0}, "redirect_port"),
         ({"login_timeout": "inf"}, "login_timeout"),
         ({"min_validity": -1}, "min_validity"),
-        ({"sign_in": "carrier-pigeon"}, "sign_in is websso or oidc_code or oidc_device, not 'carrier-pigeon'"),
+        (
+            {"sign_in": "carrier-pigeon"},
+            "sign_in is websso or oidc_code or oidc_device or auto, not 'carrier-pigeon'",
+        ),
         ({"sign_in": "oidc_code"}, "this sign_in needs discovery_endpoint"),
         ({"sign_in": "oidc_device", "discovery_endpoint": "https://idp/x"}, "this sign_in needs client_id"),
         (OIDC | {"access_token_type": "saml"}, "access_token_type is access_token or id_token, not 'saml'"),

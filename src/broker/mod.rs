@@ -154,7 +154,7 @@ impl Broker {
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
         let now = self.inner.clock.now();
-        if !request.switch_user && !self.inner.lives(&identity, request.min_validity) {
+        if !request.switch_user && !self.inner.lives(cloud, &identity, request.min_validity) {
             // A failure is no reason to keep a person from signing in.
             if let Err(error) = self.inner.renew(&identity).await {
                 tracing::info!(%error, "renewal failed");
@@ -163,6 +163,7 @@ impl Broker {
         if !request.switch_user {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
+                && session.meets(cloud, now)
                 && (session.lives(now, request.min_validity) || session.is_fresh(now))
             {
                 session.used_by(cloud.label());
@@ -196,6 +197,11 @@ impl Broker {
     pub async fn offers(&self, id: &str) -> Result<Offers> {
         let offers = self.ask(id, Command::Offers).await?;
         Ok(Offers { offers })
+    }
+
+    /// A person brings the address at which a browser on another machine ended.
+    pub async fn redirected(&self, id: &str, url: Secret) -> Result<()> {
+        self.ask(id, |reply| Command::Redirected(url, reply)).await
     }
 
     /// The person at the terminal takes the token that shows `code`.
@@ -333,6 +339,9 @@ impl Broker {
         min_validity: u64,
     ) -> Result<Minting> {
         for _ in 0..2 {
+            if !self.inner.meets(cloud, identity) {
+                break;
+            }
             if self.inner.held(cloud, identity, &Scope::Unscoped, min_validity).is_none()
                 && !self.inner.renew(identity).await?
             {
@@ -381,7 +390,10 @@ impl Broker {
         }
         let (inner, cloud, key) = (self.inner.clone(), cloud.clone(), identity.clone());
         let identity = identity.clone();
-        self.inner.starts.join(key, || async move { inner.start(cloud, identity, switch_user).await }).await
+        self.inner
+            .starts
+            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user)).await })
+            .await
     }
 }
 
@@ -402,6 +414,9 @@ impl Inner {
         let mut state = locked(&self.state);
         let session = state.sessions.get_mut(identity)?;
         session.used_by(cloud.label());
+        if !session.meets(cloud, now) {
+            return None;
+        }
         let held = session.held(scope, &Holder::Person)?;
         session.is_enough(held, now, min_validity).then(|| held.clone())
     }
@@ -466,10 +481,18 @@ impl Inner {
         Ok(Minting::Token(held))
     }
 
-    fn lives(&self, identity: &Identity, min_validity: u64) -> bool {
+    fn lives(&self, cloud: &Cloud, identity: &Identity, min_validity: u64) -> bool {
         let now = self.clock.now();
         let state = locked(&self.state);
-        state.sessions.get(identity).is_some_and(|session| session.lives(now, min_validity))
+        let session = state.sessions.get(identity);
+        session.is_some_and(|session| session.meets(cloud, now) && session.lives(now, min_validity))
+    }
+
+    /// Whether there is a session that shows what this entry requires.
+    fn meets(&self, cloud: &Cloud, identity: &Identity) -> bool {
+        let now = self.clock.now();
+        let state = locked(&self.state);
+        state.sessions.get(identity).is_some_and(|session| session.meets(cloud, now))
     }
 
     /// The cloud of the session that made `id`, if one did.
@@ -540,6 +563,7 @@ impl Inner {
             id: id.clone(),
             url: started.url,
             user_code: started.user_code,
+            elsewhere: started.elsewhere,
             browser: self.config.browser(&cloud),
             private_window: switch_user,
             started_at,
@@ -576,7 +600,7 @@ impl Inner {
     /// Takes the token in, or counts the failure; then tells everybody who waits.
     fn finish(&self, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
-        let ended = outcome.and_then(|SignedIn { token, grant }| {
+        let ended = outcome.and_then(|SignedIn { token, grant, evidence }| {
             let remembered = self
                 .outbound
                 .trust_of(&entry.cloud.tls)
@@ -585,7 +609,8 @@ impl Inner {
                 tracing::warn!(%error, "the cloud could not be remembered");
             }
             let user = token.user.clone();
-            let mut session = Session::new(entry.cloud.clone(), Held::new(token, None)?, grant, now);
+            let mut session =
+                Session::new(entry.cloud.clone(), Held::new(token, None)?, grant, evidence, now);
             let mut state = locked(&self.state);
             let State { sessions, lapsed, .. } = &mut *state;
             for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {

@@ -96,7 +96,7 @@ impl Inner {
         }
         let (id, held) = (token.id.clone(), Held::new(token, None)?);
         let now = self.clock.now();
-        let kept = self.with_grant(identity, &newest, |session| session.renewed(held, now));
+        let kept = self.with_grant(identity, &newest, |session| session.renewed(held, granted.evidence, now));
         if !kept {
             keystone.revoke(&id).await.ok();
         }

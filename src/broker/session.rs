@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{self, CachedScope, TokenReply};
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Holder, Scope, Secret, Token};
+use crate::model::{Cloud, Evidence, Holder, Scope, Secret, Token};
 use crate::signin::Grant;
 
 use super::policy;
@@ -26,6 +26,8 @@ pub(super) struct Session {
     dead: bool,
     /// What renews it without the person.
     pub(super) grant: Option<Grant>,
+    /// How the person proved who they are, as far as the identity provider tells.
+    evidence: Option<Evidence>,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
@@ -72,7 +74,13 @@ impl Minted {
 }
 
 impl Session {
-    pub(super) fn new(cloud: Cloud, unscoped: Held, grant: Option<Grant>, now: Timestamp) -> Self {
+    pub(super) fn new(
+        cloud: Cloud,
+        unscoped: Held,
+        grant: Option<Grant>,
+        evidence: Option<Evidence>,
+        now: Timestamp,
+    ) -> Self {
         let minted = vec![Minted::of(&Scope::Unscoped, &unscoped.token)];
         Self {
             labels: vec![cloud.label().to_owned()],
@@ -80,6 +88,7 @@ impl Session {
             unscoped: Arc::new(unscoped),
             dead: false,
             grant,
+            evidence,
             signed_in_at: now,
             made_at: now,
             tokens: HashMap::new(),
@@ -89,7 +98,9 @@ impl Session {
 
     /// Puts a new unscoped token in the place of the old one. Scoped ones are made from it when next asked for; until
     /// then the old ones are served as long as they live.
-    pub(super) fn renewed(&mut self, unscoped: Held, now: Timestamp) {
+    pub(super) fn renewed(&mut self, unscoped: Held, evidence: Option<Evidence>, now: Timestamp) {
+        // A renewal need not say again what the sign-in said.
+        self.evidence = evidence.or_else(|| self.evidence.take());
         self.minted.retain(|minted| minted.expires_at > now);
         self.minted.push(Minted::of(&Scope::Unscoped, &unscoped.token));
         self.unscoped = Arc::new(unscoped);
@@ -125,6 +136,12 @@ impl Session {
     /// Drops the scoped tokens, so that the next request mints anew; they are still revoked at logout.
     pub(super) fn drop_scoped(&mut self) -> usize {
         self.tokens.drain().count()
+    }
+
+    /// Whether it shows what this entry requires; clouds that share an identity may differ in that.
+    pub(super) fn meets(&self, cloud: &Cloud, now: Timestamp) -> bool {
+        let required = cloud.sign_in.oidc.as_ref().map(|oidc| &oidc.require);
+        required.is_none_or(|required| required.missing(self.evidence.as_ref(), now).is_none())
     }
 
     /// Whether the session can still give tokens of at least this life.
@@ -177,6 +194,7 @@ impl Session {
             signed_in_at: self.signed_in_at,
             expires_at: self.unscoped.token.expires_at,
             renews: self.grant.is_some(),
+            evidence: self.evidence.clone(),
             scopes,
             tls_verified: self.cloud.tls.verify,
         }

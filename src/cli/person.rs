@@ -12,9 +12,9 @@ pub(super) fn may_prompt() -> bool {
     }
 }
 
-/// Whether there is a browser to open: one that is named, or a graphical session.
-pub(super) fn has_browser() -> bool {
-    is_set("BROWSER") || has_display()
+/// Whether there is a browser to open: one that is configured or named, or a graphical session; `KSB_NO_BROWSER` says no.
+pub(super) fn has_browser(configured: bool) -> bool {
+    !is_set("KSB_NO_BROWSER") && (configured || is_set("BROWSER") || has_display())
 }
 
 fn has_terminal() -> bool {

@@ -68,6 +68,17 @@ fn show(session: &Session) {
         session.protocol,
     );
     println!("    {}", session.auth_url);
+    if let Some(evidence) = &session.evidence {
+        let how = [("acr", evidence.acr.clone()), ("amr", Some(evidence.amr.join(", ")))];
+        let how = how
+            .into_iter()
+            .filter_map(|(name, said)| Some(format!("{name} {}", said.filter(|said| !said.is_empty())?)));
+        let when = evidence.auth_time.map(|when| format!("proved {}", say::since(when)));
+        let said: Vec<_> = when.into_iter().chain(how).collect();
+        if !said.is_empty() {
+            println!("    {}", said.join("; "));
+        }
+    }
     if let Some(account) = &session.account {
         println!("    account {account}");
     }

@@ -15,6 +15,9 @@ pub(super) struct CloudArgs {
     /// Label that keeps several accounts on one cloud apart
     #[arg(long, value_name = "LABEL")]
     pub(super) account: Option<String>,
+    /// Browser (`oidc_code`), any device (`oidc_device`), or whichever fits, for an entry with an OAuth client
+    #[arg(long, value_name = "WAY", value_parser = ["auto", "oidc_code", "oidc_device"])]
+    sign_in: Option<String>,
 }
 
 /// A scope other than the entry's own.
@@ -50,6 +53,7 @@ pub(super) fn resolve(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> 
     let (project_domain_id, project_domain_name) = id_or_name(scope.project_domain.as_deref());
     let overrides = Overrides {
         account: cloud.account.clone(),
+        sign_in: cloud.sign_in.clone(),
         region: None,
         project_id,
         project_name,

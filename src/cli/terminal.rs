@@ -7,6 +7,8 @@ use std::sync::Arc;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use tokio::sync::mpsc;
 
+use crate::model::Secret;
+
 /// The terminal in a mode where a key counts at once and is not shown; restored when dropped.
 pub(super) struct Keys {
     tty: Arc<File>,
@@ -44,6 +46,22 @@ impl Keys {
     /// The next key.
     pub(super) async fn next(&mut self) -> Option<u8> {
         self.pressed.recv().await
+    }
+
+    /// Asks for a line. It is not shown: what is pasted may be worth a sign-in.
+    pub(super) async fn line(&mut self, question: &str) -> Secret {
+        let tty = self.tty.clone();
+        write!(&*tty, "{question}: ").ok();
+        let mut typed = Vec::new();
+        loop {
+            match self.next().await {
+                None | Some(b'\n' | b'\r') => break,
+                Some(8 | 127) => drop(typed.pop()),
+                Some(key) => typed.push(key),
+            }
+        }
+        writeln!(&*tty).ok();
+        Secret::new(String::from_utf8(typed).unwrap_or_default())
     }
 
     /// Asks; anything but `y` is a no.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::terminal::Keys;
 use super::{browser, person, say};
-use crate::api::{AcceptRequest, Offers, SignIn, SignInReply, SignInState};
+use crate::api::{AcceptRequest, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 
@@ -64,9 +64,13 @@ async fn watch(client: &Client, mut sign_in: SignIn) -> Result<()> {
                     std::process::exit(130);
                 }
                 key = next_key(&mut keys) => {
-                    if matches!(key, Some(b'c' | b'C')) && let Some(keys) = &mut keys {
+                    if let Some(keys) = &mut keys {
                         screen.clear();
-                        offer(client, &sign_in, keys).await?;
+                        match key {
+                            Some(b'c' | b'C') => offer(client, &sign_in, keys).await?,
+                            Some(b'p' | b'P') if sign_in.elsewhere.is_some() => paste(client, &sign_in, keys).await?,
+                            _ => {}
+                        }
                     }
                 }
                 _tick = tokio::time::timeout(FRAME, std::future::pending::<()>()) => {}
@@ -88,7 +92,7 @@ async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
 
 /// We are the one who opens the browser. Without one we do not say that we did: another caller may have one.
 async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
-    if sign_in.browser.is_none() && !person::has_browser() {
+    if !person::has_browser(sign_in.browser.is_some()) {
         screen.no_browser(sign_in);
         return Ok(());
     }
@@ -100,6 +104,26 @@ async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<
         screen.line(&format!("ksb: {}: {why}", sign_in.cloud));
     }
     Ok(())
+}
+
+/// The person pressed `p`: a browser on another machine does the sign-in, and its last address comes back by hand.
+async fn paste(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()> {
+    let label = &sign_in.cloud;
+    let address = sign_in.elsewhere.as_deref().unwrap_or_default();
+    eprintln!(
+        "ksb: {label}: open this in a browser on any machine, sign in, and wait for a page that cannot be shown:\n{address}"
+    );
+    let url = keys.line("Paste the address of that page (it is not shown), then press Enter").await;
+    let path = format!("/v1/sign-ins/{}/redirected", sign_in.id);
+    match client.post(&path, &RedirectedRequest { url }).await {
+        Ok(_) => Ok(()),
+        // The sign-in goes on: the next try may be better.
+        Err(error) if matches!(error.code, Code::InvalidRequest | Code::TokenRefused) => {
+            eprintln!("ksb: {label}: {}", error.detail);
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The person pressed `c`: shows the tokens from tabs that did not start here, one after the other.
@@ -192,7 +216,11 @@ impl Screen {
             SignInState::Confirming => "answer the question on the page",
             _ => "waiting for the browser",
         };
-        let hint = if keys { " · c: signed in with another browser" } else { "" };
+        let hint = match (keys, sign_in.elsewhere.is_some(), sign_in.user_code.is_some()) {
+            (false, ..) | (_, _, true) => "",
+            (true, true, _) => " · p: a browser on another machine",
+            (true, false, _) => " · c: signed in with another browser",
+        };
         let frame = SPINNER[self.frame % SPINNER.len()];
         eprint!("\r\x1b[2K{frame} {}: {doing} · {waited} s{hint}", sign_in.cloud);
         std::io::stderr().flush().ok();

@@ -4,7 +4,7 @@ use super::merge::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
 /// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)
-pub(super) const OPTIONS: [&str; 20] = [
+pub(super) const OPTIONS: [&str; 22] = [
     "access_token_type",
     "acr_values",
     "auth_url",
@@ -21,10 +21,12 @@ pub(super) const OPTIONS: [&str; 20] = [
     "login_hint",
     "logout_url",
     "max_age",
+    "max_auth_age",
     "min_validity",
     "openid_scope",
     "prompt",
     "redirect_uri",
+    "require_amr",
 ];
 
 /// Options of every v3 plugin that choose the scope.

@@ -14,6 +14,8 @@ use crate::model::{Cloud, Scope, Source};
 pub struct Overrides {
     /// The account label.
     pub account: Option<String>,
+    /// The way to sign in.
+    pub sign_in: Option<String>,
     /// The region, which must be known where the entry lists any; else `OS_REGION_NAME`.
     pub region: Option<String>,
     /// A project by id.
@@ -145,7 +147,8 @@ impl Config<'_> {
             region: entry.config.get("region_name").and_then(text),
             tls: tls::of(self.env, &entry.config, warnings).map_err(bad)?,
             proxy: proxy::of(self.env, &auth_url),
-            sign_in: sign_in::of(self.env, &auth_type(entry), option).map_err(bad)?,
+            sign_in: sign_in::of(self.env, &auth_type(entry), overrides.sign_in.as_deref(), option)
+                .map_err(bad)?,
             logout_url: option("logout_url")
                 .map(|url| address("logout_url", &url))
                 .transpose()

@@ -4,7 +4,9 @@ use url::Url;
 
 use super::resolve::address;
 use super::{Environment, proxy};
-use crate::model::{Bearer, OidcClient, Secret, SignInOptions, Way, callback_path, openid_scope};
+use crate::model::{
+    Bearer, OidcClient, Requirements, Secret, SignInOptions, Way, callback_path, openid_scope,
+};
 
 /// keystoneauth's plugin for the authorization code flow: the code is pasted there, and comes by itself here.
 pub(super) const AUTHCODE: &str = "v3oidcauthcode";
@@ -12,26 +14,28 @@ pub(super) const AUTHCODE: &str = "v3oidcauthcode";
 /// keystoneauth's plugin for the device authorization flow.
 pub(super) const DEVICE: &str = "v3oidcdeviceauthz";
 
-/// The way that `sign_in` names, or the one of the entry's own plugin.
+/// The way that the command line or `sign_in` names, or the one of the entry's own plugin.
 pub(super) fn of(
     env: &Environment,
     auth_type: &str,
+    wanted: Option<&str>,
     option: impl Fn(&str) -> Option<String>,
 ) -> Result<SignInOptions, String> {
     // An entry that was moved over from another plugin names no way, but has what one needs.
     let has_client = || option("discovery_endpoint").is_some() && option("client_id").is_some();
-    let way = match option("sign_in").as_deref() {
+    let mut way = match option("sign_in") {
+        Some(named) => named_way(env, &named)?,
         None if auth_type == DEVICE => Way::OidcDevice,
         None if auth_type == AUTHCODE || has_client() => Way::OidcCode,
-        None | Some("websso") => Way::Websso,
-        Some("oidc_code") => Way::OidcCode,
-        Some("oidc_device") => Way::OidcDevice,
-        Some(other) => {
-            return Err(format!(
-                "`sign_in: {other}` is not a way to sign in; there are `websso`, `oidc_code` and `oidc_device`"
-            ));
-        }
+        None => Way::Websso,
     };
+    if let Some(wanted) = wanted {
+        // Another identity provider's client is another identity: its session would serve nobody who reads this entry.
+        if way == Way::Websso {
+            return Err("it signs in by websso; only an OAuth client can choose between ways".into());
+        }
+        way = named_way(env, wanted)?;
+    }
     let mut options = SignInOptions { way, ..SignInOptions::default() };
     if way != Way::Websso {
         // Any free port, as RFC 8252 has it, unless the operator could register only one.
@@ -57,6 +61,25 @@ pub(super) fn of(
         options.timeout = seconds.ok_or("`login_timeout` is not a number of seconds up to a day")?;
     }
     Ok(options)
+}
+
+fn named_way(env: &Environment, name: &str) -> Result<Way, String> {
+    match name {
+        "websso" => Ok(Way::Websso),
+        "oidc_code" => Ok(Way::OidcCode),
+        "auto" if sees_browser(env) => Ok(Way::OidcCode),
+        "oidc_device" | "auto" => Ok(Way::OidcDevice),
+        _ => Err(format!(
+            "`sign_in: {name}` is not a way to sign in; there are `websso`, `oidc_code`, `oidc_device` and `auto`"
+        )),
+    }
+}
+
+/// Whether the caller has a browser that a person sees. One that runs at the other end of SSH is slow at best.
+fn sees_browser(env: &Environment) -> bool {
+    let set = |name: &str| env.get(name).is_some();
+    let display = set("DISPLAY") || set("WAYLAND_DISPLAY");
+    !set("KSB_NO_BROWSER") && (set("BROWSER") || (display && !set("SSH_CONNECTION")))
 }
 
 /// The client at the OpenID provider; `redirect_uri` also decides where we listen.
@@ -95,6 +118,16 @@ fn oidc(
         scope: option("openid_scope").unwrap_or_else(openid_scope),
         bearer,
         redirect_path,
+        require: Requirements {
+            amr: option("require_amr")
+                .map(|methods| {
+                    methods.split([',', ' ']).filter(|word| !word.is_empty()).map(str::to_owned).collect()
+                })
+                .unwrap_or_default(),
+            max_auth_age: option("max_auth_age")
+                .map(|age| age.parse().map_err(|_| "`max_auth_age` is not a number of seconds"))
+                .transpose()?,
+        },
         extra: asked.iter().filter_map(|key| Some(((*key).to_owned(), option(key)?))).collect(),
     })
 }

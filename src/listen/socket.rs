@@ -19,7 +19,8 @@ use utoipa_axum::routes;
 
 use crate::api::{
     AcceptRequest, CloudRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
-    RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER,
+    RedirectedRequest, RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest,
+    VERSION_HEADER,
 };
 use crate::broker::{Broker, LoggedIn, Served};
 use crate::error::{Code, Error};
@@ -60,6 +61,7 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(opened))
         .routes(routes!(offers))
         .routes(routes!(accept))
+        .routes(routes!(redirected))
         .routes(routes!(refresh))
         .routes(routes!(projects))
         .routes(routes!(trust))
@@ -279,6 +281,21 @@ async fn accept(
     Input(request): Input<AcceptRequest>,
 ) -> Result<StatusCode, Failure> {
     agent.broker.accept(&id, request.code).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes what a browser on another machine brought.
+#[utoipa::path(post, path = "/v1/sign-ins/{id}/redirected", params(("id" = String, Path)),
+    request_body = RedirectedRequest, responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn redirected(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    Input(request): Input<RedirectedRequest>,
+) -> Result<StatusCode, Failure> {
+    agent.broker.redirected(&id, request.url).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

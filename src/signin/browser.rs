@@ -28,7 +28,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page::{self, About};
 use crate::http::serve::{Server, serve};
-use crate::model::{Cloud, random_hex};
+use crate::model::{Cloud, Secret, random_hex};
 
 /// After this long without an answer the person is told what other servers' error pages mean.
 const HINT_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -39,6 +39,10 @@ pub(super) trait Errand: Send + Sync + 'static {
     fn address(&self) -> &Url;
     /// A token of Keystone's for what came back.
     fn redeem<'a>(&'a self, task: &'a Task, brought: Brought) -> BoxFuture<'a, Result<SignedIn>>;
+    /// Where a browser on another machine can go, if what it brings back fits into an address.
+    fn elsewhere(&self) -> Option<&Url> {
+        None
+    }
     /// What the person should know who waits, and sees an error page that the broker cannot see.
     fn hint(&self, task: &Task) -> String;
 }
@@ -59,6 +63,7 @@ pub(super) fn start(task: Task, port: &Arc<CallbackPort>, errand: impl Errand) -
     let start_page: Vec<Server> =
         listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
 
+    let elsewhere = errand.elsewhere().map(Url::to_string);
     let (commands, commands_heard) = mpsc::channel(4);
     let (end, outcome) = oneshot::channel();
     let cancel = Arc::new(Notify::new());
@@ -69,7 +74,7 @@ pub(super) fn start(task: Task, port: &Arc<CallbackPort>, errand: impl Errand) -
         drop(start_page);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, user_code: None, progress: progress_seen, commands, cancel, outcome })
+    Ok(Started { url, user_code: None, elsewhere, progress: progress_seen, commands, cancel, outcome })
 }
 
 #[derive(Clone)]
@@ -112,6 +117,16 @@ async fn start_page(
         identity_provider: start.cloud.identity_provider.as_deref(),
     };
     page::start(&about, &start.clean_url, &start.begin_url)
+}
+
+/// Tells the terminal, and hands on what ends the sign-in.
+fn answer(reply: oneshot::Sender<Result<()>>, done: Result<SignedIn>) -> Option<SignedIn> {
+    let (said, signed_in) = match done {
+        Ok(signed_in) => (Ok(()), Some(signed_in)),
+        Err(error) => (Err(error), None),
+    };
+    let _caller_is_gone = reply.send(said);
+    signed_in
 }
 
 /// A sign-in that waits for its browser.
@@ -258,16 +273,8 @@ impl<E: Errand> Wait<E> {
                 let _caller_is_gone = reply.send(Ok(good.collect()));
                 None
             }
-            Command::Accept(code, reply) => match self.take(&code).await {
-                Ok(signed_in) => {
-                    let _caller_is_gone = reply.send(Ok(()));
-                    Some(signed_in)
-                }
-                Err(error) => {
-                    let _caller_is_gone = reply.send(Err(error));
-                    None
-                }
-            },
+            Command::Accept(code, reply) => answer(reply, self.take(&code).await),
+            Command::Redirected(url, reply) => answer(reply, self.redirected(&url).await),
         }
     }
 
@@ -279,7 +286,28 @@ impl<E: Errand> Wait<E> {
         let unclaimed = self.seat.unclaimed().into_iter().find(|unclaimed| unclaimed.code == code);
         let unclaimed = unclaimed
             .ok_or_else(|| self.error(Code::UnknownSignIn, format!("no token with the code {code} waits")))?;
-        let signed_in = self.redeem_offer(&unclaimed).await?;
+        self.expected(self.redeem_offer(&unclaimed).await?)
+    }
+
+    /// What a browser on another machine brought, by the hand of the person at the terminal: `state` and PKCE bind it to
+    /// this sign-in.
+    async fn redirected(&self, url: &Secret) -> Result<SignedIn> {
+        let response = Url::parse(url.expose().trim()).ok().and_then(|url| loopback::response_in(&url));
+        let response = response.ok_or_else(|| {
+            self.error(
+                Code::InvalidRequest,
+                "that is not the address of a finished sign-in: no code in it".into(),
+            )
+        })?;
+        if self.errand.elsewhere().is_none() {
+            let why = "this cloud sends its token in a form, not in an address: there is nothing to paste";
+            return Err(self.error(Code::InvalidRequest, why.into()));
+        }
+        self.expected(self.errand.redeem(&self.task, Brought::Response(Box::new(response))).await?)
+    }
+
+    /// The sign-in, unless it is not the pinned user's.
+    fn expected(&self, signed_in: SignedIn) -> Result<SignedIn> {
         let token = &signed_in.token;
         match &self.task.expected {
             Some(expected) if expected.id != token.user.id => Err(self

@@ -421,9 +421,9 @@ async fn callback(State(shared): State<Shared>, request: Request) -> Response {
 /// An identity provider's redirect (RFC 6749 section 4.1.2), or anybody's. The path is what the operator registered,
 /// so any will do; the page takes code and state out of the address bar at once.
 async fn redirected(State(shared): State<Shared>, method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    let answer = Query::<AuthorizationResponse>::try_from_uri(&uri).ok();
-    match answer {
-        Some(Query(answer)) if method == Method::GET && (answer.code.is_some() || answer.error.is_some()) => {
+    let answer = Url::parse(&shared.origin).and_then(|origin| origin.join(&uri.to_string())).ok();
+    match answer.as_ref().and_then(response_in) {
+        Some(answer) if method == Method::GET => {
             if guard::is_navigation(&headers) {
                 shared.park(Brought::Response(Box::new(answer)))
             } else {
@@ -432,6 +432,13 @@ async fn redirected(State(shared): State<Shared>, method: Method, uri: Uri, head
         }
         _ => nothing_here().await,
     }
+}
+
+/// The answer of an identity provider in an address's query, if there is one.
+pub(super) fn response_in(url: &Url) -> Option<AuthorizationResponse> {
+    let uri = url.as_str().parse().ok()?;
+    let Query(answer) = Query::<AuthorizationResponse>::try_from_uri(&uri).ok()?;
+    (answer.code.is_some() || answer.error.is_some()).then_some(answer)
 }
 
 impl Shared {

@@ -14,7 +14,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::api::Offer;
 use crate::error::{Code, Error, Result};
 use crate::keystone::Keystone;
-use crate::model::{Cloud, Secret, Token, User, Way};
+use crate::model::{Cloud, Evidence, Secret, Token, User, Way};
 use crate::oidc::Provider;
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
@@ -43,6 +43,8 @@ pub struct Started {
     pub url: String,
     /// The code that the page there shows or asks for, where it can be opened on any device.
     pub user_code: Option<String>,
+    /// Where a browser on another machine can go instead, if the person then brings back where it ended.
+    pub elsewhere: Option<String>,
     /// How far it is.
     pub progress: watch::Receiver<Progress>,
     /// What the person at the terminal says meanwhile.
@@ -59,6 +61,21 @@ pub struct SignedIn {
     pub token: Token,
     /// What renews it without the person, where the way has that.
     pub grant: Option<Grant>,
+    /// How the person proved who they are, as far as the identity provider tells.
+    pub evidence: Option<Evidence>,
+}
+
+impl Task {
+    /// Refuses a sign-in that does not show what the cloud's entry requires.
+    fn check(&self, evidence: Option<&Evidence>) -> Result<()> {
+        let required = self.cloud.sign_in.oidc.as_ref().map(|oidc| &oidc.require);
+        match required.and_then(|required| required.missing(evidence, self.clock.now())) {
+            None => Ok(()),
+            Some(why) => Err(Error::new(Code::TokenRefused, format!("not used: {why}"))
+                .cloud(self.cloud.label())
+                .remedy("sign in at the identity provider as the entry requires, or correct the entry")),
+        }
+    }
 }
 
 /// A refresh token and the provider that honours it.
@@ -87,6 +104,8 @@ pub struct Progress {
 pub enum Command {
     /// Which tokens arrived from tabs that did not start here?
     Offers(oneshot::Sender<Result<Vec<Offer>>>),
+    /// A browser on another machine ended at this address.
+    Redirected(Secret, oneshot::Sender<Result<()>>),
     /// Use the one that shows this code.
     Accept(String, oneshot::Sender<Result<()>>),
 }

@@ -33,6 +33,10 @@ impl Errand for OidcCode {
         &self.authorization.url
     }
 
+    fn elsewhere(&self) -> Option<&Url> {
+        Some(&self.authorization.url)
+    }
+
     fn redeem<'a>(&'a self, task: &'a Task, brought: Brought) -> BoxFuture<'a, Result<SignedIn>> {
         Box::pin(async move {
             let Brought::Response(answer) = brought else {
@@ -43,11 +47,12 @@ impl Errand for OidcCode {
                 .cloud(task.cloud.label()));
             };
             let granted = self.provider.exchange(&self.authorization, *answer).await?;
+            task.check(granted.evidence.as_ref())?;
             let token = task.keystone.federated(&granted.bearer).await?;
             let grant = granted
                 .refresh_token
                 .map(|refresh_token| Grant { provider: self.provider.clone(), refresh_token });
-            Ok(SignedIn { token, grant })
+            Ok(SignedIn { token, grant, evidence: granted.evidence })
         })
     }
 

@@ -30,7 +30,7 @@ pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
         drop(progress);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, user_code, progress: progress_seen, commands, cancel, outcome })
+    Ok(Started { url, user_code, elsewhere: None, progress: progress_seen, commands, cancel, outcome })
 }
 
 async fn until_over(
@@ -56,6 +56,10 @@ async fn until_over(
             // No page of ours has a token to offer.
             Some(command) = heard.recv() => match command {
                 Command::Offers(reply) => drop(reply.send(Ok(Vec::new()))),
+                Command::Redirected(_, reply) => {
+                    let why = "this sign-in is approved on the page, nothing comes back by an address";
+                    drop(reply.send(Err(over(task, Code::InvalidRequest, why.into()))));
+                }
                 Command::Accept(code, reply) => {
                     let why = format!("no token with the code {code} waits");
                     drop(reply.send(Err(over(task, Code::UnknownSignIn, why))));
@@ -71,6 +75,7 @@ async fn approved(task: &Task, provider: Arc<Provider>, device: &Device) -> Resu
         clock.sleep_until(clock.now() + SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
     };
     let granted = provider.approved(device, pause).await?;
+    task.check(granted.evidence.as_ref())?;
     let token = task.keystone.federated(&granted.bearer).await?;
     if let Some(expected) = task.expected.as_ref().filter(|expected| expected.id != token.user.id) {
         task.keystone.revoke(&token.id).await.ok();
@@ -82,7 +87,7 @@ async fn approved(task: &Task, provider: Arc<Provider>, device: &Device) -> Resu
         .remedy(format!("ksb login {} --switch-user", task.cloud.argument())));
     }
     let grant = granted.refresh_token.map(|refresh_token| Grant { provider, refresh_token });
-    Ok(SignedIn { token, grant })
+    Ok(SignedIn { token, grant, evidence: granted.evidence })
 }
 
 fn over(task: &Task, code: Code, why: String) -> Error {

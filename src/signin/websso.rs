@@ -39,7 +39,9 @@ impl Errand for Websso {
     fn redeem<'a>(&'a self, task: &'a Task, brought: Brought) -> BoxFuture<'a, Result<SignedIn>> {
         Box::pin(async move {
             match brought {
-                Brought::Token(id) => examine(task, &id).await.map(|token| SignedIn { token, grant: None }),
+                Brought::Token(id) => {
+                    examine(task, &id).await.map(|token| SignedIn { token, grant: None, evidence: None })
+                }
                 Brought::Response(_) => Err(refused(task, "it is not what Keystone sends")),
             }
         })

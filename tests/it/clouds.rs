@@ -363,7 +363,8 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
     }
     let whole = format!(
         "{{auth_type: v3broker, auth: {{{keystone}, {client}, client_secret: s3, openid_scope: openid groups, \
-         access_token_type: id_token, redirect_uri: 'http://localhost:8000/back', prompt: login, max_age: 60}}}}"
+         access_token_type: id_token, redirect_uri: 'http://localhost:8000/back', prompt: login, max_age: 60, \
+         require_amr: 'otp, hwk', max_auth_age: 3600}}}}"
     );
     let whole = sign_in(&whole).unwrap();
     assert_eq!((&whole["redirect_host"], &whole["redirect_port"]), (&json!("localhost"), &json!(8000)));
@@ -372,6 +373,7 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
     assert_eq!((&oidc["scope"], &oidc["bearer"]), (&json!("openid groups"), &json!("id_token")));
     assert_eq!(oidc["redirect_path"], "/back");
     assert_eq!(oidc["extra"], json!([["prompt", "login"], ["max_age", "60"]]));
+    assert_eq!(oidc["require"], json!({"amr": ["otp", "hwk"], "max_auth_age": 3600}));
     // The device flow has the same client.
     for entry in [
         format!("{{auth_type: v3oidcdeviceauthz, auth: {{{keystone}, {client}}}}}"),
@@ -382,6 +384,32 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
     }
     // WebSSO stays what is meant where nothing is said.
     assert_eq!(sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}}}}}")).unwrap()["way"], "websso");
+}
+
+#[test]
+fn auto_is_the_browser_where_a_person_sees_one() {
+    let entry = "clouds: {demo: {auth_type: v3broker, auth: {auth_url: https://keystone.example.org/v3, \
+                 identity_provider: idp, protocol: openid, client_id: cli, sign_in: auto, \
+                 discovery_endpoint: https://idp.example.org/.well-known/openid-configuration}}}";
+    let place = Place::home(entry);
+    let way = |vars: &[(&str, &str)], overrides: &Overrides| {
+        let resolved = resolve(&place.environment(vars), Some("demo"), overrides).unwrap();
+        json!(resolved.cloud.sign_in.way)
+    };
+    for (vars, expected) in [
+        (&[("DISPLAY", ":0")][..], "oidc_code"),
+        (&[("BROWSER", "links"), ("SSH_CONNECTION", "a b")], "oidc_code"),
+        (&[("DISPLAY", ":10"), ("SSH_CONNECTION", "a b")], "oidc_device"),
+        (&[("DISPLAY", ":0"), ("KSB_NO_BROWSER", "1")], "oidc_device"),
+        (&[], "oidc_device"),
+    ] {
+        assert_eq!(way(vars, &Overrides::default()), expected, "{vars:?}");
+    }
+    let told = Overrides { sign_in: Some("oidc_code".into()), ..Overrides::default() };
+    assert_eq!(way(&[], &told), "oidc_code", "the command line wins");
+    let websso = Place::home(&entry.replace("sign_in: auto", "sign_in: websso"));
+    let error = resolve(&websso.environment(&[]), Some("demo"), &told).unwrap_err();
+    assert!(error.detail.contains("signs in by websso"), "{}", error.detail);
 }
 
 #[test]
@@ -397,7 +425,7 @@ fn what_the_code_flow_cannot_do_without_is_named() {
             format!("{endpoint}, client_id: cli, redirect_uri: https://example.org/"),
             "not an http address of this",
         ),
-        ("sign_in: carrier-pigeon".into(), "there are `websso`, `oidc_code` and `oidc_device`"),
+        ("sign_in: carrier-pigeon".into(), "there are `websso`, `oidc_code`, `oidc_device` and `auto`"),
     ] {
         let error =
             sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}, {options}}}}}")).unwrap_err();

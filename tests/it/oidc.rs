@@ -114,6 +114,89 @@ fn no_page_log_or_reply_holds_what_the_identity_provider_gave() {
     assert!(secrets.iter().all(|secret| !status.contains(secret)), "{status}");
 }
 
+// --- with a browser on another machine ---
+
+#[test]
+fn the_address_at_which_another_machines_browser_ended_may_be_pasted() {
+    let lab = Lab::new();
+    let answer = lab.api().login(&lab.oidc());
+    let sign_in = answer.sign_in();
+    let elsewhere = answer.json["sign_in"]["elsewhere"].as_str().unwrap();
+    let ended = Browser::of("alice").ends_at(elsewhere);
+    let paste =
+        |url: &str| lab.api().post(&format!("/v1/sign-ins/{}/redirected", sign_in.id), &json!({"url": url}));
+    for (wrong, code) in [
+        ("nonsense", "invalid-request"),
+        ("http://127.0.0.1:1/callback", "invalid-request"),
+        (&ended.replace("state=", "state=x"), "token-refused"),
+    ] {
+        paste(wrong).problem(code);
+    }
+    assert_eq!(lab.api().look(&sign_in.id)["state"], "waiting");
+    assert_eq!(paste(&format!(" {ended}\n")).status, 204);
+    assert_eq!(lab.api().over(&sign_in.id)["state"], "done");
+    assert_eq!(session(&lab)["user"]["name"], "alice");
+
+    // Keystone's own WebSSO sends a form.
+    let websso = lab.login();
+    let nothing = lab.api().post(&format!("/v1/sign-ins/{}/redirected", websso.id), &json!({"url": ended}));
+    assert!(nothing.problem("invalid-request")["detail"].as_str().unwrap().contains("nothing to paste"));
+    assert_eq!(lab.api().look(&websso.id).get("elsewhere"), None);
+}
+
+// --- how the person proved who they are ---
+
+#[test]
+fn status_shows_how_the_person_signed_in() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    let evidence = json!({"acr": "2", "amr": ["pwd", "otp"], "auth_time": "2026-03-29T00:59:57Z"});
+    assert_eq!(session(&lab)["evidence"], evidence);
+    lab.clock.advance(3600);
+    unprompted(&lab).token_id();
+    assert_eq!(session(&lab)["evidence"], evidence, "a renewal is no new proof");
+}
+
+fn requiring(lab: &Lab, what: &Value) -> Value {
+    let mut cloud = lab.oidc();
+    cloud["sign_in"]["oidc"]["require"] = what.clone();
+    cloud
+}
+
+#[test]
+fn a_sign_in_that_shows_less_than_required_is_not_used() {
+    let lab = Lab::new();
+    let strict = requiring(&lab, &json!({"amr": ["hwk"]}));
+    let sign_in = lab.api().login(&strict).sign_in();
+    let shown = Browser::of("alice").tab().open(&sign_in.url);
+    assert_eq!(shown.state, "refused");
+    let said = shown.reply["message"].as_str().unwrap();
+    assert!(said.contains("requires the method hwk (amr), the sign-in shows pwd, otp"), "{said}");
+    assert_eq!(lab.keystone.count(FEDERATED), 0);
+    lab.api().delete(&format!("/v1/sign-ins/{}", sign_in.id));
+    lab.api().over(&sign_in.id);
+
+    // Another entry of the same identity is content; the session is still not enough for the strict one.
+    signed_in(&lab);
+    lab.api().token_unprompted(&strict, &scope::project("demo")).problem("sign-in-needed");
+    lab.api().login(&strict).sign_in();
+    let content = requiring(&lab, &json!({"amr": ["otp"], "max_auth_age": 60}));
+    assert_eq!(lab.api().token_unprompted(&content, &scope::project("demo")).status, 200);
+}
+
+#[test]
+fn a_proof_that_is_too_old_asks_for_a_new_one() {
+    let lab = Lab::new();
+    let recent = requiring(&lab, &json!({"max_auth_age": 1800}));
+    let sign_in = lab.api().login(&recent).sign_in();
+    assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
+    lab.api().over(&sign_in.id);
+    assert_eq!(lab.api().token_unprompted(&recent, &scope::project("demo")).status, 200);
+    lab.clock.advance(1801);
+    lab.api().token_unprompted(&recent, &scope::project("demo")).problem("sign-in-needed");
+    assert_eq!(unprompted(&lab).status, 200, "for an entry without a limit");
+}
+
 // --- on another device ---
 
 fn on_another_device(lab: &Lab) -> Value {

@@ -67,6 +67,22 @@ impl Browser {
         Tab { browser: self, number: profile.tabs, claim: None, callback: None }
     }
 
+    /// Follows redirects and signs in, up to an address of a computer that nobody answers at here: its callback.
+    pub fn ends_at(&self, url: &str) -> String {
+        let (tab, mut url) = (self.tab(), url.to_owned());
+        for _ in 0..10 {
+            if url.contains("code=") {
+                return url;
+            }
+            let response = self.fetch(&url, navigation("GET", &url).set("Sec-Fetch-Site", "none"));
+            url = match response.header("Location") {
+                Some(next) => next.into(),
+                None => tab.at_the_identity_provider(&url),
+            };
+        }
+        panic!("{url} leads round in a circle");
+    }
+
     fn profile<T>(&self, look: impl FnOnce(&mut Profile) -> T) -> T {
         look(&mut self.profile.lock().unwrap_or_else(PoisonError::into_inner))
     }

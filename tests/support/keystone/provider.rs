@@ -71,6 +71,7 @@ struct Device {
 #[derive(Clone)]
 struct Grant {
     user: String,
+    auth_time: Timestamp,
     nonce: String,
     challenge: String,
     redirect_uri: String,
@@ -144,7 +145,7 @@ impl Provider {
                 let login = format!("{}/login?next={back}", self.issuer);
                 Answer::plain(302, String::new()).with("Location", login)
             }
-            ("GET", ["authorize"]) => self.authorize(ask, user.unwrap_or_default()),
+            ("GET", ["authorize"]) => self.authorize(now, ask, user.unwrap_or_default()),
             ("POST", ["device"]) => {
                 let asked = form(ask);
                 assert_eq!((&*asked["client_id"], &*asked["code_challenge_method"]), (CLIENT, "S256"));
@@ -184,7 +185,7 @@ impl Provider {
                "x": URL_SAFE_NO_PAD.encode(&point[1..33]), "y": URL_SAFE_NO_PAD.encode(&point[33..])})
     }
 
-    fn authorize(&mut self, ask: &Ask, user: &str) -> Answer {
+    fn authorize(&mut self, now: Timestamp, ask: &Ask, user: &str) -> Answer {
         let asked = |name: &str| ask.parameter(name).unwrap_or_default();
         let redirect_uri = asked("redirect_uri");
         if asked("client_id") != CLIENT || !redirect_uri.starts_with("http://127.0.0.1:") {
@@ -211,7 +212,10 @@ impl Provider {
         } else {
             let code = self.secret("code");
             let (nonce, challenge) = (asked("nonce"), asked("code_challenge"));
-            self.codes.insert(code.clone(), Grant { user: user.into(), nonce, challenge, redirect_uri });
+            self.codes.insert(
+                code.clone(),
+                Grant { user: user.into(), auth_time: now, nonce, challenge, redirect_uri },
+            );
             back.query_pairs_mut().append_pair("code", &code);
         }
         Answer::plain(302, String::new()).with("Location", back.as_str())
@@ -242,7 +246,13 @@ impl Provider {
                 }
                 let device = self.devices.remove(of("device_code")).unwrap();
                 let (nonce, redirect_uri) = (String::new(), String::new());
-                Some(Grant { user: device.user, nonce, challenge: device.challenge, redirect_uri })
+                Some(Grant {
+                    user: device.user,
+                    auth_time: now,
+                    nonce,
+                    challenge: device.challenge,
+                    redirect_uri,
+                })
             }
             _ => None,
         };
@@ -271,7 +281,8 @@ impl Provider {
             "iss": self.issuer, "sub": grant.user, "aud": if lies(Lie::Audience) { "another" } else { CLIENT },
             "iat": now.as_second() - age, "exp": now.as_second() - age + 300,
             "nonce": if lies(Lie::Nonce) { "another" } else { &grant.nonce },
-            "at_hash": URL_SAFE_NO_PAD.encode(half),
+            "at_hash": URL_SAFE_NO_PAD.encode(half), "acr": "2", "amr": ["pwd", "otp"],
+            "auth_time": grant.auth_time.as_second(),
         });
         let head = json!({"alg": "ES256", "typ": "JWT", "kid": "k"});
         let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
