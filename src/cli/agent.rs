@@ -3,7 +3,10 @@
 use std::io::{IsTerminal, Write};
 
 use rustix::stdio::dup2_stdout;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::target;
 use crate::error::{Code, Error, Result};
@@ -24,10 +27,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if args.ensure {
         return client::ensure(target::client()?.paths());
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_from_env("KSB_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+    // `Targets` knows what `EnvFilter` does of levels and modules, without a regex engine in everybody's memory.
+    let wish = std::env::var("KSB_LOG").ok().and_then(|wish| wish.parse().ok());
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry()
+        .with(lines.with_filter(wish.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))))
         .init();
     let paths = Paths::from_env()?;
     if args.detached {
