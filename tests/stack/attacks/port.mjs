@@ -87,11 +87,12 @@ export async function a_page_of_the_earlier_owner_that_is_still_open ({ broker, 
 }
 
 // Requests to the callback that are not a whole tab's navigation, or not to its name: their tokens are not even kept.
-export async function requests_that_no_tab_of_the_persons_makes ({ broker, tab, site, mallory, victim, port }) {
+export async function requests_that_no_tab_of_the_persons_makes ({ broker, kind, tab, site, mallory, victim, port }) {
   const attempt = await broker.begin()
   await attempt.goesOn()
   const token = await mallory.token()
-  for (const host of ['127.0.0.1', 'evil.example']) {
+  // The last one is a name of the public web that an attacker's DNS server answers with 127.0.0.1.
+  for (const host of ['127.0.0.1', 'evil.localhost', ...(kind === 'chromium' ? ['evil.example'] : [])]) {
     const other = await tab()
     go(other, site.posting(token, `http://${host}:${port}/auth/websso/`))
     const there = ({ url }) => url !== 'about:blank' && !url.startsWith(site.origin)

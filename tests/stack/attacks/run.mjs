@@ -28,9 +28,8 @@ const mallory = account('mallory')
 const site = await new Site().open()
 const { browser, close, kind } = await launch({
   kind: env.KSB_ATTACK_BROWSER,
-  // A name that the attacker's DNS server answers with 127.0.0.1.
-  args: env.KSB_ATTACK_BROWSER === 'firefox' ? [] : ['--host-resolver-rules=MAP evil.example 127.0.0.1'],
-  preferences: { 'network.dns.localDomains': 'evil.example' }
+  // Firefox has no such switch that works.
+  args: env.KSB_ATTACK_BROWSER === 'firefox' ? [] : ['--host-resolver-rules=MAP evil.example 127.0.0.1']
 })
 
 // What the victim got before. Keystone's times are whole seconds, so a moment is not enough.

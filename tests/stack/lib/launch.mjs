@@ -20,9 +20,8 @@ const FIREFOX_PREFERENCES = {
   'signon.rememberSignons': false
 }
 
-// options: kind (chromium | firefox), profile (a folder that stays; without one a fresh one that goes), args, visible,
-// preferences (Firefox's)
-export async function launch ({ kind = 'chromium', profile, args = [], visible = false, preferences = {} } = {}) {
+// options: kind (chromium | firefox), profile (a folder that stays; without one a fresh one that goes), args, visible
+export async function launch ({ kind = 'chromium', profile, args = [], visible = false } = {}) {
   const temporary = profile ? null : mkdtempSync(join(tmpdir(), 'ksb-browser-'))
   const folder = profile ?? temporary
   mkdirSync(folder, { recursive: true })
@@ -39,7 +38,7 @@ export async function launch ({ kind = 'chromium', profile, args = [], visible =
     timeout: 60_000
   }
   const browser = await puppeteer.launch(kind === 'firefox'
-    ? { ...common, executablePath: program('firefox-esr', 'firefox'), acceptInsecureCerts: true, extraPrefsFirefox: { ...FIREFOX_PREFERENCES, ...preferences } }
+    ? { ...common, executablePath: program('firefox-esr', 'firefox'), acceptInsecureCerts: true, extraPrefsFirefox: FIREFOX_PREFERENCES }
     // By a pipe: no debugging port that a page could find, and the browser ends with us, however we end.
     : { ...common, executablePath: program('chromium', 'chromium-browser', 'google-chrome'), args: [...CHROMIUM_FLAGS, ...args], pipe: true })
   // Sign-in cookies are session cookies, which a browser forgets when it ends; a profile that stays keeps them.
