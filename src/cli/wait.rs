@@ -214,6 +214,7 @@ impl Screen {
         let waited = say::now().duration_since(sign_in.started_at).as_secs();
         let doing = match sign_in.state {
             SignInState::Confirming => "answer the question on the page",
+            _ if sign_in.user_code.is_some() => "waiting for your approval",
             _ => "waiting for the browser",
         };
         let hint = match (keys, sign_in.elsewhere.is_some(), sign_in.user_code.is_some()) {

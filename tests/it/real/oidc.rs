@@ -1,5 +1,10 @@
 //! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the person.
 
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -7,6 +12,7 @@ use super::front::{Front, stack};
 use super::keystone::AGENT;
 use super::program::{Program, run};
 use crate::support::api::{Api, scope};
+use crate::support::sandbox::KSB;
 
 const BEARER: &str = "/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth";
 
@@ -80,6 +86,69 @@ fn a_terminal_without_a_browser_is_approved_elsewhere() {
     assert!(outcome.stdout.contains(&format!("signed in as {} (lab)", front.user())), "{outcome:?}");
     front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]).ok();
     assert_eq!(exchanges(&front), 1);
+}
+
+/// Where a browser on another machine ends: it signs in at Keycloak, and nobody answers at the callback there.
+fn signed_in_elsewhere(address: &str, user: &str) -> String {
+    let ca = Certificate::from_pem(&std::fs::read(stack("CA")).unwrap()).unwrap();
+    let client = Client::builder().tls_certs_only([ca]).no_proxy().redirect(Policy::none()).build().unwrap();
+    let password = stack(&format!("PASSWORD_{}", user.to_uppercase()));
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let page = client.get(address).send().await.unwrap();
+        let cookies: Vec<_> = page
+            .headers()
+            .get_all("set-cookie")
+            .iter()
+            .map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned())
+            .collect();
+        let html = page.text().await.unwrap();
+        let form = html.split("id=\"kc-form-login\"").nth(1).unwrap();
+        let action = form.split("action=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+        let fields = [("username", user), ("password", &password)];
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let answer = client
+            .post(action)
+            .header("Cookie", cookies.join("; "))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        answer.headers()["location"].to_str().unwrap().to_owned()
+    })
+}
+
+#[test]
+fn the_address_at_which_another_machines_browser_ended_is_pasted_into_the_terminal() {
+    let front = Front::free();
+    front.clouds(&[entry(&front, "demo", "")]);
+    // A terminal on a server: `script` gives its own input to the program as if it were typed.
+    let ksb = format!("{KSB} login");
+    let mut terminal = front.sandbox.command("script");
+    terminal.args(["-qec", &ksb, "/dev/null"]).env("TERM", "xterm").env_remove("BROWSER");
+    let mut terminal =
+        terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut shown = String::new();
+    let mut read_until = |text: &str| {
+        let mut bytes = [0; 4096];
+        while !shown.contains(text) {
+            let read = screen.read(&mut bytes).unwrap();
+            assert!(read > 0, "the terminal ended: {shown}");
+            shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+        shown.clone()
+    };
+    read_until("p: a browser on another machine");
+    keys.write_all(b"p").unwrap();
+    let said = read_until("Paste the address");
+    let address = said.lines().map(str::trim).find(|line| line.starts_with(&stack("ISSUER"))).unwrap();
+    let ended = signed_in_elsewhere(address, &front.user());
+    keys.write_all(format!("{ended}\n").as_bytes()).unwrap();
+    let said = read_until(&format!("signed in as {} (lab)", front.user()));
+    assert!(!said.contains("code="), "what was pasted is not shown: {said}");
+    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+    assert_eq!((front.browsers_opened(), exchanges(&front)), (0, 1));
 }
 
 #[test]
