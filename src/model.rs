@@ -215,7 +215,7 @@ impl Requirements {
     }
 
     /// What is missing, in words; nothing when `evidence` meets all of it.
-    pub fn missing(&self, evidence: Option<&Evidence>, now: Timestamp) -> Option<String> {
+    fn missing(&self, evidence: Option<&Evidence>, now: Timestamp) -> Option<String> {
         let (amr, auth_time) =
             evidence.map_or((&[][..], None), |evidence| (&evidence.amr[..], evidence.auth_time));
         if let Some(method) = self.amr.iter().find(|method| !amr.contains(method)) {
@@ -295,6 +295,16 @@ impl Cloud {
     /// The cloud as an argument of a `ksb` command in a remedy.
     pub fn argument(&self) -> &str {
         self.name.as_deref().unwrap_or("CLOUD")
+    }
+
+    /// Our name at the identity provider, in what is said to people.
+    pub fn client_id(&self) -> &str {
+        self.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id)
+    }
+
+    /// What `evidence` lacks of what this entry requires of a sign-in, in words.
+    pub fn missing(&self, evidence: Option<&Evidence>, now: Timestamp) -> Option<String> {
+        self.sign_in.oidc.as_ref()?.require.missing(evidence, now)
     }
 
     /// `auth_url` without trailing slash and version: the root below which `/v3` lies.

@@ -189,7 +189,7 @@ impl Broker {
 
     /// Calls a sign-in off.
     pub fn cancel(&self, id: &str) -> Result<()> {
-        self.entry(id)?.cancel.notify_one();
+        self.entry(id)?.opening.cancel.notify_one();
         Ok(())
     }
 
@@ -216,7 +216,7 @@ impl Broker {
     ) -> Result<T> {
         let entry = self.entry(id)?;
         let (reply, answer) = oneshot::channel();
-        let sent = entry.commands.send(command(reply)).await;
+        let sent = entry.opening.commands.send(command(reply)).await;
         match (sent, answer.await) {
             (Ok(()), Ok(answer)) => answer,
             _ => Err(over(id)),
@@ -279,7 +279,7 @@ impl Broker {
             (ended, entries)
         };
         for entry in entries {
-            entry.cancel.notify_one();
+            entry.opening.cancel.notify_one();
         }
         let sessions = join_all(ended.into_iter().map(|session| self.inner.end(session))).await;
         Ok(LogoutReply { sessions })
@@ -382,7 +382,7 @@ impl Broker {
         let pending = locked(&self.inner.state).pending.get(identity).cloned();
         match pending {
             Some(entry) if switch_user => {
-                entry.cancel.notify_one();
+                entry.opening.cancel.notify_one();
                 locked(&self.inner.state).pending.remove(identity);
             }
             Some(entry) => return Ok(entry),
@@ -590,7 +590,7 @@ impl Inner {
         });
         let (inner, ending) = (self, entry.clone());
         tokio::spawn(async move {
-            let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.id)));
+            let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.opening.id)));
             inner.finish(&ending, &identity, outcome);
             inner.keep_renewed(identity).await;
         });
@@ -603,14 +603,14 @@ impl Inner {
         let ended = outcome.and_then(|SignedIn { token, grant, evidence }| {
             let remembered = self
                 .outbound
-                .trust_of(&entry.cloud.tls)
-                .and_then(|trust| self.known.add(&entry.cloud, &trust));
+                .trust_of(&entry.opening.cloud.tls)
+                .and_then(|trust| self.known.add(&entry.opening.cloud, &trust));
             if let Err(error) = remembered {
                 tracing::warn!(%error, "the cloud could not be remembered");
             }
             let user = token.user.clone();
             let mut session =
-                Session::new(entry.cloud.clone(), Held::new(token, None)?, grant, evidence, now);
+                Session::new(entry.opening.cloud.clone(), Held::new(token, None)?, grant, evidence, now);
             let mut state = locked(&self.state);
             let State { sessions, lapsed, .. } = &mut *state;
             for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {
@@ -635,14 +635,14 @@ impl Inner {
             if state.pending.get(identity).is_some_and(|pending| Arc::ptr_eq(pending, entry)) {
                 state.pending.remove(identity);
             }
-            if let Some((_, forget_at)) = state.sign_ins.get_mut(&entry.id) {
+            if let Some((_, forget_at)) = state.sign_ins.get_mut(&entry.opening.id) {
                 *forget_at = Some(now + REMEMBER_SIGN_IN);
             }
         }
         match &ended {
-            Ok(()) => tracing::info!(cloud = entry.cloud.label(), "signed in"),
+            Ok(()) => tracing::info!(cloud = entry.opening.cloud.label(), "signed in"),
             Err(error) => {
-                tracing::info!(cloud = entry.cloud.label(), code = %error.code.name(), "sign-in ended");
+                tracing::info!(cloud = entry.opening.cloud.label(), code = %error.code.name(), "sign-in ended");
             }
         }
         entry.end(ended);

@@ -140,8 +140,7 @@ impl Session {
 
     /// Whether it shows what this entry requires; clouds that share an identity may differ in that.
     pub(super) fn meets(&self, cloud: &Cloud, now: Timestamp) -> bool {
-        let required = cloud.sign_in.oidc.as_ref().map(|oidc| &oidc.require);
-        required.is_none_or(|required| required.missing(self.evidence.as_ref(), now).is_none())
+        cloud.missing(self.evidence.as_ref(), now).is_none()
     }
 
     /// Whether the session can still give tokens of at least this life.

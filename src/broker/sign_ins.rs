@@ -17,19 +17,9 @@ use super::policy::OPENER_GRACE;
 
 /// A sign-in, under way or just over.
 pub(super) struct Entry {
-    pub(super) id: String,
-    pub(super) cloud: Cloud,
-    url: String,
-    user_code: Option<String>,
-    elsewhere: Option<String>,
-    browser: Option<String>,
-    private_window: bool,
-    started_at: Timestamp,
-    deadline: Timestamp,
+    pub(super) opening: Opening,
     opener: Mutex<Opener>,
     stage: watch::Sender<Stage>,
-    pub(super) commands: mpsc::Sender<Command>,
-    pub(super) cancel: Arc<Notify>,
 }
 
 /// How far it is, with a number that grows with every change.
@@ -48,7 +38,7 @@ enum Opener {
     Opened,
 }
 
-/// What a new entry is made of.
+/// What a sign-in began with, and the way to those who see to it.
 pub(super) struct Opening {
     pub(super) id: String,
     pub(super) cloud: Cloud,
@@ -65,35 +55,8 @@ pub(super) struct Opening {
 
 impl Entry {
     pub(super) fn new(opening: Opening) -> Self {
-        let Opening {
-            id,
-            cloud,
-            url,
-            user_code,
-            elsewhere,
-            browser,
-            private_window,
-            started_at,
-            deadline,
-            commands,
-            cancel,
-        } = opening;
         let (opener, stage) = (Mutex::new(Opener::Nobody), watch::Sender::new(Stage::default()));
-        Self {
-            id,
-            cloud,
-            url,
-            user_code,
-            elsewhere,
-            browser,
-            private_window,
-            started_at,
-            deadline,
-            opener,
-            stage,
-            commands,
-            cancel,
-        }
+        Self { opening, opener, stage }
     }
 
     pub(super) fn show(&self, progress: Progress) {
@@ -131,18 +94,18 @@ impl Entry {
             None => (SignInState::Waiting, None),
         };
         SignIn {
-            id: self.id.clone(),
-            cloud: self.cloud.label().to_owned(),
+            id: self.opening.id.clone(),
+            cloud: self.opening.cloud.label().to_owned(),
             state,
             revision,
-            url: self.url.clone(),
-            user_code: self.user_code.clone(),
-            elsewhere: self.elsewhere.clone(),
+            url: self.opening.url.clone(),
+            user_code: self.opening.user_code.clone(),
+            elsewhere: self.opening.elsewhere.clone(),
             opener: state == SignInState::Waiting && self.ask(now),
-            browser: self.browser.clone(),
-            private_window: self.private_window,
-            started_at: self.started_at,
-            deadline: self.deadline,
+            browser: self.opening.browser.clone(),
+            private_window: self.opening.private_window,
+            started_at: self.opening.started_at,
+            deadline: self.opening.deadline,
             notices: progress.notices,
             offers: progress.offers,
             problem,
@@ -152,7 +115,7 @@ impl Entry {
     /// The same without asking anybody to open anything.
     pub(super) fn glance(&self) -> SignIn {
         let opener = std::mem::replace(&mut *locked(&self.opener), Opener::Opened);
-        let view = self.view(self.started_at);
+        let view = self.view(self.opening.started_at);
         *locked(&self.opener) = opener;
         view
     }

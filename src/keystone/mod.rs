@@ -96,7 +96,7 @@ impl Keystone {
                 Err(error.remedy(format!(
                     "ask the operator whether {} takes bearer tokens of client {}; until then: sign_in: websso",
                     request_path,
-                    self.cloud.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id),
+                    self.cloud.client_id(),
                 )))
             }
         }

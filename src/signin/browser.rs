@@ -158,7 +158,7 @@ impl<E: Errand> Wait<E> {
             };
             tokio::select! {
                 () = &mut deadline => return Err(self.timed_out()),
-                () = cancelled.notified() => return Err(self.cancelled()),
+                () = cancelled.notified() => return Err(self.task.cancelled()),
                 () = hint_due => {
                     hint = None;
                     self.notice(self.errand.hint(&self.task));
@@ -167,7 +167,7 @@ impl<E: Errand> Wait<E> {
                     let done = tokio::select! {
                         done = self.obey(command) => done,
                         () = &mut deadline => return Err(self.timed_out()),
-                        () = cancelled.notified() => return Err(self.cancelled()),
+                        () = cancelled.notified() => return Err(self.task.cancelled()),
                     };
                     if let Some(signed_in) = done { return Ok(signed_in) }
                 }
@@ -175,7 +175,7 @@ impl<E: Errand> Wait<E> {
                     let done = tokio::select! {
                         done = self.read(letter) => done,
                         () = &mut deadline => return Err(self.timed_out()),
-                        () = cancelled.notified() => return Err(self.cancelled()),
+                        () = cancelled.notified() => return Err(self.task.cancelled()),
                     };
                     if let Some(signed_in) = done { return Ok(signed_in) }
                 }
@@ -319,13 +319,7 @@ impl<E: Errand> Wait<E> {
 
     fn timed_out(&self) -> Error {
         let waited = self.task.deadline.duration_since(self.task.started_at).as_secs();
-        self.error(Code::SignInTimedOut, format!("nobody finished signing in within {waited} seconds"))
-            .remedy(format!("ksb login {}", self.task.cloud.argument()))
-    }
-
-    fn cancelled(&self) -> Error {
-        self.error(Code::SignInCancelled, "the sign-in was called off".into())
-            .remedy(format!("ksb login {}", self.task.cloud.argument()))
+        self.task.again(Code::SignInTimedOut, format!("nobody finished signing in within {waited} seconds"))
     }
 
     fn page(&self, state: &'static str) -> PageReply {

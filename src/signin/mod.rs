@@ -66,10 +66,22 @@ pub struct SignedIn {
 }
 
 impl Task {
+    /// A failure that another attempt may mend.
+    fn again(&self, code: Code, why: String) -> Error {
+        Error::new(code, why).cloud(self.cloud.label()).remedy(format!("ksb login {}", self.cloud.argument()))
+    }
+
+    fn refused(&self, why: &str) -> Error {
+        self.again(Code::TokenRefused, format!("not used: {why}"))
+    }
+
+    fn cancelled(&self) -> Error {
+        self.again(Code::SignInCancelled, "the sign-in was called off".into())
+    }
+
     /// Refuses a sign-in that does not show what the cloud's entry requires.
     fn check(&self, evidence: Option<&Evidence>) -> Result<()> {
-        let required = self.cloud.sign_in.oidc.as_ref().map(|oidc| &oidc.require);
-        match required.and_then(|required| required.missing(evidence, self.clock.now())) {
+        match self.cloud.missing(evidence, self.clock.now()) {
             None => Ok(()),
             Some(why) => Err(Error::new(Code::TokenRefused, format!("not used: {why}"))
                 .cloud(self.cloud.label())

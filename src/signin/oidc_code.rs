@@ -58,7 +58,7 @@ impl Errand for OidcCode {
 
     /// An identity provider that does not like the request says so on a page of its own (RFC 6749 section 4.1.2.1).
     fn hint(&self, task: &Task) -> String {
-        let client = task.cloud.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id);
+        let client = task.cloud.client_id();
         let redirect = self.authorization.redirect_uri();
         format!(
             "still waiting. If the identity provider's page speaks of an invalid redirect, ask its operator to \

@@ -12,7 +12,7 @@ use crate::oidc::{Device, Provider};
 /// Asks the identity provider for a code, and starts to wait for the person's approval.
 pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
     let device = provider.device().await?;
-    let client = task.cloud.sign_in.oidc.as_ref().map_or("?", |oidc| &oidc.client_id);
+    let client = task.cloud.client_id();
     // Whoever approves a code that somebody else sent signs *them* in (RFC 8628 section 5.4).
     let notice = format!(
         "open it on any device; it shows the code {} and asks for client {client}. Approve only what you started yourself",
@@ -48,21 +48,21 @@ async fn until_over(
             signed_in = &mut approved => return signed_in,
             () = &mut deadline => {
                 let waited = task.deadline.duration_since(task.started_at).as_secs();
-                return Err(over(task, Code::SignInTimedOut, format!("nobody approved within {waited} seconds")));
+                return Err(task.again(Code::SignInTimedOut, format!("nobody approved within {waited} seconds")));
             }
             () = cancelled.notified() => {
-                return Err(over(task, Code::SignInCancelled, "the sign-in was called off".into()));
+                return Err(task.cancelled());
             }
             // No page of ours has a token to offer.
             Some(command) = heard.recv() => match command {
                 Command::Offers(reply) => drop(reply.send(Ok(Vec::new()))),
                 Command::Redirected(_, reply) => {
                     let why = "this sign-in is approved on the page, nothing comes back by an address";
-                    drop(reply.send(Err(over(task, Code::InvalidRequest, why.into()))));
+                    drop(reply.send(Err(task.again(Code::InvalidRequest, why.into()))));
                 }
                 Command::Accept(code, reply) => {
                     let why = format!("no token with the code {code} waits");
-                    drop(reply.send(Err(over(task, Code::UnknownSignIn, why))));
+                    drop(reply.send(Err(task.again(Code::UnknownSignIn, why))));
                 }
             }
         }
@@ -88,8 +88,4 @@ async fn approved(task: &Task, provider: Arc<Provider>, device: &Device) -> Resu
     }
     let grant = granted.refresh_token.map(|refresh_token| Grant { provider, refresh_token });
     Ok(SignedIn { token, grant, evidence: granted.evidence })
-}
-
-fn over(task: &Task, code: Code, why: String) -> Error {
-    Error::new(code, why).cloud(task.cloud.label()).remedy(format!("ksb login {}", task.cloud.argument()))
 }

@@ -7,7 +7,7 @@ use url::Url;
 use super::browser::{self, Errand};
 use super::loopback::{Brought, Loopback};
 use super::{SignedIn, Started, Task};
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
 use crate::keystone::Verdict;
 use crate::model::{Secret, Token};
 
@@ -42,7 +42,7 @@ impl Errand for Websso {
                 Brought::Token(id) => {
                     examine(task, &id).await.map(|token| SignedIn { token, grant: None, evidence: None })
                 }
-                Brought::Response(_) => Err(refused(task, "it is not what Keystone sends")),
+                Brought::Response(_) => Err(task.refused("it is not what Keystone sends")),
             }
         })
     }
@@ -67,26 +67,20 @@ impl Errand for Websso {
 /// by this protocol, from this identity provider. A rescoped token has `token` among its methods.
 async fn examine(task: &Task, id: &Secret) -> Result<Token> {
     let Verdict::Valid(token) = task.keystone.validate(id).await? else {
-        return Err(refused(task, "Keystone does not know it"));
+        return Err(task.refused("Keystone does not know it"));
     };
     let protocol = &task.cloud.protocol;
     if token.methods != [protocol.as_str()] {
-        return Err(refused(task, "it does not come from a browser sign-in"));
+        return Err(task.refused("it does not come from a browser sign-in"));
     }
     if token.issued_at < task.started_at - ROUNDING {
-        return Err(refused(task, "it is older than this sign-in"));
+        return Err(task.refused("it is older than this sign-in"));
     }
     if let Some((idp, by)) = &token.federation {
         let wanted = task.cloud.identity_provider.as_ref();
         if wanted.is_some_and(|wanted| wanted != idp) || by != protocol {
-            return Err(refused(task, &format!("it comes from {idp} by {by}")));
+            return Err(task.refused(&format!("it comes from {idp} by {by}")));
         }
     }
     Ok(*token)
-}
-
-fn refused(task: &Task, why: &str) -> Error {
-    Error::new(Code::TokenRefused, format!("not used: {why}"))
-        .cloud(task.cloud.label())
-        .remedy(format!("ksb login {}", task.cloud.argument()))
 }
