@@ -39,6 +39,11 @@ impl Inner {
                 continue;
             }
             match self.renew(&identity).await {
+                // A Keystone whose tokens are over at once (its clock is wrong, and it does not say) would be asked
+                // without end.
+                Ok(_) if self.due(&identity, since).is_some_and(|(next, _)| next <= self.clock.now()) => {
+                    return;
+                }
                 Ok(_) => (pause, not_before) = (FIRST_PAUSE, Timestamp::MIN),
                 Err(error) => {
                     let now = self.clock.now();

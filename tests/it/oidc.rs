@@ -391,3 +391,18 @@ fn signing_out_says_what_the_identity_provider_cannot_end() {
     unprompted(&lab).problem("sign-in-needed");
     assert_eq!(lab.keystone.count(TOKEN_ENDPOINT), 1);
 }
+
+#[test]
+fn tokens_that_are_over_at_once_are_not_renewed_without_end() {
+    let lab = Lab::new();
+    lab.keystone.lifetime(0);
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
+    lab.api().over(&sign_in.id);
+    // The sign-in, and one renewal that helped nothing.
+    lab.keystone.wait_for(TOKEN_ENDPOINT, 2);
+    for _ in 0..50 {
+        lab.api().status();
+    }
+    assert_eq!(lab.keystone.count(TOKEN_ENDPOINT), 2);
+}
