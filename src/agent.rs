@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use crate::error::{Code, Error, Result};
 use crate::http::serve::serve;
 use crate::listen::socket;
 use crate::platform::clock::SystemClock;
+use crate::platform::machine;
 use crate::platform::paths::{Paths, private_folder};
+use crate::vault::{Place, Vault};
 
 /// How long requests in flight may take to end when the agent stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -36,7 +38,14 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
     private_folder(&paths.state)?;
     let _lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
     let listener = bind(&paths.socket)?;
-    let broker = Broker::new(Arc::new(SystemClock), config, &paths.state);
+    let vault = Vault::at(Place {
+        folder: paths.state.clone(),
+        machine: machine::id(),
+        wish: config.vault,
+        passphrase_file: passphrase_file(),
+    });
+    let broker = Broker::new(Arc::new(SystemClock), config, vault);
+    broker.recall().await;
     let stop = Arc::new(Notify::new());
     let server = serve(listener, socket::router(broker, stop.clone()));
     let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
@@ -54,6 +63,13 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
     fs::remove_file(&paths.socket).ok();
     let _late_requests_are_cut = tokio::time::timeout(DRAIN, server.stop()).await;
     Ok(())
+}
+
+/// The file that a person or a systemd unit (`LoadCredential=ksb-passphrase:…`) names.
+fn passphrase_file() -> Option<PathBuf> {
+    let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let credential = named("CREDENTIALS_DIRECTORY").map(|folder| folder.join("ksb-passphrase"));
+    named("KSB_PASSPHRASE_FILE").or_else(|| credential.filter(|file| file.exists()))
 }
 
 /// Held for as long as the process lives; the kernel lets go of it however the process ends.

@@ -258,12 +258,70 @@ pub struct Status {
     /// When it started.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,
-    /// Where sessions are kept: `memory` means that a restart forgets them.
-    pub vault: String,
+    /// Where sessions are kept.
+    pub vault: VaultReport,
     /// Who is signed in where.
     pub sessions: Vec<Session>,
     /// Sign-ins under way.
     pub sign_ins: Vec<SignIn>,
+}
+
+/// Where sessions are kept, and why there.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct VaultReport {
+    /// Whether what is signed in outlives the agent.
+    pub state: VaultState,
+    /// Who keeps the key, of an open vault.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyKind>,
+    /// Where the vault lies, or would.
+    pub file: String,
+    /// Why it is no better than this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The command that helps, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Why the last change is not in it: a full disk, for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Whether what is signed in outlives the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VaultState {
+    /// It will: the first sign-in makes the vault.
+    New,
+    /// It does.
+    Open,
+    /// Not yet: there is a vault, and its key cannot be had.
+    Sealed,
+    /// It does not.
+    Memory,
+}
+
+/// Who keeps a vault's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyKind {
+    /// The desktop's keyring, by the Secret Service of freedesktop.org.
+    Keyring,
+    /// The kernel's keyring of this user (user-keyring(7)): until the reboot.
+    Kernel,
+    /// A person's memory, or a file they named.
+    Passphrase,
+}
+
+/// `POST /v1/vault`: opens the vault, or changes who keeps its key.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct VaultRequest {
+    /// Who is to keep the key from now on; without it the vault is opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<KeyKind>,
+    /// The passphrase that seals it, or is to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<Secret>,
 }
 
 /// Who is signed in where.

@@ -9,6 +9,7 @@ use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::model::Cloud;
+use crate::vault::Wish;
 
 /// The whole file. Unknown keys are an error: a misspelt setting must not look as if it worked.
 #[derive(Debug, Default, Deserialize)]
@@ -19,6 +20,9 @@ pub struct Config {
     clouds: BTreeMap<String, CloudConfig>,
     /// The browser command for clouds that name none.
     browser: Option<String>,
+    /// Who is to keep the vault's key.
+    #[serde(default)]
+    pub vault: Wish,
 }
 
 /// Settings of one cloud.

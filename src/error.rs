@@ -57,6 +57,12 @@ pub enum Code {
     IdentityProviderError,
     /// Keystone does not take the identity provider's token.
     BearerRefused,
+    /// The vault wants its passphrase.
+    VaultSealed,
+    /// The vault's key cannot be had just now.
+    VaultUnavailable,
+    /// There can be no vault, or the one that there is is not for us.
+    VaultUnusable,
     /// The peer is another user of this machine.
     ForeignPeer,
     /// No agent answers, and none could be started.
@@ -81,7 +87,8 @@ impl Code {
             | Self::SignInCancelled => 403,
             Self::UnknownCloud | Self::UnknownSignIn => 404,
             Self::SignInTimedOut => 408,
-            Self::PortBusy => 409,
+            Self::PortBusy | Self::VaultUnusable => 409,
+            Self::VaultSealed => 423,
             Self::ScopeUnsupported => 422,
             Self::Internal | Self::Io => 500,
             Self::KeystoneTls
@@ -89,7 +96,10 @@ impl Code {
             | Self::NotKeystone
             | Self::IdentityProviderTls
             | Self::IdentityProviderError => 502,
-            Self::KeystoneUnreachable | Self::IdentityProviderUnreachable | Self::AgentUnavailable => 503,
+            Self::KeystoneUnreachable
+            | Self::IdentityProviderUnreachable
+            | Self::AgentUnavailable
+            | Self::VaultUnavailable => 503,
         }
     }
 

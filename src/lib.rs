@@ -1,7 +1,7 @@
 //! keystone-broker: sign in once in your browser; every OpenStack tool on this machine just works.
 //!
 //! Arrows run one way: everything may use [`model`] and [`error`], which use nothing;
-//! `cli → {clouds, client} → api`; `listen → broker → {signin, keystone}`; `signin → http`,
+//! `cli → {clouds, client} → api`; `listen → broker → {signin, keystone, vault}`; `signin → http`,
 //! `listen → http`; never `signin → listen`.
 #![forbid(unsafe_code)]
 
@@ -40,3 +40,5 @@ pub mod ports;
 /// The ways to sign in.
 pub mod signin;
 mod sync;
+/// What is kept at rest, sealed.
+pub mod vault;

@@ -316,7 +316,7 @@ impl Cloud {
 
 /// Who: everything that makes one sign-in stand for another. Two clouds that differ only in
 /// project or region have the same identity; an unverified one shares with no other entry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity([u8; 32]);
 
 impl Identity {
@@ -435,7 +435,7 @@ pub struct User {
 }
 
 /// A Keystone token: its id, Keystone's answer byte for byte, and what we read in it.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Token {
     /// The value of `X-Subject-Token`.
     pub id: Secret,

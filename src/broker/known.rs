@@ -5,14 +5,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, hex};
 use crate::outbound::TrustDigest;
+use crate::platform::files;
 use crate::platform::paths::private_folder;
 use crate::sync::locked;
 
@@ -75,12 +74,7 @@ impl KnownClouds {
     fn save(&self, text: &[u8]) -> std::io::Result<()> {
         let folder = self.file.parent().unwrap_or(&self.file);
         private_folder(folder).map_err(|error| std::io::Error::other(error.to_string()))?;
-        let new = self.file.with_extension("new");
-        let mut options = fs::OpenOptions::new();
-        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&new, &self.file)
+        files::replace(&self.file, text)
     }
 }
 

@@ -2,6 +2,7 @@
 //! clouds.yaml.
 
 mod flight;
+mod kept;
 mod known;
 mod policy;
 mod renewal;
@@ -9,7 +10,6 @@ mod session;
 mod sign_ins;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 
 use crate::api::{
     self, CloudRequest, LoggedOut, LoginRequest, LogoutReply, LogoutRequest, NotRevoked, Offers, ReachReply,
-    SignIn, TokenRequest,
+    SignIn, TokenRequest, VaultReport, VaultRequest,
 };
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -31,8 +31,10 @@ use crate::ports::SharedClock;
 use crate::signin::loopback::Loopback;
 use crate::signin::{self, Command, Grant, SignedIn};
 use crate::sync::locked;
+use crate::vault::Vault;
 
 use flight::Flight;
+use kept::Changes;
 use known::KnownClouds;
 use session::{Held, Session};
 use sign_ins::{Entry, Opening};
@@ -52,6 +54,9 @@ struct Inner {
     outbound: Outbound,
     loopback: Loopback,
     known: KnownClouds,
+    vault: Arc<Vault>,
+    changes: Changes,
+    saves: Flight<(), ()>,
     started_at: Timestamp,
     state: Mutex<State>,
     exchanges: Flight<(Identity, Scope, Holder), Minting>,
@@ -103,15 +108,18 @@ pub enum LoggedIn {
 }
 
 impl Broker {
-    /// A broker that has nobody signed in. `state_folder` keeps which clouds are known.
-    pub fn new(clock: SharedClock, config: Config, state_folder: &Path) -> Self {
+    /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known.
+    pub fn new(clock: SharedClock, config: Config, vault: Vault) -> Self {
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
             clock,
             config,
             loopback: Loopback::default(),
-            known: KnownClouds::load(state_folder.join("known-clouds.json")),
+            known: KnownClouds::load(vault.folder().join("known-clouds.json")),
+            vault: Arc::new(vault),
+            changes: Changes::default(),
+            saves: Flight::default(),
             state: Mutex::default(),
             exchanges: Flight::default(),
             doubts: Flight::default(),
@@ -119,6 +127,23 @@ impl Broker {
             starts: Flight::default(),
         };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Takes in what the vault has. Returns when that is done, or when its key is long in coming: then it is taken in when
+    /// it comes.
+    pub async fn recall(&self) {
+        if !self.inner.vault.is_sealed() {
+            return;
+        }
+        let inner = self.inner.clone();
+        let unsealing = tokio::spawn(async move { inner.unseal(None).await });
+        // What came of it is in the vault's report.
+        tokio::time::timeout(kept::PATIENCE, unsealing).await.ok();
+    }
+
+    /// Opens the vault, or changes who keeps its key.
+    pub async fn vault(&self, request: VaultRequest) -> Result<VaultReport> {
+        self.inner.change_vault(request).await
     }
 
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
@@ -130,17 +155,23 @@ impl Broker {
             self.confirm(&identity, rejected).await.map_err(in_cloud)?;
         }
         let scope = &request.scope;
-        if let Some(held) = self.inner.held(cloud, &identity, scope, request.min_validity) {
-            return Ok(Served::Token(held.reply.clone()));
-        }
-        match self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)? {
-            Minting::Token(held) => Ok(Served::Token(held.reply.clone())),
+        let minting = match self.inner.held(cloud, &identity, scope, request.min_validity) {
+            Some(held) => Minting::Token(held),
+            None => self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?,
+        };
+        match minting {
+            Minting::Token(held) => {
+                self.inner.settle().await;
+                Ok(Served::Token(held.reply.clone()))
+            }
             Minting::SignInNeeded if request.prompt => {
+                self.inner.check_vault(cloud)?;
                 self.inner.check_cool_down(cloud, &identity)?;
                 let entry = self.pending_or_new(cloud, &identity, false).await.map_err(in_cloud)?;
                 Ok(Served::SignIn(Box::new(entry.view(self.inner.clock.now()))))
             }
             Minting::SignInNeeded => {
+                self.inner.check_vault(cloud)?;
                 Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
                     .cloud(cloud.label())
                     .remedy(format!("ksb login {}", cloud.argument())))
@@ -170,6 +201,7 @@ impl Broker {
                 return Ok(LoggedIn::Session(Box::new(session.view(now))));
             }
         }
+        self.inner.check_vault(cloud)?;
         let entry = self.pending_or_new(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
     }
@@ -276,11 +308,14 @@ impl Broker {
                 state.pins.remove(identity);
                 state.failures.remove(identity);
             }
+            self.inner.changes.note();
             (ended, entries)
         };
         for entry in entries {
             entry.opening.cancel.notify_one();
         }
+        // Forgotten first: whatever happens while Keystone is asked, nobody is signed in again.
+        self.inner.settle().await;
         let sessions = join_all(ended.into_iter().map(|session| self.inner.end(session))).await;
         Ok(LogoutReply { sessions })
     }
@@ -295,7 +330,7 @@ impl Broker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started_at: self.inner.started_at,
-            vault: "memory".to_owned(),
+            vault: self.inner.vault.report(),
             sessions,
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
         }
@@ -468,6 +503,7 @@ impl Inner {
             match state.sessions.get_mut(identity) {
                 Some(session) if session.unscoped.token.id == unscoped.token.id => {
                     session.insert(scope, Holder::Person, held.clone(), self.clock.now());
+                    self.changes.note();
                     false
                 }
                 _ => true,
@@ -506,6 +542,7 @@ impl Inner {
     fn forget(&self, identity: &Identity, id: &Secret) {
         let mut state = locked(&self.state);
         let Some(session) = state.sessions.get_mut(identity) else { return };
+        self.changes.note();
         // With a grant the session lives on: it can give itself another token.
         if session.unscoped.token.id == *id && session.grant.is_none() {
             if let Some(session) = state.sessions.remove(identity) {
@@ -514,6 +551,14 @@ impl Inner {
         } else {
             session.forget(id);
         }
+    }
+
+    /// Who may be signed in already, and only has to open the vault, is not sent to the browser.
+    fn check_vault(&self, cloud: &Cloud) -> Result<()> {
+        self.vault.wants_passphrase().map_or(Ok(()), |sealed| {
+            let why = format!("what is signed in lies in the vault, and {}", sealed.detail);
+            Err(Error { detail: why, ..sealed }.cloud(cloud.label()))
+        })
     }
 
     fn check_cool_down(&self, cloud: &Cloud, identity: &Identity) -> Result<()> {
@@ -591,14 +636,14 @@ impl Inner {
         let (inner, ending) = (self, entry.clone());
         tokio::spawn(async move {
             let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.opening.id)));
-            inner.finish(&ending, &identity, outcome);
+            inner.finish(&ending, &identity, outcome).await;
             inner.keep_renewed(identity).await;
         });
         Ok(entry)
     }
 
     /// Takes the token in, or counts the failure; then tells everybody who waits.
-    fn finish(&self, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
+    async fn finish(self: &Arc<Self>, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
         let ended = outcome.and_then(|SignedIn { token, grant, evidence }| {
             let remembered = self
@@ -615,16 +660,19 @@ impl Inner {
             let State { sessions, lapsed, .. } = &mut *state;
             for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {
                 session.take_over(&earlier, now);
-                if let Some(Grant { provider, refresh_token }) = earlier.grant.take() {
+                if let Some(grant) = earlier.grant.take() {
                     // Nobody will use it again; if the identity provider does not answer, it ends there by itself.
-                    tokio::spawn(async move { provider.revoke(&refresh_token).await.ok() });
+                    let inner = self.clone();
+                    tokio::spawn(async move { inner.end_grant(&earlier.cloud, &grant).await.ok() });
                 }
             }
             state.pins.insert(identity.clone(), user);
             state.failures.remove(identity);
             state.sessions.insert(identity.clone(), session);
+            self.changes.note();
             Ok(())
         });
+        self.settle().await;
         {
             let mut state = locked(&self.state);
             if ended.as_ref().is_err_and(|error| error.code == Code::SignInTimedOut) {
@@ -646,6 +694,12 @@ impl Inner {
             }
         }
         entry.end(ended);
+    }
+
+    /// Ends a refresh token at the identity provider.
+    async fn end_grant(&self, cloud: &Cloud, grant: &Grant) -> Result<()> {
+        let provider = grant.provider(cloud, &self.outbound, &self.clock).await?;
+        provider.revoke(&grant.refresh_token).await
     }
 
     /// Revokes what a session minted. Keystone does not do it by chain: a rescoped federated token
@@ -675,8 +729,8 @@ impl Inner {
             })
             .collect();
         let revoked = minted.len() - not_revoked.len();
-        if let Some(Grant { provider, refresh_token }) = &session.grant
-            && let Err(error) = provider.revoke(refresh_token).await
+        if let Some(grant) = &session.grant
+            && let Err(error) = self.end_grant(&session.cloud, grant).await
         {
             not_revoked.push(NotRevoked {
                 scope: "the identity provider's refresh".into(),

@@ -74,19 +74,23 @@ impl Inner {
 
     /// A new unscoped token by the refresh token, inside the flight of its identity. A network's failure costs no
     /// credential; only the identity provider's own word ends a grant.
-    async fn refresh(&self, identity: &Identity) -> Result<bool> {
-        let Some((cloud, Grant { provider, refresh_token: old }, user)) = self.grant(identity) else {
+    async fn refresh(self: &Arc<Self>, identity: &Identity) -> Result<bool> {
+        let Some((cloud, grant, user)) = self.grant(identity) else {
             return Ok(false);
         };
-        let Some(granted) = provider.refresh(&old).await? else {
+        let provider = grant.provider(&cloud, &self.outbound, &self.clock).await?;
+        let old = &grant.refresh_token;
+        let Some(granted) = provider.refresh(old).await? else {
             tracing::info!(cloud = cloud.label(), "the identity provider ended the grant");
-            self.with_grant(identity, &old, |session| session.grant = None);
+            self.with_grant(identity, old, |session| session.grant = None);
             return Ok(false);
         };
         let newest = granted.refresh_token.unwrap_or_else(|| old.clone());
-        let kept = self.with_grant(identity, &old, |session| {
-            session.grant = Some(Grant { refresh_token: newest.clone(), provider: provider.clone() });
+        let kept = self.with_grant(identity, old, |session| {
+            session.grant = Some(grant.rotated(newest.clone()));
         });
+        // On the disk before it is used: from now on the identity provider takes the old one for stolen.
+        self.settle().await;
         if !kept {
             // Logged out while the identity provider answered: nothing of this must outlive the session.
             provider.revoke(&newest).await.ok();
@@ -115,6 +119,8 @@ impl Inner {
         let same = |session: &&mut Session| {
             session.grant.as_ref().is_some_and(|grant| grant.refresh_token == *token)
         };
-        session.filter(same).map(change).is_some()
+        let changed = session.filter(same).map(change).is_some();
+        self.changes.note();
+        changed
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use jiff::Timestamp;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::api::{self, CachedScope, TokenReply};
@@ -14,13 +16,15 @@ use crate::signin::Grant;
 
 use super::policy;
 
-/// What a successful sign-in left.
+/// What a successful sign-in left. The vault keeps all but the scoped tokens: they can be had again.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Session {
     /// The cloud it was made for: where and how Keystone is asked.
     pub(super) cloud: Cloud,
     /// Labels of the clouds that have used it.
     labels: Vec<String>,
     /// The token that every scoped one is made from.
+    #[serde(with = "whole")]
     pub(super) unscoped: Arc<Held>,
     /// Keystone does not honour it any more; only a renewal gives another.
     dead: bool,
@@ -32,6 +36,7 @@ pub(super) struct Session {
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
     made_at: Timestamp,
+    #[serde(skip)]
     tokens: HashMap<(Scope, Holder), Arc<Held>>,
     /// Every token made from this session, for the logout: also those that are not served any more.
     minted: Vec<Minted>,
@@ -59,8 +64,22 @@ impl Held {
     }
 }
 
+/// How a session's own token is kept: without the answer that is made of it.
+mod whole {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(held: &Held, to: S) -> Result<S::Ok, S::Error> {
+        held.token.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Held>, D::Error> {
+        let held = Held::new(Token::deserialize(from)?, None).map_err(D::Error::custom)?;
+        Ok(Arc::new(held))
+    }
+}
+
 /// A token that Keystone made for us.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Minted {
     pub(super) id: Secret,
     pub(super) scope: String,
@@ -165,6 +184,11 @@ impl Session {
         if !self.labels.iter().any(|known| known == label) {
             self.labels.push(label.to_owned());
         }
+    }
+
+    /// Whether nothing can be had from it, and nothing need be revoked.
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
+        self.grant.is_none() && self.minted.iter().all(|minted| minted.expires_at <= now)
     }
 
     /// What a logout has to revoke: scoped tokens first, because the unscoped one opens the way to them.

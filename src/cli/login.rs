@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, say, target, trust, wait};
+use super::{Done, duration, mend, say, target, wait};
 use crate::api::{LoginRequest, Session, SessionReply, SignInReply};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -46,10 +46,7 @@ async fn sign_in(client: &Client, request: &mut LoginRequest) -> Result<Session>
                 // The switch is made; what is left to ask is how long it lasts.
                 request.switch_user = false;
             }
-            Err(error) if error.code == Code::CloudNotTrusted => {
-                trust::ask(client, &request.cloud, error).await?;
-            }
-            Err(error) => return Err(error),
+            Err(error) => mend::ask(client, &request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet there is no session").cloud(request.cloud.label()))

@@ -7,6 +7,7 @@ mod cloud;
 mod duration;
 mod login;
 mod logout;
+mod mend;
 mod person;
 mod projects;
 mod refresh;
@@ -17,6 +18,8 @@ mod target;
 mod terminal;
 mod token;
 mod trust;
+mod unlock;
+mod vault;
 mod wait;
 
 use std::process::ExitCode;
@@ -32,7 +35,8 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 4 the session ends before --for,
 75 a person must sign in but this caller may not prompt, 130 interrupted.
 
 Environment: KSB_SOCK (the agent's socket), KSB_PROMPT=always|never (may a browser
-be opened), BROWSER (which one), KSB_LOG (what the agent logs, such as debug).";
+be opened), BROWSER (which one), KSB_PASSPHRASE_FILE (opens the vault, read by the
+agent), KSB_LOG (what the agent logs, such as debug).";
 
 /// Sign in to OpenStack once, in your browser; every tool on this machine just works.
 #[derive(Parser)]
@@ -62,9 +66,13 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
+    /// Open the vault that your sign-ins are kept in
+    Unlock,
+    /// Show where sign-ins are kept, or change who keeps the key
+    Vault(vault::Args),
     /// Run the agent (other commands start it by themselves)
     Agent(agent::Args),
-    /// End the agent; sessions kept in memory are forgotten
+    /// End the agent; what is not kept in a vault is forgotten
     Stop,
     /// Print a completion script for your shell
     Completions {
@@ -108,6 +116,8 @@ async fn run(command: Command) -> Result<Done> {
         Command::Cloud(args) => cloud::run(args)?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
+        Command::Unlock => unlock::run().await?,
+        Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
         Command::Stop => stop::run().await?,
         Command::Completions { shell } => {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{say, target};
+use super::{say, target, vault};
 use crate::api::{Session, Status};
 use crate::error::Result;
 
@@ -45,12 +45,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("Nobody is signed in. Sign in with: ksb login");
     }
     println!(
-        "agent {} (process {}), {} at {}; sessions are kept in memory: a restart forgets them",
+        "agent {} (process {}), {} at {}",
         status.version,
         status.pid,
         say::since(status.started_at),
         client.paths().socket.display()
     );
+    vault::show(&status.vault);
     Ok(())
 }
 

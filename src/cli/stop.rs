@@ -7,7 +7,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 
 use super::target;
-use crate::api::Status;
+use crate::api::{Status, VaultState};
 use crate::error::Result;
 
 /// It answers what it was asked before.
@@ -27,7 +27,10 @@ pub(super) async fn run() -> Result<()> {
         tokio::time::timeout(PATIENCE, idle.read_u8()).await.ok();
     }
     println!("The agent (process {}) has ended.", status.pid);
-    if !status.sessions.is_empty() {
+    if status.sessions.is_empty() {
+    } else if status.vault.state == VaultState::Open && status.vault.problem.is_none() {
+        println!("{} session(s) are kept in the vault, for the next agent.", status.sessions.len());
+    } else {
         println!(
             "{} session(s) are forgotten, but not revoked: their tokens live until they expire. \
              To revoke them next time: ksb logout --all",

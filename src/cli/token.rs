@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use clap::ValueEnum;
 use serde_json::Value;
 
-use super::{person, target, trust, wait};
+use super::{mend, person, target, wait};
 use crate::api::{SignInReply, TokenReply, TokenRequest};
 use crate::client::Client;
 use crate::clouds::Resolved;
@@ -56,10 +56,7 @@ async fn obtain(client: &Client, request: &TokenRequest) -> Result<TokenReply> {
         match client.post("/v1/tokens", request).await {
             Ok(reply) if reply.status == 200 => return reply.json(),
             Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in).await?,
-            Err(error) if error.code == Code::CloudNotTrusted => {
-                trust::ask(client, &request.cloud, error).await?;
-            }
-            Err(error) => return Err(error),
+            Err(error) => mend::ask(client, &request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet no token could be had").cloud(request.cloud.label()))

@@ -20,7 +20,7 @@ use utoipa_axum::routes;
 use crate::api::{
     AcceptRequest, CloudRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
     RedirectedRequest, RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest,
-    VERSION_HEADER,
+    VERSION_HEADER, VaultReport, VaultRequest,
 };
 use crate::broker::{Broker, LoggedIn, Served};
 use crate::error::{Code, Error};
@@ -67,6 +67,7 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(trust))
         .routes(routes!(logout))
         .routes(routes!(status))
+        .routes(routes!(vault))
         .routes(routes!(stop))
         .split_for_parts()
 }
@@ -358,6 +359,18 @@ async fn logout(
 ))]
 async fn status(State(agent): State<Agent>) -> Json<Status> {
     Json(agent.broker.status())
+}
+
+/// Opens the vault, or changes who keeps its key.
+#[utoipa::path(post, path = "/v1/vault", request_body = VaultRequest, responses(
+    (status = 200, body = VaultReport),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn vault(
+    State(agent): State<Agent>,
+    Input(request): Input<VaultRequest>,
+) -> Result<Json<VaultReport>, Failure> {
+    Ok(Json(agent.broker.vault(request).await?))
 }
 
 /// Ends the agent; what is kept in memory only is forgotten.

@@ -1,5 +1,7 @@
-//! What differs from system to system: the clock, where files lie, who is at the other end.
+//! What differs from system to system: the clock, files, which machine it is, who is at the other end.
 
 pub mod clock;
+pub mod files;
+pub mod machine;
 pub mod paths;
 pub mod peer;

@@ -9,7 +9,8 @@ mod websso;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 
 use crate::api::Offer;
 use crate::error::{Code, Error, Result};
@@ -91,12 +92,35 @@ impl Task {
 }
 
 /// A refresh token and the provider that honours it.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Grant {
-    /// The identity provider.
-    pub provider: Arc<Provider>,
     /// Rotated by many providers: each may count only once (RFC 9700 section 4.14).
     pub refresh_token: Secret,
+    /// Found anew by an agent that has the token from its vault.
+    #[serde(skip)]
+    provider: Arc<OnceCell<Provider>>,
+}
+
+impl Grant {
+    fn new(provider: Provider, refresh_token: Secret) -> Self {
+        Self { refresh_token, provider: Arc::new(OnceCell::from(provider)) }
+    }
+
+    /// The same grant with the token that came in the place of the last one.
+    #[must_use]
+    pub fn rotated(&self, refresh_token: Secret) -> Self {
+        Self { refresh_token, provider: self.provider.clone() }
+    }
+
+    /// The identity provider.
+    pub async fn provider(
+        &self,
+        cloud: &Cloud,
+        outbound: &Outbound,
+        clock: &SharedClock,
+    ) -> Result<&Provider> {
+        self.provider.get_or_try_init(|| provider(cloud, outbound, clock.clone())).await
+    }
 }
 
 /// How far a sign-in is.
@@ -127,15 +151,19 @@ pub async fn start(task: Task, loopback: &loopback::Loopback, outbound: &Outboun
     match task.cloud.sign_in.way {
         Way::Websso => websso::start(task, loopback).await,
         way @ (Way::OidcCode | Way::OidcDevice) => {
-            let client = task.cloud.sign_in.oidc.as_ref().ok_or_else(|| {
-                Error::new(Code::InvalidConfig, "this way to sign in needs discovery_endpoint and client_id")
-                    .cloud(task.cloud.label())
-            })?;
-            let provider = Provider::discover(&task.cloud, client, outbound, task.clock.clone()).await?;
+            let provider = provider(&task.cloud, outbound, task.clock.clone()).await?;
             match way {
                 Way::OidcDevice => oidc_device::start(task, provider).await,
                 _ => oidc_code::start(task, provider, loopback).await,
             }
         }
     }
+}
+
+async fn provider(cloud: &Cloud, outbound: &Outbound, clock: SharedClock) -> Result<Provider> {
+    let client = cloud.sign_in.oidc.as_ref().ok_or_else(|| {
+        Error::new(Code::InvalidConfig, "this way to sign in needs discovery_endpoint and client_id")
+            .cloud(cloud.label())
+    })?;
+    Provider::discover(cloud, client, outbound, clock).await
 }

@@ -1,7 +1,5 @@
 //! OpenID Connect's authorization code with PKCE on a loopback redirect (RFC 8252), then Keystone's bearer exchange.
 
-use std::sync::Arc;
-
 use futures_util::future::BoxFuture;
 use url::Url;
 
@@ -20,11 +18,11 @@ pub(super) async fn start(task: Task, provider: Provider, loopback: &Loopback) -
         .await
         .map_err(|error| error.cloud(task.cloud.label()))?;
     let authorization = provider.authorization(port.url(path))?;
-    browser::start(task, &port, OidcCode { provider: Arc::new(provider), authorization })
+    browser::start(task, &port, OidcCode { provider, authorization })
 }
 
 struct OidcCode {
-    provider: Arc<Provider>,
+    provider: Provider,
     authorization: Authorization,
 }
 
@@ -49,9 +47,7 @@ impl Errand for OidcCode {
             let granted = self.provider.exchange(&self.authorization, *answer).await?;
             task.check(granted.evidence.as_ref())?;
             let token = task.keystone.federated(&granted.bearer).await?;
-            let grant = granted
-                .refresh_token
-                .map(|refresh_token| Grant { provider: self.provider.clone(), refresh_token });
+            let grant = granted.refresh_token.map(|token| Grant::new(self.provider.clone(), token));
             Ok(SignedIn { token, grant, evidence: granted.evidence })
         })
     }

@@ -26,7 +26,7 @@ pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
     let (url, user_code) = (device.url.clone(), Some(device.user_code.clone()));
     let cancelled = cancel.clone();
     tokio::spawn(async move {
-        let ended = until_over(&task, Arc::new(provider), device, heard, &cancelled).await;
+        let ended = until_over(&task, provider, device, heard, &cancelled).await;
         drop(progress);
         let _broker_is_gone = end.send(ended);
     });
@@ -35,7 +35,7 @@ pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
 
 async fn until_over(
     task: &Task,
-    provider: Arc<Provider>,
+    provider: Provider,
     device: Device,
     mut heard: mpsc::Receiver<Command>,
     cancelled: &Notify,
@@ -69,7 +69,7 @@ async fn until_over(
     }
 }
 
-async fn approved(task: &Task, provider: Arc<Provider>, device: &Device) -> Result<SignedIn> {
+async fn approved(task: &Task, provider: Provider, device: &Device) -> Result<SignedIn> {
     let clock = task.clock.clone();
     let pause = move |time: std::time::Duration| {
         clock.sleep_until(clock.now() + SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
@@ -86,6 +86,6 @@ async fn approved(task: &Task, provider: Arc<Provider>, device: &Device) -> Resu
         .cloud(task.cloud.label())
         .remedy(format!("ksb login {} --switch-user", task.cloud.argument())));
     }
-    let grant = granted.refresh_token.map(|refresh_token| Grant { provider, refresh_token });
+    let grant = granted.refresh_token.map(|token| Grant::new(provider, token));
     Ok(SignedIn { token, grant, evidence: granted.evidence })
 }

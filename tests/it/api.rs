@@ -119,7 +119,7 @@ fn status_says_who_where_and_until_when() {
     let lab = Lab::new();
     let empty = lab.api().status();
     assert_eq!((&empty["sessions"], &empty["sign_ins"]), (&json!([]), &json!([])));
-    assert_eq!(empty["vault"], "memory");
+    assert_eq!(empty["vault"]["state"], "memory");
     assert_eq!(empty["pid"], std::process::id());
 
     lab.signed_in("alice");

@@ -16,3 +16,4 @@ mod oidc;
 mod real;
 mod scenarios;
 mod signin;
+mod vault;

@@ -1,5 +1,6 @@
 //! The agent in this process: broker and API as in `ksb agent`, with a clock of the test's.
 
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -7,8 +8,10 @@ use std::thread::JoinHandle;
 use keystone_broker::broker::Broker;
 use keystone_broker::config::Config;
 use keystone_broker::http::serve::serve;
-use keystone_broker::listen::socket;
+use keystone_broker::listen;
+use keystone_broker::platform::paths::private_folder;
 use keystone_broker::ports::SharedClock;
+use keystone_broker::vault::{Place, Vault, Wish};
 use tempfile::TempDir;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
@@ -43,16 +46,25 @@ impl Agent {
         Self::start_in(clock, folder)
     }
 
+    /// One more in the same folder, at a socket of its own.
+    pub fn beside(&self, clock: SharedClock) -> Self {
+        Self::start_at(clock, self.folder.clone(), "second.sock")
+    }
+
     fn start_in(clock: SharedClock, folder: Arc<TempDir>) -> Self {
+        Self::start_at(clock, folder, "broker.sock")
+    }
+
+    fn start_at(clock: SharedClock, folder: Arc<TempDir>, socket: &'static str) -> Self {
         let stop = Arc::new(Notify::new());
         let (is_ready, ready) = mpsc::channel();
         let (place, stopped) = (folder.path().to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(clock, &place, stopped, &is_ready));
+            runtime.block_on(run(clock, &place, socket, stopped, &is_ready));
         });
         ready.recv().unwrap();
-        Self { api: Api::new(folder.path().join("broker.sock")), folder, stop, thread: Some(thread) }
+        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread) }
     }
 
     pub fn api(&self) -> &Api {
@@ -65,15 +77,27 @@ impl Agent {
     }
 }
 
-async fn run(clock: SharedClock, folder: &Path, stop: Arc<Notify>, ready: &mpsc::Sender<()>) {
+async fn run(clock: SharedClock, folder: &Path, socket: &str, stop: Arc<Notify>, ready: &mpsc::Sender<()>) {
     let config = Config::load(&folder.join("config.toml")).unwrap();
-    let socket_path = folder.join("broker.sock");
+    let socket_path = folder.join(socket);
     std::fs::remove_file(&socket_path).ok();
     let listener = UnixListener::bind(&socket_path).unwrap();
-    let broker = Broker::new(clock, config, &folder.join("state"));
-    let _server = serve(listener, socket::router(broker, stop.clone()));
+    private_folder(&folder.join("state")).unwrap();
+    let vault = Vault::at(place(folder, config.vault));
+    let broker = Broker::new(clock, config, vault);
+    broker.recall().await;
+    let _server = serve(listener, listen::socket::router(broker, stop.clone()));
     ready.send(()).unwrap();
     stop.notified().await;
+}
+
+/// Nothing touches the disk or the machine's keyrings unless the test's `config.toml` says so. A test that wants another
+/// machine writes its name to `machine`.
+fn place(folder: &Path, wish: Wish) -> Place {
+    let machine = fs::read_to_string(folder.join("machine")).unwrap_or_else(|_| "lab".into());
+    let passphrase_file = Some(folder.join("passphrase")).filter(|file| file.exists());
+    let wish = if wish == Wish::Auto { Wish::Memory } else { wish };
+    Place { folder: folder.join("state"), machine: Some(machine), wish, passphrase_file }
 }
 
 impl Drop for Agent {

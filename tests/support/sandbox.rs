@@ -68,6 +68,10 @@ impl Sandbox {
             fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
             sandbox.set(name, path);
         }
+        // No test touches the keyrings of the machine unless it means to.
+        let config = sandbox.paths().config;
+        fs::create_dir_all(config.parent().unwrap()).unwrap();
+        fs::write(config, "vault = \"memory\"\n").unwrap();
         sandbox.set("PATH", std::env::var_os("PATH").unwrap());
         sandbox.set("LANG", "C.UTF-8");
         sandbox.set("KSB_PROMPT", "never");

@@ -1,0 +1,145 @@
+//! What outlives the process: sessions with their refresh tokens, pins, and the ids of tokens that were handed out, so
+//! that a logout after a crash or a reboot can still revoke them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use zeroize::Zeroizing;
+
+use super::session::Session;
+use super::{Inner, State};
+use crate::api::{VaultReport, VaultRequest};
+use crate::error::{Code, Error, Result};
+use crate::model::{Identity, Secret, User};
+use crate::sync::locked;
+use crate::vault::Contents;
+
+/// The contents of the vault, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Kept<S> {
+    sessions: Vec<(Identity, S)>,
+    lapsed: Vec<(Identity, S)>,
+    pins: Vec<(Identity, User)>,
+}
+
+/// Which changes are on the disk.
+#[derive(Default)]
+pub(super) struct Changes {
+    made: AtomicU64,
+    saved: AtomicU64,
+}
+
+impl Changes {
+    /// Something has changed that is to be kept.
+    pub(super) fn note(&self) {
+        self.made.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Inner {
+    /// Returns when every change that was made until now is on the disk, or could not be written: nobody is given a token
+    /// before. Many who wait at once cost one or two writes.
+    pub(super) async fn settle(self: &Arc<Self>) {
+        let wanted = self.changes.made.load(Ordering::Acquire);
+        while self.changes.saved.load(Ordering::Acquire) < wanted {
+            let inner = self.clone();
+            // The write belongs to no caller: one that goes away must not cut it off.
+            let save = || async move { inner.save().await };
+            if self.saves.join((), save).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn save(self: Arc<Self>) -> Result<()> {
+        let (made, contents) = {
+            let state = locked(&self.state);
+            (self.changes.made.load(Ordering::Acquire), contents(&state)?)
+        };
+        let vault = self.vault.clone();
+        aside(move || vault.save(&contents)).await?;
+        self.changes.saved.store(made, Ordering::Release);
+        Ok(())
+    }
+
+    /// Opens the vault and takes in what is there.
+    pub(super) async fn unseal(self: &Arc<Self>, passphrase: Option<Secret>) -> Result<()> {
+        let vault = self.vault.clone();
+        if let Some(contents) = aside(move || vault.open(passphrase.as_ref())).await?? {
+            self.take_in(&contents)?;
+        }
+        self.settle().await;
+        Ok(())
+    }
+
+    /// Whoever signed in meanwhile stays signed in.
+    fn take_in(self: &Arc<Self>, contents: &Contents) -> Result<()> {
+        let kept: Kept<Session> = serde_json::from_slice(contents)
+            .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
+        let now = self.clock.now();
+        let mut renewing = Vec::new();
+        {
+            let mut state = locked(&self.state);
+            for (identity, session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
+                if let Some(newer) = state.sessions.get_mut(&identity) {
+                    newer.take_over(&session, now);
+                } else {
+                    renewing.extend(session.grant.is_some().then(|| identity.clone()));
+                    state.sessions.insert(identity, session);
+                }
+            }
+            for (identity, session) in kept.lapsed.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
+                state.lapsed.entry(identity).or_insert(session);
+            }
+            for (identity, user) in kept.pins {
+                state.pins.entry(identity).or_insert(user);
+            }
+            self.changes.note();
+        }
+        for identity in renewing {
+            let inner = self.clone();
+            tokio::spawn(async move { inner.keep_renewed(identity).await });
+        }
+        Ok(())
+    }
+
+    /// Opens the vault, or changes who keeps its key.
+    pub(super) async fn change_vault(self: &Arc<Self>, request: VaultRequest) -> Result<VaultReport> {
+        let VaultRequest { key, passphrase } = request;
+        match key {
+            None => self.unseal(passphrase).await?,
+            Some(kind) => {
+                let contents = contents(&locked(&self.state))?;
+                let vault = self.vault.clone();
+                aside(move || vault.change_key(kind, passphrase.as_ref(), &contents)).await??;
+                // What changed while the key was made.
+                self.changes.note();
+                self.settle().await;
+            }
+        }
+        Ok(self.vault.report())
+    }
+}
+
+fn contents(state: &State) -> Result<Zeroizing<Vec<u8>>> {
+    let kept = Kept {
+        sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
+        lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
+        pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
+    };
+    let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+    Ok(Zeroizing::new(json))
+}
+
+/// Work that blocks, on a thread that nobody waits for at the end: a keyring may never answer.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (done, wait) = oneshot::channel();
+    std::thread::spawn(move || done.send(work()).ok());
+    wait.await.map_err(|_| Error::new(Code::Internal, "the vault's thread died; see the agent's log"))
+}
+
+/// How long an agent that starts waits for its vault before it answers without.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);

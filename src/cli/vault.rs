@@ -1,0 +1,89 @@
+//! `ksb vault`
+
+use clap::ValueEnum;
+
+use super::target;
+use super::terminal::Keys;
+use crate::api::{KeyKind, Status, VaultReport, VaultRequest, VaultState};
+use crate::error::{Code, Error, Result};
+use crate::model::Secret;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Seal it anew, and let this one keep the key from now on
+    #[arg(long, value_enum)]
+    key: Option<Keeper>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Keeper {
+    /// The desktop's keyring
+    Keyring,
+    /// The kernel, until the reboot
+    Kernel,
+    /// You: it is asked for on this terminal
+    Passphrase,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let client = target::client()?;
+    let report = match args.key {
+        None => client.get("/v1/status").await?.json::<Status>()?.vault,
+        Some(keeper) => {
+            let (key, passphrase) = match keeper {
+                Keeper::Keyring => (KeyKind::Keyring, None),
+                Keeper::Kernel => (KeyKind::Kernel, None),
+                Keeper::Passphrase => (KeyKind::Passphrase, Some(new_passphrase().await?)),
+            };
+            let request = VaultRequest { key: Some(key), passphrase };
+            client.post("/v1/vault", &request).await?.json()?
+        }
+    };
+    show(&report);
+    Ok(())
+}
+
+/// Typed twice: nobody can read it back.
+async fn new_passphrase() -> Result<Secret> {
+    let bad = |why: &str| Error::new(Code::InvalidRequest, why).remedy("ksb vault --key passphrase");
+    let mut keys = Keys::open().ok_or_else(|| bad("no terminal to ask for a passphrase on"))?;
+    let first = keys.line("New passphrase").await;
+    if first.expose().is_empty() {
+        return Err(bad("nothing was typed; nothing is changed"));
+    }
+    if keys.line("Again").await != first {
+        return Err(bad("those were two; nothing is changed"));
+    }
+    Ok(first)
+}
+
+/// Where sign-ins are kept, in sentences.
+pub(super) fn show(vault: &VaultReport) {
+    let because = vault.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let file = &vault.file;
+    match (vault.state, vault.key) {
+        (VaultState::New, _) => {
+            println!("vault: the first sign-in makes {file}{because}");
+        }
+        (VaultState::Open, key) => {
+            let keeper = match key {
+                Some(KeyKind::Keyring) => "your desktop's keyring",
+                Some(KeyKind::Kernel) => "the kernel until the reboot",
+                Some(KeyKind::Passphrase) | None => "your passphrase",
+            };
+            println!("vault: {file}, sealed; its key is kept by {keeper}{because}");
+        }
+        (VaultState::Sealed, _) => {
+            println!("vault: {file} is closed: {}", vault.reason.as_deref().unwrap_or("no key"));
+        }
+        (VaultState::Memory, _) => {
+            println!("vault: none, a restart of the agent forgets every sign-in{because}");
+        }
+    }
+    if let Some(problem) = &vault.problem {
+        println!("    NOT up to date: {problem}; what is newer is kept in memory");
+    }
+    if let Some(remedy) = &vault.remedy {
+        println!("    what helps: {remedy}");
+    }
+}

@@ -1,0 +1,25 @@
+//! Files that are whole at any moment.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Puts `bytes` in the place of the file, for nobody else to read: whoever looks, and whatever is cut off when, finds the
+/// old file or the new one. Only one process at a time may do this to a path.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    // What an earlier attempt left may have another mode.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        fs::remove_file(&new).ok();
+        return written;
+    }
+    // The name is as lasting as the file only then.
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}

@@ -1,0 +1,435 @@
+//! What is kept at rest, sealed. This module knows how, not what: the broker hands it bytes.
+//!
+//! One vault per machine and state folder, held by one agent: a home that two hosts share must not make two agents use
+//! one refresh token, which the identity provider would take for theft (RFC 9700 section 4.14.2).
+
+mod key;
+mod passphrase;
+pub mod sealed;
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::api::{KeyKind, VaultReport, VaultState};
+use crate::error::{Code, Error, Result};
+use crate::model::{Secret, random_hex};
+use crate::platform::{files, machine};
+use crate::sync::locked;
+
+pub use key::Key;
+use key::{Keeper, NoKey};
+use passphrase::Cost;
+use sealed::{Flaw, Header, KeptBy, Seal};
+
+/// A locked keyring asks its person to unlock it.
+const PERSON: Duration = Duration::from_secs(120);
+/// A sign-in waits for this.
+const SIGN_IN: Duration = Duration::from_secs(15);
+/// Far above what any number of sessions takes.
+const LARGEST: u64 = 64 << 20;
+
+/// What config.toml wants: `vault = "…"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Wish {
+    /// The first that there is: a passphrase file that was named, the desktop's keyring, the kernel.
+    #[default]
+    Auto,
+    /// The desktop's keyring or nothing.
+    Keyring,
+    /// The kernel's keyring.
+    Kernel,
+    /// A passphrase.
+    Passphrase,
+    /// Nothing on the disk.
+    Memory,
+}
+
+/// Where a vault may lie, and how its key is to be kept.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The state folder.
+    pub folder: PathBuf,
+    /// See [`machine::id`].
+    pub machine: Option<String>,
+    /// What config.toml wants.
+    pub wish: Wish,
+    /// The file that `KSB_PASSPHRASE_FILE` or a systemd credential names.
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// The vault of this machine, or the reason why there is none.
+pub struct Vault {
+    place: Place,
+    file: PathBuf,
+    /// Ours for as long as the agent lives.
+    lock: Option<File>,
+    state: Mutex<State>,
+    /// Held while the file is read or written.
+    at_work: Mutex<()>,
+}
+
+struct State {
+    condition: Condition,
+    /// What the person should know of how it came to this.
+    note: Option<String>,
+    /// Why the newest contents are not on the disk.
+    problem: Option<String>,
+}
+
+enum Condition {
+    /// Nothing has been kept yet.
+    New,
+    Open(Seal),
+    /// There is one, but not its key.
+    Sealed(Error),
+    /// There is none, and will be none.
+    Memory(Error),
+}
+
+/// Contents that came out of a vault.
+pub type Contents = Zeroizing<Vec<u8>>;
+
+impl Vault {
+    /// Looks what there is; opens nothing.
+    pub fn at(place: Place) -> Self {
+        let machine = place.machine.as_deref().unwrap_or("nowhere");
+        let file = place.folder.join(format!("vault-{machine}"));
+        let (lock, condition) = match lock(&place, &file) {
+            Ok(lock) if file.exists() => {
+                (Some(lock), Condition::Sealed(Error::new(Code::VaultSealed, "it was not opened yet")))
+            }
+            Ok(lock) => (Some(lock), Condition::New),
+            Err(why) => (None, Condition::Memory(why)),
+        };
+        let state = State { condition, note: None, problem: None };
+        Self { place, file, lock, state: Mutex::new(state), at_work: Mutex::default() }
+    }
+
+    /// Whether there is one to be opened.
+    pub fn is_sealed(&self) -> bool {
+        matches!(locked(&self.state).condition, Condition::Sealed(_))
+    }
+
+    /// The state folder.
+    pub fn folder(&self) -> &Path {
+        &self.place.folder
+    }
+
+    /// The reason why it is sealed, where a person's passphrase would open it.
+    pub fn wants_passphrase(&self) -> Option<Error> {
+        match &locked(&self.state).condition {
+            Condition::Sealed(why) if why.code == Code::VaultSealed => Some(why.clone()),
+            _ => None,
+        }
+    }
+
+    /// Opens it; nothing when there is nothing to open. Blocks: a keyring may ask its person.
+    pub fn open(&self, passphrase: Option<&Secret>) -> Result<Option<Contents>> {
+        let _turn = locked(&self.at_work);
+        if !self.is_sealed() {
+            return Ok(None);
+        }
+        let opened = self.try_to_open(passphrase);
+        let mut state = locked(&self.state);
+        match opened {
+            Ok(Opened::Contents(contents, seal)) => {
+                state.condition = Condition::Open(*seal);
+                Ok(Some(contents))
+            }
+            Ok(Opened::Lost(note)) => {
+                tracing::warn!(note, "the vault starts anew");
+                (state.condition, state.note) = (Condition::New, Some(note));
+                Ok(None)
+            }
+            Err(why) => {
+                tracing::warn!(%why, "the vault stays closed");
+                state.condition = match why.code {
+                    Code::VaultUnusable => Condition::Memory(why.clone()),
+                    _ => Condition::Sealed(why.clone()),
+                };
+                Err(why)
+            }
+        }
+    }
+
+    fn try_to_open(&self, passphrase: Option<&Secret>) -> Result<Opened> {
+        let bytes = match read(&self.file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Opened::Lost(format!("{} was removed", self.file.display())));
+            }
+            Err(error) => return Err(self.unusable(&error.to_string())),
+        };
+        let parsed = match sealed::parse(&bytes) {
+            Ok(parsed) => parsed,
+            Err(flaw) => return self.flawed(&flaw),
+        };
+        let Header { machine, id, key, .. } = &parsed.header;
+        if Some(machine) != self.place.machine.as_ref() {
+            let why = "it was made on another machine, where its sessions may still be in use";
+            return Err(self
+                .unusable(why)
+                .remedy(format!("rm {}; ksb stop; ksb login", self.file.display())));
+        }
+        let key = match key {
+            KeptBy::Keyring => match Keeper::Keyring.give(id, PERSON) {
+                Ok(key) => key,
+                Err(NoKey::Gone) => return self.put_aside("lost", "the desktop's keyring has no key for it"),
+                Err(NoKey::Unavailable(why)) => {
+                    let why = format!("its key is in the desktop's keyring, which cannot be asked: {why}");
+                    return Err(Error::new(Code::VaultUnavailable, why)
+                        .remedy("unlock the keyring (log in to the desktop), then: ksb unlock"));
+                }
+            },
+            KeptBy::Kernel { boot } if *boot != machine::boot() => {
+                // Nobody can open it any more.
+                fs::remove_file(&self.file).map_err(|error| self.unusable(&error.to_string()))?;
+                return Ok(Opened::Lost("the last one's key ended with the reboot".into()));
+            }
+            KeptBy::Kernel { .. } => match Keeper::Kernel.give(id, PERSON) {
+                Ok(key) => key,
+                Err(NoKey::Gone) => return self.put_aside("lost", "the kernel has no key for it"),
+                Err(NoKey::Unavailable(why)) => {
+                    let why = format!("its key is in the kernel's keyring, which cannot be asked: {why}");
+                    return Err(Error::new(Code::VaultUnavailable, why).remedy("ksb unlock"));
+                }
+            },
+            KeptBy::Passphrase { salt, cost } => {
+                let passphrase = match (passphrase, &self.place.passphrase_file) {
+                    (Some(passphrase), _) => passphrase.clone(),
+                    (None, Some(file)) => passphrase::read(file)?,
+                    (None, None) => {
+                        return Err(Error::new(Code::VaultSealed, "it is sealed with your passphrase")
+                            .remedy("ksb unlock"));
+                    }
+                };
+                match passphrase::derive(&passphrase, salt, *cost) {
+                    Some(key) => key,
+                    None => return self.flawed(&Flaw::Damaged),
+                }
+            }
+        };
+        match parsed.open(&key) {
+            Ok((contents, seal)) => Ok(Opened::Contents(contents, Box::new(seal))),
+            Err(Flaw::WrongKey) if parsed.header.key.kind() == KeyKind::Passphrase => {
+                Err(Error::new(Code::VaultSealed, "that is not the passphrase it is sealed with")
+                    .remedy("ksb unlock"))
+            }
+            Err(flaw) => self.flawed(&flaw),
+        }
+    }
+
+    /// A newer program's vault is left for that program; damage is put aside, for whoever can make something of it.
+    fn flawed(&self, flaw: &Flaw) -> Result<Opened> {
+        match flaw {
+            Flaw::Newer => Err(self
+                .unusable("a newer ksb wrote it")
+                .remedy("use that version; or, to start anew: rm it, then ksb stop")),
+            Flaw::Damaged | Flaw::WrongKey => self.put_aside("damaged", "it is damaged"),
+        }
+    }
+
+    fn put_aside(&self, word: &str, why: &str) -> Result<Opened> {
+        let aside = self.file.with_extension(format!("{word}-{}", random_hex::<4>()));
+        fs::rename(&self.file, &aside).map_err(|error| self.unusable(&error.to_string()))?;
+        Ok(Opened::Lost(format!("{why}, so it was put aside as {}", aside.display())))
+    }
+
+    fn unusable(&self, why: &str) -> Error {
+        Error::new(Code::VaultUnusable, format!("{}: {why}", self.file.display()))
+    }
+
+    /// What came out of it is of no use: it is left as it is, and nothing is kept.
+    pub fn disown(&self, why: &str) -> Error {
+        let why = self.unusable(why).remedy(format!("to start anew: rm {}; ksb stop", self.file.display()));
+        locked(&self.state).condition = Condition::Memory(why.clone());
+        why
+    }
+
+    /// Puts `contents` in the place of what was kept. A failure is shown by [`Self::report`], and costs nothing that is
+    /// in memory. Blocks.
+    pub fn save(&self, contents: &[u8]) {
+        let _turn = locked(&self.at_work);
+        if matches!(locked(&self.state).condition, Condition::New) {
+            let made = self.make();
+            let mut state = locked(&self.state);
+            match made {
+                Ok((seal, note)) => {
+                    state.condition = Condition::Open(seal);
+                    state.note = note.or(state.note.take());
+                }
+                Err(why) => state.condition = Condition::Memory(why),
+            }
+        }
+        let file = match &locked(&self.state).condition {
+            Condition::Open(seal) => seal.file(contents),
+            _ => return,
+        };
+        let saved = file
+            .ok_or_else(|| io::Error::other("the contents could not be sealed"))
+            .and_then(|bytes| files::replace(&self.file, &bytes));
+        let problem = saved.err().map(|error| format!("{}: {error}", self.file.display()));
+        if let Some(problem) = &problem {
+            tracing::warn!(problem, "the vault could not be written; everything is kept in memory");
+        }
+        locked(&self.state).problem = problem;
+    }
+
+    /// A key for a new vault, and why it is not a better one.
+    fn make(&self) -> Result<(Seal, Option<String>)> {
+        let wish = match self.place.wish {
+            Wish::Auto if self.place.passphrase_file.is_some() => Wish::Passphrase,
+            wish => wish,
+        };
+        let refused = |why: NoKey| match why {
+            NoKey::Gone => "it refused".to_owned(),
+            NoKey::Unavailable(why) => why,
+        };
+        let mut note = None;
+        if let Wish::Auto | Wish::Keyring = wish {
+            match self.kept(KeyKind::Keyring, None) {
+                Ok(seal) => return Ok((seal, None)),
+                Err(why) => note = Some(format!("the desktop's keyring cannot be used: {}", refused(why))),
+            }
+        }
+        if let Wish::Auto | Wish::Kernel = wish {
+            match self.kept(KeyKind::Kernel, None) {
+                Ok(seal) => return Ok((seal, note)),
+                Err(why) => {
+                    let why = format!("the kernel's keyring cannot be used: {}", refused(why));
+                    note = Some(note.map_or(why.clone(), |note| format!("{note}; {why}")));
+                }
+            }
+        }
+        if wish == Wish::Passphrase {
+            let file = self.place.passphrase_file.as_deref();
+            let file = file.ok_or_else(|| {
+                Error::new(Code::VaultUnusable, "no passphrase was given")
+                    .remedy("ksb vault --key passphrase")
+            })?;
+            let passphrase = passphrase::read(file)?;
+            return self
+                .kept(KeyKind::Passphrase, Some(&passphrase))
+                .map(|seal| (seal, None))
+                .map_err(|why| Error::new(Code::VaultUnusable, refused(why)));
+        }
+        Err(Error::new(Code::VaultUnusable, note.unwrap_or_default()).remedy("ksb vault --key passphrase"))
+    }
+
+    /// A new vault's seal, its key given to whoever keeps it.
+    fn kept(&self, kind: KeyKind, passphrase: Option<&Secret>) -> Result<Seal, NoKey> {
+        let machine = self.place.machine.clone().unwrap_or_default();
+        let id = random_hex::<8>();
+        let (kept_by, key) = match kind {
+            KeyKind::Keyring => {
+                let key = Key::random();
+                Keeper::Keyring.keep(&id, &key, SIGN_IN)?;
+                (KeptBy::Keyring, key)
+            }
+            KeyKind::Kernel => {
+                let key = Key::random();
+                Keeper::Kernel.keep(&id, &key, SIGN_IN)?;
+                (KeptBy::Kernel { boot: machine::boot() }, key)
+            }
+            KeyKind::Passphrase => {
+                let (salt, cost) = (random_hex::<16>(), Cost::RECOMMENDED);
+                let key = passphrase.and_then(|passphrase| passphrase::derive(passphrase, &salt, cost));
+                let key = key.ok_or_else(|| NoKey::Unavailable("no passphrase was given".into()))?;
+                (KeptBy::Passphrase { salt, cost }, key)
+            }
+        };
+        Seal::new(machine, id, kept_by, &key)
+            .ok_or_else(|| NoKey::Unavailable("it could not be sealed".into()))
+    }
+
+    /// Seals `contents` anew with another key, and lets the old one go. Blocks.
+    pub fn change_key(&self, kind: KeyKind, passphrase: Option<&Secret>, contents: &[u8]) -> Result<()> {
+        let _turn = locked(&self.at_work);
+        match &locked(&self.state).condition {
+            Condition::Sealed(why) => return Err(why.clone()),
+            Condition::Memory(why) if self.lock.is_none() => return Err(why.clone()),
+            _ => {}
+        }
+        let seal = self.kept(kind, passphrase).map_err(|why| match why {
+            NoKey::Unavailable(why) => Error::new(Code::VaultUnavailable, why),
+            NoKey::Gone => Error::new(Code::VaultUnavailable, "it refused"),
+        })?;
+        let bytes = seal.file(contents).ok_or_else(|| self.unusable("it could not be sealed"))?;
+        files::replace(&self.file, &bytes).map_err(|error| self.unusable(&error.to_string()))?;
+        let old = {
+            let mut state = locked(&self.state);
+            (state.note, state.problem) = (None, None);
+            std::mem::replace(&mut state.condition, Condition::Open(seal))
+        };
+        if let Condition::Open(old) = old {
+            match old.header().key {
+                KeptBy::Keyring => Keeper::Keyring.forget(&old.header().id, SIGN_IN),
+                KeptBy::Kernel { .. } => Keeper::Kernel.forget(&old.header().id, SIGN_IN),
+                KeptBy::Passphrase { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What is in force, and why.
+    pub fn report(&self) -> VaultReport {
+        let State { condition, note, problem } = &*locked(&self.state);
+        let (state, key, why) = match condition {
+            Condition::New => (VaultState::New, None, None),
+            Condition::Open(seal) => (VaultState::Open, Some(seal.header().key.kind()), None),
+            Condition::Sealed(why) => (VaultState::Sealed, None, Some(why)),
+            Condition::Memory(why) => (VaultState::Memory, None, Some(why)),
+        };
+        VaultReport {
+            state,
+            key,
+            file: self.file.display().to_string(),
+            reason: why.map(|why| why.detail.clone()).or_else(|| note.clone()),
+            remedy: why.and_then(|why| why.remedy.clone()),
+            problem: problem.clone(),
+        }
+    }
+}
+
+enum Opened {
+    Contents(Contents, Box<Seal>),
+    /// There is nothing to be had from it, for this reason.
+    Lost(String),
+}
+
+/// Makes the vault ours, if there may be one.
+fn lock(place: &Place, file: &Path) -> Result<File> {
+    let none = |why: &str| Error::new(Code::VaultUnusable, why);
+    if place.wish == Wish::Memory {
+        return Err(none("config.toml says `vault = \"memory\"`"));
+    }
+    if place.machine.is_none() {
+        return Err(none("this machine has no /etc/machine-id").remedy("systemd-machine-id-setup"));
+    }
+    let path = file.with_extension("lock");
+    let mut options = OpenOptions::new();
+    let lock = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let lock = lock.map_err(|error| none(&format!("{}: {error}", path.display())))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => {
+            Err(none("another agent of yours has this machine's vault")
+                .remedy("end that one, then: ksb stop"))
+        }
+        Err(TryLockError::Error(error)) => Err(none(&format!("{}: {error}", path.display()))),
+    }
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(file)?.take(LARGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
