@@ -199,6 +199,8 @@ fn is_for_the_agent(name: &str) -> bool {
             | "TMPDIR"
             | "KSB_SOCK"
             | "KSB_LOG"
+            | "KSB_PASSPHRASE_FILE"
+            | "DBUS_SESSION_BUS_ADDRESS"
             | "RUST_BACKTRACE"
     ) || name.starts_with("XDG_")
         || name.starts_with("LC_")

@@ -4,7 +4,7 @@ set -euo pipefail
 
 wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless chromium firefox-esr
   libnss3-tools build-essential pkg-config sqlite3 procps iproute2 strace openssh-client openssl curl ca-certificates
-  fonts-dejavu-core tmux)
+  fonts-dejavu-core tmux gnome-keyring dbus)
 
 installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

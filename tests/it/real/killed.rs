@@ -75,7 +75,7 @@ fn the_agent_may_be_killed_at_any_moment() {
 }
 
 #[track_caller]
-fn kill_agent(front: &Front) {
+pub fn kill_agent(front: &Front) {
     let pid = i32::try_from(front.sandbox.agent_pid().unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     // Its parent may still live and has not looked yet.

@@ -22,5 +22,6 @@ mod people;
 mod revoked;
 mod scopes;
 mod tools;
+mod vault;
 mod waiting;
 mod world;

@@ -1,5 +1,7 @@
 //! What outlives the agent, what does not, and who can read it.
 
+mod killed;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

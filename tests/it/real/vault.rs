@@ -1,0 +1,112 @@
+//! What survives a kill and a restart on the real cloud, with the real keepers of keys.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+
+use super::front::Front;
+use super::killed::kill_agent;
+use super::wait;
+use crate::support::sandbox::Sandbox;
+
+/// The agent of this front keeps a vault.
+fn keep(front: &Front, wish: &str) {
+    fs::write(front.sandbox.paths().config, format!("vault = \"{wish}\"\n")).unwrap();
+}
+
+/// A desktop's session: a bus of its own, and gnome-keyring on it.
+struct Desktop {
+    bus: Child,
+    keyring: Option<Child>,
+}
+
+impl Desktop {
+    /// Everything that is started in `sandbox` from now on belongs to it.
+    fn of(sandbox: &mut Sandbox) -> Self {
+        let mut bus = sandbox.command("dbus-daemon");
+        bus.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
+        let mut bus = bus.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut address = String::new();
+        BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        sandbox.set("DBUS_SESSION_BUS_ADDRESS", address.trim());
+        Self { bus, keyring: None }
+    }
+
+    /// The person logs in, which opens their keyring.
+    fn log_in(&mut self, sandbox: &Sandbox) {
+        self.log_out();
+        let mut keyring = sandbox.command("gnome-keyring-daemon");
+        keyring.args(["--foreground", "--replace", "--unlock", "--components=secrets"]);
+        keyring.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut keyring = keyring.spawn().unwrap();
+        keyring.stdin.take().unwrap().write_all(b"their password").unwrap();
+        // The one that the bus may have started meanwhile, locked, has to give way.
+        let ours = format!("uint32 {}\n", keyring.id());
+        self.keyring = Some(keyring);
+        wait::until("the keyring", || owner(sandbox).ends_with(&ours).then_some(()));
+    }
+
+    /// Their keyring goes. The bus starts another when it is asked for, whose lock nobody opens.
+    fn log_out(&mut self) {
+        if let Some(mut keyring) = self.keyring.take() {
+            keyring.kill().unwrap();
+            keyring.wait().unwrap();
+        }
+    }
+}
+
+/// Which process answers for the Secret Service.
+fn owner(sandbox: &Sandbox) -> String {
+    let mut ask = sandbox.command("dbus-send");
+    ask.args(["--session", "--print-reply", "--dest=org.freedesktop.DBus", "/"]);
+    ask.args(["org.freedesktop.DBus.GetConnectionUnixProcessID", "string:org.freedesktop.secrets"]);
+    String::from_utf8(ask.output().unwrap().stdout).unwrap()
+}
+
+impl Drop for Desktop {
+    fn drop(&mut self) {
+        self.log_out();
+        self.bus.kill().ok();
+        self.bus.wait().ok();
+    }
+}
+
+#[test]
+fn the_desktops_keyring_keeps_the_key() {
+    let mut front = Front::free();
+    keep(&front, "auto");
+    let mut desktop = Desktop::of(&mut front.sandbox);
+    desktop.log_in(&front.sandbox);
+    let handed_out = front.token(&[]);
+    let status = front.ksb(&["status"]).ok().stdout;
+    assert!(status.contains("its key is kept by your desktop's keyring"), "{status}");
+
+    kill_agent(&front);
+    let next = front.token(&[]);
+    assert_eq!(front.browsers_opened(), 1, "a new agent, and nobody was asked");
+    assert!(front.keystone.accepts(&handed_out) && front.keystone.accepts(&next));
+
+    // Logged in by SSH, while nobody sits at the desk: said in one sentence, and never without a vault in silence.
+    front.ksb(&["stop"]).ok();
+    desktop.log_out();
+    let outcome = front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]);
+    assert_eq!(outcome.code, Some(75), "{outcome:?}");
+    let status = front.ksb(&["status"]).ok().stdout;
+    assert!(
+        status.contains("is closed: its key is in the desktop's keyring, which cannot be asked"),
+        "{status}"
+    );
+    assert!(
+        status.contains("what helps: unlock the keyring (log in to the desktop), then: ksb unlock"),
+        "{status}"
+    );
+    desktop.log_in(&front.sandbox);
+    let said = front.ksb(&["unlock"]).ok().stdout;
+    assert!(said.contains("its key is kept by your desktop's keyring"), "{said}");
+    assert!(front.keystone.accepts(&front.token(&[])));
+    assert_eq!(front.browsers_opened(), 1);
+
+    let ended = front.ksb(&["logout"]).ok().stdout;
+    assert!(!ended.contains("NOT revoked"), "{ended}");
+    assert!(!front.keystone.accepts(&handed_out) && !front.keystone.accepts(&next));
+}
