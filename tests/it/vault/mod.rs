@@ -1,5 +1,6 @@
 //! What outlives the agent, what does not, and who can read it.
 
+mod hosts;
 mod killed;
 
 use std::fs;

@@ -1,0 +1,137 @@
+//! The agent as a process on machines that are not like this one: with another machine-id, with a full disk.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+use crate::support::browser::Browser;
+use crate::support::desk::Desk;
+use crate::support::sandbox::{KSB, Outcome, end_of};
+use crate::support::spawn;
+
+/// A machine with the same home. It ends as one that loses its power.
+struct Host<'a> {
+    desk: &'a Desk,
+    socket: PathBuf,
+    agent: Child,
+}
+
+impl<'a> Host<'a> {
+    /// `script` may mount what nobody else sees, before the agent starts.
+    fn start(desk: &'a Desk, name: &str, script: &str) -> Self {
+        let folder = desk.sandbox.path(format!("run-{name}"));
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        let socket = folder.join("broker.sock");
+        let mut command = desk.sandbox.command("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-ec", &format!("{script}\nexec {KSB} agent")]);
+        let mut agent = spawn::start(command.env("KSB_SOCK", &socket));
+        let mut said = BufReader::new(agent.stderr.take().unwrap()).lines();
+        assert!(said.any(|line| line.unwrap().contains("ready on")), "the agent ended at once");
+        // It goes on logging.
+        std::thread::spawn(move || said.count());
+        Self { desk, socket, agent }
+    }
+
+    fn with_machine_id(desk: &'a Desk, name: &str, id: char) -> Self {
+        let file = desk.sandbox.path(format!("machine-id-{name}"));
+        fs::write(&file, format!("{}\n", String::from(id).repeat(32))).unwrap();
+        Self::start(desk, name, &format!("mount --bind {} /etc/machine-id", file.display()))
+    }
+
+    fn run(&self, args: &[&str]) -> Outcome {
+        end_of(spawn::start(self.desk.sandbox.ksb(args).env("KSB_SOCK", &self.socket)))
+    }
+
+    fn sign_in(&self) {
+        let ksb = spawn::start(self.desk.sandbox.ksb(&["login"]).env("KSB_SOCK", &self.socket));
+        assert_eq!(Browser::of("alice").tab().sign_in(&self.desk.sandbox.opened()).state, "done");
+        end_of(ksb).ok();
+    }
+
+    /// Whether it gives a token without a person.
+    fn serves(&self) -> bool {
+        let mut token = self.desk.sandbox.ksb(&["token"]);
+        end_of(spawn::start(token.env("KSB_SOCK", &self.socket).env("KSB_PROMPT", "never"))).code == Some(0)
+    }
+
+    /// A path as it is there.
+    fn path(&self, path: &Path) -> PathBuf {
+        Path::new(&format!("/proc/{}/root", self.agent.id())).join(path.strip_prefix("/").unwrap())
+    }
+}
+
+impl Drop for Host<'_> {
+    fn drop(&mut self) {
+        self.agent.kill().unwrap();
+        self.agent.wait().unwrap();
+    }
+}
+
+fn desk() -> Desk {
+    let mut desk = Desk::new();
+    let passphrase = desk.sandbox.path("passphrase");
+    fs::write(&passphrase, "correct horse\n").unwrap();
+    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
+    desk.sandbox.set("KSB_PASSPHRASE_FILE", passphrase);
+    fs::write(desk.sandbox.paths().config, "").unwrap();
+    desk
+}
+
+#[test]
+fn two_hosts_with_one_home_keep_apart_what_each_signed_in() {
+    let desk = desk();
+    let start = || [("one", '1'), ("two", '2')].map(|(name, id)| Host::with_machine_id(&desk, name, id));
+    let [one, two] = start();
+    one.sign_in();
+    assert!(one.serves() && !two.serves());
+    two.sign_in();
+    drop((one, two));
+    let [one, two] = start();
+    assert!(one.serves() && two.serves(), "each has its own");
+    assert_eq!(desk.keystone.logins(), 2);
+    // A home that is copied, or a vault that is renamed, is not taken over.
+    let vaults = |desk: &Desk| {
+        let all = fs::read_dir(desk.sandbox.paths().state).unwrap().map(|entry| entry.unwrap().path());
+        let mut all: Vec<_> = all.filter(|path| path.to_str().unwrap().contains("/vault-")).collect();
+        all.retain(|path| path.extension().is_none());
+        all.sort();
+        all
+    };
+    let both = vaults(&desk);
+    assert_eq!(both.len(), 2);
+    drop((one, two));
+    for (from, to) in [(&both[0], &both[1]), (&both[1], &both[0])] {
+        let kept = fs::read(to).unwrap();
+        fs::copy(from, to).unwrap();
+        let refused = ["1", "2"].iter().any(|id| {
+            let host = Host::with_machine_id(&desk, "copied", id.chars().next().unwrap());
+            host.run(&["status"]).ok().stdout.contains("it was made on another machine")
+        });
+        assert!(refused);
+        fs::write(to, kept).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_is_said_and_costs_nobody_their_token() {
+    let desk = desk();
+    let state = desk.sandbox.paths().state;
+    fs::create_dir_all(&state).unwrap();
+    let mount = format!("mount -t tmpfs -o size=64k,mode=700 tmpfs {}", state.display());
+    let host = Host::start(&desk, "small", &mount);
+    host.sign_in();
+    let up_to_date = || !host.run(&["status"]).ok().stdout.contains("NOT up to date: ");
+    assert!(up_to_date());
+    let filler = host.path(&state.join("filler"));
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 1024]).is_ok() {}
+    drop(file);
+    host.run(&["token"]).ok();
+    assert!(!up_to_date());
+    fs::remove_file(filler).unwrap();
+    host.run(&["token", "--project", "staging"]).ok();
+    assert!(up_to_date());
+}
