@@ -4,7 +4,7 @@ export KSB_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench lint stack-up stack-down
+.PHONY: help demo test test-fast bench fuzz lint stack-up stack-down
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -20,6 +20,9 @@ test-fast: ## run the tests that need no stack
 
 bench: ## measure and print a table (needs the stack, brings it up)
 	@tests/run bench
+
+fuzz: ## feed what reads foreign bytes with anything, FUZZ_SECONDS each (300)
+	@tests/run fuzz
 
 lint: ## rustfmt, clippy, cargo-deny, ruff, mypy
 	@tests/run lint

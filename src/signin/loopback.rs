@@ -435,7 +435,7 @@ async fn redirected(State(shared): State<Shared>, method: Method, uri: Uri, head
 }
 
 /// The answer of an identity provider in an address's query, if there is one.
-pub(super) fn response_in(url: &Url) -> Option<AuthorizationResponse> {
+pub fn response_in(url: &Url) -> Option<AuthorizationResponse> {
     let uri = url.as_str().parse().ok()?;
     let Query(answer) = Query::<AuthorizationResponse>::try_from_uri(&uri).ok()?;
     (answer.code.is_some() || answer.error.is_some()).then_some(answer)
@@ -471,7 +471,8 @@ impl Shared {
     }
 }
 
-fn token_in(form: &[u8]) -> Option<Secret> {
+/// The one plausible token in what Keystone posts, if there is one.
+pub fn token_in(form: &[u8]) -> Option<Secret> {
     let mut tokens =
         url::form_urlencoded::parse(form).filter(|(name, _)| name == "token").map(|(_, value)| value);
     let token = tokens.next()?;
