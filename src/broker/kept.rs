@@ -22,6 +22,7 @@ use crate::vault::Contents;
 struct Kept<S> {
     sessions: Vec<(Identity, S)>,
     lapsed: Vec<(Identity, S)>,
+    ending: Vec<S>,
     pins: Vec<(Identity, User)>,
 }
 
@@ -80,6 +81,7 @@ impl Inner {
         let kept: Kept<Session> = serde_json::from_slice(contents)
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
+        let ending: Vec<_> = kept.ending.into_iter().map(Arc::new).collect();
         let mut renewing = Vec::new();
         {
             let mut state = locked(&self.state);
@@ -97,7 +99,12 @@ impl Inner {
             for (identity, user) in kept.pins {
                 state.pins.entry(identity).or_insert(user);
             }
+            state.ending.extend(ending.iter().cloned());
             self.changes.note();
+        }
+        if !ending.is_empty() {
+            let inner = self.clone();
+            tokio::spawn(async move { inner.end_all(ending).await });
         }
         for identity in renewing {
             let inner = self.clone();
@@ -128,6 +135,7 @@ fn contents(state: &State) -> Result<Zeroizing<Vec<u8>>> {
     let kept = Kept {
         sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
         lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
+        ending: state.ending.iter().map(|session| &**session).collect(),
         pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
     };
     let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;

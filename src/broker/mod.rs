@@ -72,6 +72,8 @@ struct State {
     sessions: HashMap<Identity, Session>,
     /// Sessions whose own token Keystone refused: what they handed out is revoked at logout all the same.
     lapsed: HashMap<Identity, Session>,
+    /// Sessions that were logged out, while their tokens are being revoked: a crash must not leave that half done.
+    ending: Vec<Arc<Session>>,
     /// The user that each identity is bound to, from the first sign-in to the logout.
     pins: HashMap<Identity, User>,
     pending: HashMap<Identity, Arc<Entry>>,
@@ -308,16 +310,15 @@ impl Broker {
                 state.pins.remove(identity);
                 state.failures.remove(identity);
             }
+            let ended: Vec<_> = ended.into_iter().map(Arc::new).collect();
+            state.ending.extend(ended.iter().cloned());
             self.inner.changes.note();
             (ended, entries)
         };
         for entry in entries {
             entry.opening.cancel.notify_one();
         }
-        // Forgotten first: whatever happens while Keystone is asked, nobody is signed in again.
-        self.inner.settle().await;
-        let sessions = join_all(ended.into_iter().map(|session| self.inner.end(session))).await;
-        Ok(LogoutReply { sessions })
+        Ok(LogoutReply { sessions: self.inner.end_all(ended).await })
     }
 
     /// Who is signed in where.
@@ -702,9 +703,21 @@ impl Inner {
         provider.revoke(&grant.refresh_token).await
     }
 
+    /// Revokes what these sessions gave, as far as that goes, and forgets them.
+    async fn end_all(self: &Arc<Self>, ended: Vec<Arc<Session>>) -> Vec<LoggedOut> {
+        // Whatever happens while Keystone is asked, nobody is signed in again.
+        self.settle().await;
+        let outcomes = join_all(ended.iter().map(|session| self.end(session))).await;
+        let over = |session: &Arc<Session>| ended.iter().any(|ended| Arc::ptr_eq(ended, session));
+        locked(&self.state).ending.retain(|session| !over(session));
+        self.changes.note();
+        self.settle().await;
+        outcomes
+    }
+
     /// Revokes what a session minted. Keystone does not do it by chain: a rescoped federated token
     /// outlives the one it came from.
-    async fn end(&self, session: Session) -> LoggedOut {
+    async fn end(&self, session: &Session) -> LoggedOut {
         let minted = session.minted(self.clock.now());
         let revocations = match self.keystone(&session.cloud) {
             Ok(keystone) => {

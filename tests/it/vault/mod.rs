@@ -6,12 +6,14 @@ mod killed;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
 use crate::support::api::{Answer, scope};
-use crate::support::keystone::{FEDERATED, Fault, TOKEN_ENDPOINT};
+use crate::support::http::PATIENCE;
+use crate::support::keystone::{FEDERATED, Fault, REVOCATION, TOKEN_ENDPOINT};
 use crate::support::lab::Lab;
 use crate::support::world::World;
 
@@ -130,6 +132,26 @@ fn the_new_refresh_token_is_kept_before_it_is_used() {
     let lab = lab.restart_agent();
     assert!(lab.keystone.accepts(&demo(&lab, &lab.oidc()).token_id()));
     assert!(!lab.keystone.saw_reuse());
+}
+
+#[test]
+fn a_logout_that_was_cut_off_is_finished_by_the_next_agent() {
+    let lab = lab();
+    lab.signed_in("alice");
+    let handed_out = demo(&lab, &lab.cloud()).token_id();
+    let slow = lab.keystone.on(REVOCATION, Fault::Waits);
+    let logout = lab.api().ask("/v1/logout", &json!({"cloud": lab.cloud()}));
+    lab.keystone.wait_for(REVOCATION, 2);
+    let next = lab.agent.restart(lab.clock.clone());
+    drop(logout);
+    assert_eq!(next.api().status()["sessions"], json!([]), "nobody is signed in again");
+    lab.keystone.wait_for(REVOCATION, 4);
+    drop(slow);
+    let began = Instant::now();
+    while lab.keystone.accepts(&handed_out) {
+        assert!(began.elapsed() < PATIENCE, "it is not revoked");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
