@@ -71,6 +71,12 @@ impl Desk {
         (ksb, url)
     }
 
+    /// The API of the agent that takes a dead one's place.
+    pub fn api_of_a_new_agent(&self) -> Api {
+        self.run(&["agent", "--ensure"]).ok();
+        self.api()
+    }
+
     /// The agent's API.
     pub fn api(&self) -> Api {
         Api::new(self.sandbox.paths().socket)

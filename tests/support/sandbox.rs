@@ -10,6 +10,7 @@ use std::sync::mpsc;
 
 use keystone_broker::platform::paths::Paths;
 use rustix::fs::{FileType, Mode};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::http::PATIENCE;
@@ -148,6 +149,21 @@ impl Sandbox {
     /// The agent's process id, while it runs.
     pub fn agent_pid(&self) -> Option<u32> {
         fs::read_to_string(self.paths().socket.with_extension("lock")).ok()?.trim().parse().ok()
+    }
+
+    /// Ends the agent as a loss of power would, and returns when it is gone.
+    #[track_caller]
+    pub fn kill_agent(&self) {
+        let pid = i32::try_from(self.agent_pid().unwrap()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        // Its parent may still live and has not looked yet.
+        let stat = move || fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        let state = move || stat()?.rsplit(')').next()?.chars().nth(1);
+        within(move || {
+            while state().is_some_and(|state| state != 'Z') {
+                std::thread::yield_now();
+            }
+        });
     }
 
     /// What the agent logged.

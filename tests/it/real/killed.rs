@@ -5,11 +5,9 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
 use keystone_broker::platform::peer::LOOPBACK;
-use rustix::process::{Pid, Signal, kill_process};
 
 use super::front::Front;
 use super::program::Program;
-use super::wait;
 use crate::support::sandbox::Outcome;
 
 #[test]
@@ -28,14 +26,14 @@ fn the_agent_may_be_killed_at_any_moment() {
 
     // Idle.
     front.ksb(&["agent", "--ensure"]).ok();
-    kill_agent(&front);
+    front.sandbox.kill_agent();
     assert!(front.ksb(&["status"]).ok().stdout.starts_with("No agent is running"));
     assert_eq!(front.ksb_with(&quietly, &["token"]).code, Some(75), "a new agent answers");
 
     // While one program waits for a person.
     let waiting = front.start(&["token"]);
     waiting.says("ksb: demo: sign in: ");
-    kill_agent(&front);
+    front.sandbox.kill_agent();
     gave_up(&waiting.ends());
     port_is_free(&front);
 
@@ -47,7 +45,7 @@ fn the_agent_may_be_killed_at_any_moment() {
         program.says("ksb: demo: sign in");
     }
     fs::write(&person, "").unwrap();
-    kill_agent(&front);
+    front.sandbox.kill_agent();
     for program in others {
         gave_up(&program.ends());
     }
@@ -58,7 +56,7 @@ fn the_agent_may_be_killed_at_any_moment() {
     front.browsers.ended();
 
     // Signed in: that is forgotten. And again while the browser shows the identity provider's page.
-    kill_agent(&front);
+    front.sandbox.kill_agent();
     assert_eq!(front.ksb_with(&quietly, &["token"]).code, Some(75));
     front.sandbox.set("KSB_BROWSER_PROFILE", front.sandbox.path("another"));
     front.requests();
@@ -66,21 +64,12 @@ fn the_agent_may_be_killed_at_any_moment() {
     front.answered("the way to the identity provider", |request| {
         request.path.contains("/websso") && request.status == 302 && request.agent.contains("HeadlessChrome")
     });
-    kill_agent(&front);
+    front.sandbox.kill_agent();
     gave_up(&waiting.ends());
     port_is_free(&front);
     // The old page is still open somewhere, and comes back to a port that is somebody else's by now.
     front.sandbox.set("KSB_BROWSER_PROFILE", front.sandbox.path("a third"));
     assert!(front.keystone.accepts(&front.token(&[])));
-}
-
-#[track_caller]
-pub fn kill_agent(front: &Front) {
-    let pid = i32::try_from(front.sandbox.agent_pid().unwrap()).unwrap();
-    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
-    // Its parent may still live and has not looked yet.
-    let state = || fs::read_to_string(format!("/proc/{pid}/stat")).ok()?.rsplit(')').next()?.chars().nth(1);
-    wait::until("the agent's end", || state().is_none_or(|state| state == 'Z').then_some(()));
 }
 
 /// A `ksb` whose agent was killed says so and ends.

@@ -9,7 +9,6 @@ use linux_keyutils::{KeyRing, KeyRingIdentifier};
 use serde_json::Value;
 
 use super::front::{Front, Log, stack};
-use super::killed::kill_agent;
 use super::wait;
 use crate::support::sandbox::Sandbox;
 
@@ -108,7 +107,7 @@ fn the_desktops_keyring_keeps_the_key() {
     let status = front.ksb(&["status"]).ok().stdout;
     assert!(status.contains("its key is kept by your desktop's keyring"), "{status}");
 
-    kill_agent(&front);
+    front.sandbox.kill_agent();
     let next = front.token(&[]);
     assert_eq!(front.browsers_opened(), 1, "a new agent, and nobody was asked");
     assert!(front.keystone.accepts(&handed_out) && front.keystone.accepts(&next));
@@ -154,7 +153,7 @@ fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
     let _key = KernelKey::of(&front);
     for round in 1..=3 {
         if round == 2 {
-            kill_agent(&front);
+            front.sandbox.kill_agent();
         }
         // Tools ask again and again, and are given the same one for as long as it is good.
         let next = wait::every(Duration::from_secs(1), wait::LIMIT, || {

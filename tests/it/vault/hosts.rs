@@ -70,7 +70,8 @@ impl Drop for Host<'_> {
     }
 }
 
-fn desk() -> Desk {
+/// A desk whose agent keeps a vault.
+pub fn desk() -> Desk {
     let mut desk = Desk::new();
     let passphrase = desk.sandbox.path("passphrase");
     fs::write(&passphrase, "correct horse\n").unwrap();

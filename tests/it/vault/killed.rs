@@ -1,4 +1,4 @@
-//! A save that is cut off at any system call leaves the old contents or the new ones.
+//! Whenever the agent is killed: the vault is whole, and nobody is asked again who need not be.
 
 use std::collections::HashMap;
 use std::env;
@@ -8,6 +8,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use keystone_broker::vault::{Place, Vault, Wish};
+use serde_json::{Value, json};
+
+use super::hosts::desk;
+use crate::support::api::scope;
+use crate::support::keystone::{EXCHANGE, FEDERATED, Fault, REVOCATION, VALIDATION};
 
 /// Names the folder to the child, which is this binary again.
 const FOLDER: &str = "KSB_TEST_VAULT";
@@ -95,4 +100,37 @@ fn whenever_a_save_is_cut_off_the_vault_is_whole() {
     let synced = calls.iter().rposition(|(call, _)| call == "fsync").unwrap();
     assert!(outcomes[..=renamed].iter().all(|contents| contents == b"old"), "{calls:?}");
     assert_eq!(outcomes[synced], b"new", "{calls:?}");
+}
+
+#[test]
+fn whenever_the_agent_is_killed_nobody_is_asked_again() {
+    let desk = desk();
+    desk.write_cloud(&format!(
+        "project_name: demo\n      project_domain_name: lab\n      client_id: cli\n      \
+         discovery_endpoint: {}/idp/.well-known/openid-configuration",
+        desk.keystone.url()
+    ));
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let token =
+        |arguments: &[&str]| desk.run(&[&["token"], arguments].concat()).ok().stdout.trim().to_owned();
+    // Each of what a renewal asks for on its way; the kill comes before the answer.
+    for step in [VALIDATION, FEDERATED, EXCHANGE] {
+        let (unscoped, scoped) = (token(&["--unscoped"]), token(&[]));
+        desk.keystone.revoke(&unscoped);
+        desk.keystone.revoke(&scoped);
+        let so_far = desk.keystone.count(step);
+        let silence = desk.keystone.on(step, Fault::Waits);
+        let question = json!({"cloud": shown["cloud"], "scope": scope::project("demo"), "rejected": scoped});
+        let asked = desk.api().ask("/v1/tokens", &question);
+        desk.keystone.wait_for(step, so_far + 1);
+        desk.sandbox.kill_agent();
+        drop((asked, silence));
+        let answer =
+            desk.api_of_a_new_agent().token_instead_of(&scoped, &shown["cloud"], &scope::project("demo"));
+        assert!(desk.keystone.accepts(&answer.token_id()), "{step}");
+    }
+    assert!(!desk.keystone.saw_reuse());
+    assert_eq!(desk.keystone.grants(), 1);
+    assert!(desk.keystone.count(REVOCATION) == 0);
 }
