@@ -93,7 +93,7 @@ def _up(phases: Phases, *, everything: bool) -> None:
             phases.run("keystone: installed", lambda: venvs.make("keystone"))
             phases.run("keystone: database", lambda: keystone.prepare(secrets["admin"]))
             phases.run("keystone: ready", keystone.start)
-            phases.run("keystone: filled", lambda: content.make(secrets["admin"]))
+            phases.run("keystone: filled", lambda: content.make(secrets))
 
         def browsers() -> None:
             phases.run("puppeteer-core: from npm", browser.install)

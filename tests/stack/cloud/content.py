@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from urllib.parse import urlencode
 
-from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, STATE
+from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, STATE
 from .running import Json, StackError, request, write
 
 PROJECTS = ("demo", "staging", "production", "solo")
@@ -72,13 +72,13 @@ class Api:
             self.call("PUT", target, {kind: body})
 
 
-def make(admin_password: str) -> None:
+def make(secrets: dict[str, str]) -> None:
     """Everything, unless this very file has done so before; what is there already is left or corrected."""
     mark = STATE / "keystone" / "content.sha256"
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if mark.exists() and mark.read_text() == digest:
         return
-    api = Api(admin_password)
+    api = Api(secrets["admin"])
     lab, other = api.ensure("domain", "lab"), api.ensure("domain", "other")
     roles = [api.ensure("role", name) for name in ("member", "reader")]
     projects = {name: api.ensure("project", name, domain_id=lab) for name in PROJECTS}
@@ -89,6 +89,9 @@ def make(admin_password: str) -> None:
                 api.call("PUT", f"/projects/{projects[project]}/groups/{group}/roles/{role}")
     for name in LOCAL_USERS:
         user = api.ensure("user", name, domain_id="default")
+        api.call("PUT", f"/projects/{projects['demo']}/users/{user}/roles/{roles[0]}")
+    for name in MFA_USERS:
+        user = _mfa_user(api, name, secrets)
         api.call("PUT", f"/projects/{projects['demo']}/users/{user}/roles/{roles[0]}")
     _identity_provider(api, "lab-idp", lab, LAB_RULES, remote_ids=[ISSUER])
     # No remote id: Keystone then takes whoever Apache vouches for, here the same realm, into another domain.
@@ -104,6 +107,18 @@ def _identity_provider(api: Api, name: str, domain: str, rules: list[Json], remo
     api.put(f"identity_providers/{name}", "identity_provider", provider)
     api.put(f"mappings/{name}", "mapping", {"rules": rules})
     api.put(f"identity_providers/{name}/protocols/openid", "protocol", {"mapping_id": name})
+
+
+def _mfa_user(api: Api, name: str, secrets: dict[str, str]) -> str:
+    """Somebody who gets a token for a password and a one-time code together, and for neither alone."""
+    user = api.ensure("user", name, domain_id="default")
+    rules = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": [["password", "totp"]]}
+    change = {"password": secrets[f"user_{name}"], "options": rules}
+    api.call("PATCH", f"/users/{user}", {"user": change})
+    if not api.call("GET", f"/credentials?user_id={user}&type=totp")["credentials"]:
+        credential = {"type": "totp", "blob": secrets[f"totp_{name}"], "user_id": user}
+        api.call("POST", "/credentials", {"credential": credential})
+    return user
 
 
 def _broken_service(api: Api) -> None:

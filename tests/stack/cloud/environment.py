@@ -10,6 +10,7 @@ from .layout import (
     IDP,
     ISSUER,
     LOG,
+    MFA_USERS,
     PREFIX_FRONT,
     SHORT_FRONTS,
     SOURCE,
@@ -43,6 +44,8 @@ def text() -> str:
         "KSB_STACK_ADMIN_PASSWORD": secrets["admin"],
         "KSB_STACK_KEYCLOAK_ADMIN_PASSWORD": secrets["keycloak_admin"],
         "KSB_STACK_CLIENT_SECRET": secrets["oidc_client"],
-        **{f"KSB_STACK_PASSWORD_{user.upper()}": secrets[f"user_{user}"] for user in USERS},
+        "KSB_STACK_CI_SECRET": secrets["ci_client"],
+        **{f"KSB_STACK_PASSWORD_{user.upper()}": secrets[f"user_{user}"] for user in (*USERS, *MFA_USERS)},
+        **{f"KSB_STACK_TOTP_{user.upper()}": secrets[f"totp_{user}"] for user in MFA_USERS},
     }
     return "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())

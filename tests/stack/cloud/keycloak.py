@@ -107,11 +107,16 @@ def _realm(secrets: dict[str, str]) -> str:
     realm: Json = json.loads((SOURCE / "realm.json").read_text())
     (client,) = (entry for entry in realm["clients"] if entry["clientId"] == "keystone")
     client["secret"] = secrets["oidc_client"]
+    (workload,) = (entry for entry in realm["clients"] if entry["clientId"] == "ci")
+    workload["secret"] = secrets["ci_client"]
     client["redirectUris"] = [
         f"https://{KEYSTONE_HOST}:{port}{PREFIX if port == PREFIX_FRONT else ''}/v3/redirect_uri"
         for port in ALL_FRONTS
     ]
-    realm["users"] = [_user(name, secrets[f"user_{name}"]) for name in USERS]
+    # A client of its own right has a user, too, and that one's groups are its roles.
+    service = {"username": "service-account-ci", "serviceAccountClientId": "ci", "enabled": True}
+    people = [_user(name, secrets[f"user_{name}"]) for name in USERS]
+    realm["users"] = [*people, {**service, "groups": ["/lab-dev"]}]
     return json.dumps(realm, indent=1)
 
 

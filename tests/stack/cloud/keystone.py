@@ -52,7 +52,7 @@ provider = fernet
 expiration = {lifetime}
 
 [auth]
-methods = external,password,token,oauth1,mapped,application_credential,openid
+methods = external,password,token,totp,oauth1,mapped,application_credential,openid
 
 [openid]
 remote_id_attribute = HTTP_OIDC_ISS

@@ -46,6 +46,8 @@ UNTRUSTED_CALLBACK_PORT = 9999
 
 NUMBERED_USERS = tuple(f"user{number}" for number in range(8))
 USERS = ("alice", "bob", "mallory", *NUMBERED_USERS)
+# Known to Keystone itself, with a password and a one-time code. One for each front: no code counts twice.
+MFA_USERS = tuple(f"mfa{number}" for number in range(8))
 
 
 def front_url(port: int) -> str:

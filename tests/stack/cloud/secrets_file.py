@@ -1,9 +1,10 @@
 """Passwords and keys of the cloud: made once, kept in the state folder for its owner only."""
 
+import base64
 import json
 import secrets
 
-from .layout import SECRETS, USERS
+from .layout import MFA_USERS, SECRETS, USERS
 from .running import StackError, write
 
 
@@ -18,8 +19,10 @@ def existing() -> dict[str, str]:
 def load() -> dict[str, str]:
     """All secrets by name; those that are missing are made."""
     known = existing() if SECRETS.exists() else {}
-    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", *(f"user_{user}" for user in USERS)]
-    for name in names:
+    people = (f"user_{user}" for user in (*USERS, *MFA_USERS))
+    for name in ("admin", "keycloak_admin", "oidc_client", "oidc_cookie", "ci_client", *people):
         known.setdefault(name, secrets.token_urlsafe(18))
+    for user in MFA_USERS:
+        known.setdefault(f"totp_{user}", base64.b32encode(secrets.token_bytes(20)).decode())
     write(SECRETS, json.dumps(known, indent=1) + "\n", mode=0o600)
     return known
