@@ -3,13 +3,15 @@
 //! HTTP/1.1 and JSON on a unix socket. Times are RFC 3339 in UTC by this machine's clock, durations whole seconds. Every
 //! reply carries `Ksb-Version`. Failures are [`Problem`] documents (RFC 9457).
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::error::{Code, Error};
-use crate::model::{Cloud, Evidence, Scope, Secret, User};
+use crate::model::{Cloud, Evidence, Factor, Scope, Secret, User};
 
 /// The header that names the agent's version in every reply.
 pub const VERSION_HEADER: &str = "ksb-version";
@@ -68,8 +70,14 @@ pub struct SignIn {
     pub state: SignInState,
     /// Grows with every change; give it back as `seen` to wait for the next one.
     pub revision: u64,
-    /// The address that a person opens, in a browser on this machine unless there is a `user_code`.
+    /// The address that a person opens, in a browser on this machine unless there is a `user_code`. None where the
+    /// terminal asks.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
+    /// What the person is asked for on the terminal, without echo, while `state` = `asking`. The answers go to
+    /// `POST …/factors`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Ask>,
     /// The code that the page at `url` shows or asks for. With it, `url` may be opened on any device (RFC 8628).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_code: Option<String>,
@@ -77,7 +85,7 @@ pub struct SignIn {
     /// there; a person gives that to `POST …/redirected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
-    /// True for exactly one caller at a time: open `url` and say so with `POST …/opened`.
+    /// True for exactly one caller at a time: open `url`, or ask for what `asks` names, and say so with `POST …/opened`.
     pub opener: bool,
     /// The configured command that opens it, `{url}` standing for the address; else the system's browser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -102,6 +110,22 @@ pub struct SignIn {
     pub problem: Option<Problem>,
 }
 
+/// Something that a person is asked for on the terminal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Ask {
+    /// Its name in the answer.
+    pub factor: Factor,
+    /// What to ask, such as `Password of alice (Default)`.
+    pub text: String,
+}
+
+/// `POST /v1/sign-ins/{id}/factors`: what the person typed.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FactorsRequest {
+    /// By the name of what was asked for.
+    pub factors: BTreeMap<String, Secret>,
+}
+
 /// How far a sign-in is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -110,6 +134,8 @@ pub enum SignInState {
     Waiting,
     /// The page asks the person whether to use this user.
     Confirming,
+    /// The person has to type what `asks` names.
+    Asking,
     /// Signed in: ask for the token again.
     Done,
     /// Over, without a session; see `problem`.
@@ -334,7 +360,8 @@ pub struct Session {
     /// The identity provider, where one was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_provider: Option<String>,
-    /// The federation protocol.
+    /// The federation protocol; none of Keystone's own users.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
     /// The account label, where one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]

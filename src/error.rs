@@ -25,6 +25,8 @@ pub enum Code {
     CloudNotTrusted,
     /// Nobody is signed in and this caller may not prompt.
     SignInNeeded,
+    /// The caller has to bring the token of a workload: the agent runs no command.
+    BearerNeeded,
     /// The last sign-in failed or was refused a moment ago; only an explicit `ksb login` tries again.
     SignInCoolingDown,
     /// The person did not finish in time.
@@ -37,6 +39,8 @@ pub enum Code {
     UnknownSignIn,
     /// The token that the browser brought is not one we asked for.
     TokenRefused,
+    /// A password or code that a person typed is not the one, or was used before.
+    FactorRefused,
     /// Keystone does not give this user that scope.
     ScopeRefused,
     /// Keystone cannot do this for such a user.
@@ -78,11 +82,12 @@ impl Code {
     pub fn status(self) -> u16 {
         match self {
             Self::InvalidRequest | Self::InvalidConfig => 400,
-            Self::SignInNeeded | Self::SignInCoolingDown => 401,
+            Self::SignInNeeded | Self::BearerNeeded | Self::SignInCoolingDown => 401,
             Self::CloudNotTrusted
             | Self::ForeignPeer
             | Self::ScopeRefused
             | Self::BearerRefused
+            | Self::FactorRefused
             | Self::TokenRefused
             | Self::SignInCancelled => 403,
             Self::UnknownCloud | Self::UnknownSignIn => 404,

@@ -2,6 +2,9 @@
 //!
 //! Uses nothing of the rest of the crate but [`crate::error`]; everything may use it.
 
+mod password;
+mod workload;
+
 use std::fmt;
 use std::path::PathBuf;
 
@@ -11,6 +14,9 @@ use sha2::{Digest, Sha256};
 use url::Url;
 use utoipa::ToSchema;
 use zeroize::{Zeroize, ZeroizeOnDrop};
+
+pub use password::{Factor, LocalUser, UserRef, password_first};
+pub use workload::{ClientCredentials, Workload, command_limit};
 
 /// A string that must not be seen: redacted in `Debug`, without `Display`, wiped when dropped.
 #[derive(Clone, PartialEq, Eq, Hash, Zeroize, ZeroizeOnDrop, Serialize, Deserialize, ToSchema)]
@@ -72,7 +78,8 @@ pub struct Cloud {
     /// Keystone's identity provider; absent when Keystone finds it by the protocol alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity_provider: Option<String>,
-    /// Keystone's federation protocol, such as `openid` or `saml2`.
+    /// Keystone's federation protocol, such as `openid` or `saml2`; none for Keystone's own users.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub protocol: String,
     /// Label that keeps several accounts on one cloud apart (`username` of `v3websso`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,6 +150,38 @@ pub struct SignInOptions {
     /// The OAuth client that we are, where the way needs one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcClient>,
+    /// Who a program without a person is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// Who a user is that Keystone itself knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<LocalUser>,
+}
+
+impl SignInOptions {
+    /// Whether something in it must not be kept longer than it is needed.
+    pub fn carries_secret(&self) -> bool {
+        self.oidc.as_ref().is_some_and(|oidc| oidc.client_secret.is_some())
+            || self.workload.as_ref().is_some_and(Workload::carries_secret)
+            || self.password.as_ref().is_some_and(|user| user.password.is_some())
+    }
+
+    /// The same without a workload's token and a user's password.
+    #[must_use]
+    pub fn without_proof(mut self) -> Self {
+        if let Some(workload) = &mut self.workload {
+            workload.forget_proof();
+        }
+        if let Some(user) = &mut self.password {
+            user.password = None;
+        }
+        self
+    }
+
+    /// Whether the agent fetches the proof by itself, for as long as its source gives any.
+    pub fn renews(&self) -> bool {
+        self.workload.as_ref().is_some_and(Workload::renews)
+    }
 }
 
 impl Default for SignInOptions {
@@ -153,6 +192,8 @@ impl Default for SignInOptions {
             redirect_port: 9990,
             timeout: 300,
             oidc: None,
+            workload: None,
+            password: None,
         }
     }
 }
@@ -274,6 +315,10 @@ pub enum Way {
     OidcCode,
     /// OAuth's device authorization (RFC 8628), approved on any device, then Keystone's bearer exchange.
     OidcDevice,
+    /// A token that a program without a person has, by Keystone's bearer exchange. Nobody is asked anything.
+    Workload,
+    /// Keystone's own users: a password and what its rules ask for besides, on the caller's terminal.
+    Password,
 }
 
 /// The file an entry came from.
@@ -336,6 +381,12 @@ impl Identity {
             part(oidc.discovery_endpoint.as_str());
             part(&oidc.client_id);
             part(&oidc.scope);
+        }
+        if let Some(workload) = &cloud.sign_in.workload {
+            workload.tell_apart(&mut part);
+        }
+        if let Some(user) = &cloud.sign_in.password {
+            user.tell_apart(&mut part);
         }
         hash.update(trust);
         Self(hash.finalize().into())

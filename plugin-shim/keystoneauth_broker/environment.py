@@ -147,7 +147,8 @@ class Prompting:
         self.display = has_display()
         #: May a browser be opened at all?
         self.browser = not os.environ.get("KSB_NO_BROWSER")
-        terminal = has_terminal()
+        #: Can a person be asked for a password?
+        self.terminal = terminal = has_terminal()
         #: May a sign-in be started, and a browser be opened?
         self.allowed = wish == "always" or (wish != "never" and (terminal or self.display))
         #: May this process wait as long as the sign-in takes? Else it gives up after a moment, with the URL.

@@ -6,7 +6,8 @@ What is *not* declared matters as much, because osc-lib gives meaning to some de
   `auth:` it reaches the plugin all the same, and from elsewhere see `caller_of_loader`. (Declared under
   another destination it would be lost to openstacksdk, which sends unscoped identity calls there.)
 * `cloud`: its `--os-cloud` is osc-lib's own; declaring it breaks every `openstack` command.
-* `token`, `url`, `password`: osc-lib demands or prompts for values.
+* `token`, `url`, `password`: osc-lib demands or prompts for values. `password`, `access_token`, `user_id`,
+  `user_domain_name` and `auth_methods` reach the plugin under `auth:`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ _OPTIONS: tuple[tuple[str, str], ...] = (
     ("project-domain-id", "Domain ID containing project"),
     ("project-domain-name", "Domain name containing project; without one it is the signed-in user's own"),
     ("trust-id", "ID of the trust to use as a trustee"),
-    ("username", "Label that keeps several accounts on one cloud apart; the person is chosen in the browser"),
+    ("username", "Label that keeps several accounts on one cloud apart; the user of sign_in: password"),
     (
         "sign-in",
-        "Way to sign in: websso (through Keystone), or at the provider: oidc_code, oidc_device, auto",
+        "Way to sign in: websso, oidc_code, oidc_device, auto, workload (no person), password (at Keystone)",
     ),
     ("redirect-host", "Host of the callback URL that the operator lists in trusted_dashboard (localhost)"),
     ("redirect-port", "Port of the callback URL that the operator lists in trusted_dashboard (9990)"),
@@ -52,6 +53,11 @@ _OPTIONS: tuple[tuple[str, str], ...] = (
     ("login-hint", "login_hint of the authorization request"),
     ("require-amr", "Authentication methods that the ID token must show, such as otp (RFC 8176)"),
     ("max-auth-age", "Seconds that may have passed since the person proved who they are"),
+    ("token-file", "File with a workload's token, read for each sign-in"),
+    ("token-env", "Environment variable with a workload's token, such as GitLab's"),
+    ("token-command", "Command that prints a workload's token"),
+    ("token-command-limit", "Seconds that this command may take (30)"),
+    ("token-audience", "Audience of the ID token that GitHub Actions gives"),
     ("login-timeout", "Seconds a person has to finish the sign-in (300)"),
     ("logout-url", "Page that ends the browser's own session, shown by `ksb logout`"),
     ("min-validity", "Seconds that a token must live at least when it is handed out"),

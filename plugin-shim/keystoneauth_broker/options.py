@@ -9,24 +9,22 @@ from urllib.parse import urlsplit
 
 from keystoneauth1 import exceptions
 
+from keystoneauth_broker import unattended
 from keystoneauth_broker.environment import ca_bundle, proxy_for, sees_browser
 
 #: Options of other plugins that a shared entry may hold, and what openstacksdk adds: nothing to warn about.
 NOT_OURS = frozenset(
     {
-        "access_token_endpoint",
-        "auth_methods",
         "authorization_endpoint",
         "code_challenge_method",
         "device_authorization_endpoint",
         "idp_otp_key",
         "include_catalog",
-        "user_domain_id",
-        "user_domain_name",
+        "passcode",
     }
 )
 
-_WAYS = ("websso", "oidc_code", "oidc_device", "auto")
+_WAYS = ("websso", "oidc_code", "oidc_device", "auto", "workload", "password")
 _BEARERS = ("access_token", "id_token")
 
 #: Options of the OpenID client that we are, in the names of keystoneauth's `v3oidcauthcode`.
@@ -43,6 +41,17 @@ OIDC = (
     "login_hint",
     "require_amr",
     "max_auth_age",
+)
+
+
+#: Options of workloads and of Keystone's own users. Not all are declared: see the loader.
+MORE = (
+    *unattended.OPTIONS,
+    "auth_methods",
+    "password",
+    "user_id",
+    "user_domain_id",
+    "user_domain_name",
 )
 
 
@@ -72,15 +81,32 @@ def boolean(value: object) -> bool:
 
 
 def sign_in(
-    *, way: object, host: object, port: object, timeout: object, oidc: dict[str, Any]
+    *,
+    way: object,
+    host: object,
+    port: object,
+    timeout: object,
+    oidc: dict[str, Any],
+    protocol: str | None,
+    more: dict[str, Any],
 ) -> dict[str, Any] | None:
-    """How a person signs in, as `src/clouds/sign_in.rs` has it."""
+    """How a person or a workload signs in, as `src/clouds/sign_in.rs` has it."""
     has_client = text(oidc.get("discovery_endpoint")) and text(oidc.get("client_id"))
-    chosen = _one_of("sign_in", way, _WAYS) or ("oidc_code" if has_client else None)
+    chosen = _one_of("sign_in", way, _WAYS)
+    if chosen is None and protocol is None and more["auth_methods"]:
+        chosen = "password"
+    if chosen is None and has_client:
+        chosen = "oidc_code"
+    if chosen is None and text(more["access_token"]):
+        chosen = "workload"
     if chosen == "auto":
         chosen = "oidc_code" if sees_browser() else "oidc_device"
     options: dict[str, Any] = {}
-    if chosen is not None and chosen != "websso":
+    if chosen == "workload":
+        options["workload"] = unattended.workload({**oidc, **more})
+    elif chosen == "password":
+        options["password"] = local_user(more)
+    elif chosen is not None and chosen != "websso":
         options = {"redirect_host": "127.0.0.1", "redirect_port": 0}
         options["oidc"] = _oidc({name: text(oidc.get(name)) for name in OIDC}, options)
     options.update(
@@ -127,6 +153,27 @@ def _oidc(option: dict[str, str | None], options: dict[str, Any]) -> dict[str, A
         options.update(redirect_host=parts.hostname, redirect_port=parts.port or 80)
         client["redirect_path"] = parts.path or "/"
     return client
+
+
+def local_user(more: dict[str, Any]) -> dict[str, Any]:
+    """A user that Keystone itself knows, as `src/clouds/password.rs` has it."""
+    user = given(id=text(more["user_id"]))
+    if not user:
+        user = given(name=text(more["username"]))
+        domain = given(id=text(more["user_domain_id"])) or given(name=text(more["user_domain_name"]))
+        if not user or not domain:
+            raise exceptions.OptionError(
+                "v3broker: sign_in: password needs username and user_domain_name, or user_id"
+            )
+        user["domain"] = domain
+    names = more["auth_methods"] or "password"
+    names = names.split(",") if isinstance(names, str) else names
+    methods = [str(name).strip().removeprefix("v3") for name in names]
+    if unknown := set(methods) - {"password", "totp"}:
+        raise exceptions.OptionError(
+            f"v3broker: auth_methods are v3password and v3totp, not {', '.join(unknown)}"
+        )
+    return given(user=user, methods=methods, password=text(more["password"]))
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> str | None:

@@ -86,19 +86,26 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
             trust_id=trust_id,
         )
         self._min_validity = options.number("min_validity", min_validity, least=0, most=2**31)
-        self._entry = options.given(
-            identity_provider=options.text(identity_provider),
-            protocol=options.text(protocol),
-            account=options.text(username),
-            logout_url=options.text(logout_url),
-            source=source_in_current_folder(),
-            sign_in=options.sign_in(
+        how = None
+        if self._by_name is None:
+            how = options.sign_in(
                 way=sign_in,
                 host=redirect_host,
                 port=redirect_port,
                 timeout=login_timeout,
                 oidc={name: unknown.pop(name, None) for name in options.OIDC},
-            ),
+                protocol=options.text(protocol),
+                more={**{name: unknown.pop(name, None) for name in options.MORE}, "username": username},
+            )
+        # For a user of Keystone's own it is the name, and no label.
+        self._local = bool(how and "password" in how)
+        self._entry = options.given(
+            identity_provider=None if self._local else options.text(identity_provider),
+            protocol=None if self._local else options.text(protocol),
+            account=None if self._local else options.text(username),
+            logout_url=options.text(logout_url),
+            source=source_in_current_folder(),
+            sign_in=how,
         )
         self._resolved: dict[str, Any] | None = None
         if self._by_name is None:
@@ -180,7 +187,7 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
         """The entry `name`, as `ksb` finds it in this folder and environment."""
         if self._resolved is None:
             try:
-                said = agent.run_ksb("cloud", "show", name, "--json")
+                said = agent.run_ksb("cloud", "show", name, "--json", "--with-secrets")
             except BrokerError as error:
                 raise error.named(name) from None
             try:
@@ -198,6 +205,8 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
 
     def _check_complete(self) -> None:
         found = {"auth_url": self.auth_url, "protocol": self._entry.get("protocol")}
+        if self._local:
+            del found["protocol"]
         missing = [what for what, value in found.items() if not value]
         if missing:
             where = f"{self._name}: " if self._name else ""

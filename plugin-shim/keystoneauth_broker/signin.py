@@ -9,7 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from keystoneauth_broker import agent, browser
+from keystoneauth_broker import agent, browser, unattended
 from keystoneauth_broker.environment import Prompting
 from keystoneauth_broker.errors import BrokerError, from_problem, one_line
 
@@ -64,6 +64,7 @@ class TokenRequest:
         self._sleep = sleep
         self._tried_to_open: set[str] = set()
         self._waiting_since: float | None = None
+        self._asker: str | None = None
 
     def answer(self) -> dict[str, Any]:
         """The broker's token reply. Starts the agent where none answers."""
@@ -93,7 +94,12 @@ class TokenRequest:
             if status == 200:
                 return self._checked(body)
             if status != 202:
-                raise from_problem(body, cloud=self._label, status=status)
+                problem = from_problem(body, cloud=self._label, status=status)
+                if problem.code != "bearer-needed":
+                    raise problem
+                cloud = unattended.fetch(self._request["cloud"], self._label)
+                self._request = {**self._request, "cloud": cloud}
+                continue
             self._wait(self._sign_in(body))
         raise BrokerError(
             f"{_ROUNDS} sign-ins were not enough: the broker asks for another one",
@@ -119,6 +125,8 @@ class TokenRequest:
                 return
             if state == "failed":
                 raise from_problem(sign_in.get("problem"), cloud=self._label, status=202)
+            if state == "asking" and (sign_in.get("opener") is True or self._asker == sign_in["id"]):
+                self._ask_person(sign_in)
             wait = min(_POLL, math.ceil(self._patience_left(sign_in)))
             seen = sign_in.get("revision", 0)
             asked = self._clock()
@@ -132,6 +140,40 @@ class TokenRequest:
             sign_in = self._sign_in(body)
             if sign_in.get("revision", 0) == seen and self._clock() - asked < 1:
                 self._sleep(0.5)  # an agent that does not hold its polls must not spin us
+
+    def _ask_person(self, sign_in: dict[str, Any]) -> None:
+        """Ask on the terminal for what the sign-in waits for, until the broker takes it or has had enough."""
+        path, asks = f"{_SIGN_INS}/{sign_in['id']}", sign_in.get("asks") or ()
+        if not self._prompting.terminal:
+            self._call("DELETE", path)
+            what = ", ".join(str(ask.get("text")) for ask in asks)
+            raise BrokerError(
+                f"{what} must be typed, and this process has no terminal to ask on",
+                cloud=self._label,
+                code="sign-in-needed",
+                remedy=self._login,
+            )
+        import getpass
+
+        self._asker = sign_in["id"]
+        self._call("POST", f"{path}/opened", {})
+        while True:
+            try:
+                typed = {
+                    ask["factor"]: getpass.getpass(f"ksb: {one_line(self._label)}: {one_line(ask['text'])}: ")
+                    for ask in asks
+                }
+            except (KeyboardInterrupt, EOFError):
+                # Unlike a browser, a terminal that is gone answers no more.
+                self._call("DELETE", path)
+                raise
+            status, body = self._call("POST", f"{path}/factors", {"factors": typed})
+            if status in (204, 404):
+                return  # what came of it is said with the sign-in
+            problem = from_problem(body, cloud=self._label, status=status)
+            if problem.code not in ("factor-refused", "invalid-request"):
+                raise problem
+            say(self._label, problem.detail)
 
     def _patience_left(self, sign_in: dict[str, Any]) -> float:
         if self._prompting.patient:

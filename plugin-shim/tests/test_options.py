@@ -111,6 +111,93 @@ def test_the_code_flow_is_told_as_ksb_tells_it(told: Any, monkeypatch: pytest.Mo
     }
 
 
+WORKLOADS: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"token_file": "/run/token"}, {"file": {"path": "/run/token"}}),
+    ({"token_file": "~/token"}, {"file": {"path": "HOME/token"}}),
+    ({"token_env": "ID_TOKEN"}, {"token": {"from": "$ID_TOKEN", "token": "h.c.s"}}),
+    ({"token_command": "mint -a 'k s'"}, {"command": {"command": "mint -a 'k s'", "limit": 30}}),
+    (
+        {"token_command": "mint", "token_command_limit": "5"},
+        {"command": {"command": "mint", "limit": 5}},
+    ),
+    ({"access_token": "h.c.s"}, {"token": {"from": "access_token", "token": "h.c.s"}}),
+    (
+        {
+            "client_id": "ci",
+            "client_secret": "s3",
+            "access_token_endpoint": "https://idp.example.org/token",
+            "openid_scope": "openid groups",
+            "access_token_type": "id_token",
+        },
+        {
+            "client": {
+                "token_endpoint": "https://idp.example.org/token",
+                "client_id": "ci",
+                "client_secret": "s3",
+                "scope": "openid groups",
+                "bearer": "id_token",
+            }
+        },
+    ),
+    (
+        {"token_audience": "keystone"},
+        {"github": {"url": "https://gh.example/?a=1", "request_token": "rt", "audience": "keystone"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "workload"), WORKLOADS)
+def test_a_workload_is_told_as_ksb_tells_it(
+    told: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], workload: dict[str, Any]
+) -> None:
+    """The same JSON as in tests/it/clouds.rs."""
+    monkeypatch.setenv("ID_TOKEN", "h.c.s")
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", "https://gh.example/?a=1")
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "rt")
+    sign_in = told(sign_in="workload", **options)["cloud"]["sign_in"]
+    expected = json.loads(json.dumps(workload).replace("HOME", os.environ["HOME"]))
+    assert sign_in == {"way": "workload", "workload": expected}
+
+
+def test_an_access_token_alone_means_a_workload(told: Any) -> None:
+    assert told(access_token="h.c.s")["cloud"]["sign_in"]["way"] == "workload"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"sign_in": "password", "username": "alice", "user_domain_name": "Default"},
+            {"user": {"name": "alice", "domain": {"name": "Default"}}, "methods": ["password"]},
+        ),
+        (
+            # As `ksb adopt` leaves it of a v3multifactor entry.
+            {
+                "auth_methods": ["v3password", "v3totp"],
+                "username": "alice",
+                "user_domain_id": "default",
+                "password": "s3",
+                "passcode": "123456",
+            },
+            {
+                "user": {"name": "alice", "domain": {"id": "default"}},
+                "methods": ["password", "totp"],
+                "password": "s3",
+            },
+        ),
+        (
+            {"sign_in": "password", "auth_methods": "v3totp", "user_id": "u1"},
+            {"user": {"id": "u1"}, "methods": ["totp"]},
+        ),
+    ],
+)
+def test_a_user_of_keystones_own(told: Any, options: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same JSON as in tests/it/clouds.rs."""
+    cloud = told(identity_provider=None, protocol=None, **options)["cloud"]
+    assert cloud["sign_in"] == {"way": "password", "password": expected}
+    assert not {"protocol", "identity_provider", "account"} & set(cloud)
+
+
 @pytest.mark.parametrize(
     ("environment", "way"),
     [
@@ -181,12 +268,23 @@ def test_scopes_that_make_no_sense(make: Make, session: ks_session.Session) -> N
         ({"min_validity": -1}, "min_validity"),
         (
             {"sign_in": "carrier-pigeon"},
-            "sign_in is websso or oidc_code or oidc_device or auto, not 'carrier-pigeon'",
+            "sign_in is websso or oidc_code or oidc_device or auto or workload or password, not 'carrier-",
         ),
         ({"sign_in": "oidc_code"}, "this sign_in needs discovery_endpoint"),
         ({"sign_in": "oidc_device", "discovery_endpoint": "https://idp/x"}, "this sign_in needs client_id"),
         (OIDC | {"access_token_type": "saml"}, "access_token_type is access_token or id_token, not 'saml'"),
         (OIDC | {"redirect_uri": "https://example.org/"}, "redirect_uri is not an http address"),
+        ({"sign_in": "password"}, "needs username and user_domain_name, or user_id"),
+        ({"sign_in": "password", "username": "alice"}, "needs username and user_domain_name, or user_id"),
+        ({"sign_in": "password", "user_id": "u1", "auth_methods": ["v3token"]}, "not token"),
+        ({"sign_in": "workload"}, "workload needs a token: token_file"),
+        ({"sign_in": "workload", "token_env": "NOT_SET"}, "the variable NOT_SET is not set"),
+        ({"sign_in": "workload", "token_command": "x", "token_command_limit": "0"}, "token_command_limit"),
+        ({"sign_in": "workload", "client_id": "ci"}, "this sign_in needs client_secret"),
+        (
+            {"sign_in": "workload", "client_id": "ci", "client_secret": "s3"},
+            "needs discovery_endpoint or access_token_endpoint",
+        ),
         ({"protocol": None}, "needs protocol"),
         ({"protocol": None, "auth_url": None, "cloud": None}, "needs auth_url and protocol"),
         ({"protocol": "", "cloud": "demo"}, "demo: v3broker needs protocol"),
@@ -200,9 +298,9 @@ def test_options_that_cannot_be_used(make: Make, options: dict[str, Any], messag
 
 def test_unknown_options_are_named_once(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
-        make(bogus="value-one", password="value-two", user_domain_name="lab", openid_scope="profile")
+        make(bogus="value-one", reckless="value-two", user_domain_name="lab", openid_scope="profile")
     assert [record.getMessage() for record in caplog.records] == [
-        "v3broker ignores what it does not know: bogus, password"
+        "v3broker ignores what it does not know: bogus, reckless"
     ]
 
 
@@ -342,7 +440,7 @@ def test_cloud_by_name(
     assert plugin.auth_url == "https://lab.example.org/v3"
     cloud = {**SHOWN["cloud"], "account": "work"}
     assert agent.sent()[-1] == {"cloud": cloud, "scope": scope, "prompt": False}
-    assert (tmp_path / "asked").read_text() == "cloud show lab --json\n"
+    assert (tmp_path / "asked").read_text() == "cloud show lab --json --with-secrets\n"
 
 
 def test_cloud_by_name_that_fails(session: ks_session.Session, program: Callable[[str, str], Path]) -> None:

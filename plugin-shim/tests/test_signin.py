@@ -358,3 +358,131 @@ def test_stderr_may_be_closed(
     agent.on_tokens(waiting(), token())
     agent.on_poll(poll("done"))
     assert make().get_token(session) == "gAAAA-secret-one"
+
+
+ASKS = [{"factor": "password", "text": "Password of alice (Default)"}]
+CODE = [{"factor": "totp", "text": "One-time code of alice (Default)"}]
+FACTORS = f"/v1/sign-ins/{SIGN_IN_ID}/factors"
+
+
+def asking(asks: list[dict[str, str]], revision: int = 1, *, opener: bool = True) -> dict[str, Any]:
+    return sign_in("asking", revision, url=None, opener=opener, asks=asks)
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_person_is_asked_on_the_terminal(
+    agent: Agent,
+    make: Make,
+    session: ks_session.Session,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    agent.on_tokens((202, asking(ASKS)), token())
+    agent.on_poll((200, asking(CODE, 2, opener=False)), poll("done", 3))
+    refused = "Keystone does not take the password of alice (Default)"
+    agent.on("POST", FACTORS, problem(403, "factor-refused", refused), (204, None))
+    typed, questions = iter(["wrong", "right", "123456"]), []
+
+    def ask(question: str) -> str:
+        questions.append(question)
+        return next(typed)
+
+    monkeypatch.setattr("getpass.getpass", ask)
+    assert make(cloud="demo").get_token(session) == "gAAAA-secret-one"
+    password = "ksb: demo: Password of alice (Default): "
+    assert questions == [password, password, "ksb: demo: One-time code of alice (Default): "]
+    assert agent.sent("POST", FACTORS) == [
+        {"factors": {"password": "wrong"}},
+        {"factors": {"password": "right"}},
+        {"factors": {"totp": "123456"}},
+    ]
+    assert agent.opened.is_set()
+    said = capfd.readouterr().err
+    assert said == f"ksb: demo: {refused}\n"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_ctrl_c_at_the_question_calls_the_sign_in_off(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent.on_tokens((202, asking(ASKS)))
+    agent.on("DELETE", f"/v1/sign-ins/{SIGN_IN_ID}", (204, None))
+
+    def interrupted(_question: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("getpass.getpass", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        make(cloud="demo").get_token(session)
+    assert len(agent.sent("DELETE", f"/v1/sign-ins/{SIGN_IN_ID}")) == 1
+
+
+def test_without_a_terminal_nobody_is_asked(
+    agent: Agent, make: Make, session: ks_session.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KSB_PROMPT", "always")
+    agent.on_tokens((202, asking(ASKS)))
+    agent.on("DELETE", f"/v1/sign-ins/{SIGN_IN_ID}", (204, None))
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    assert str(caught.value) == (
+        "demo: Password of alice (Default) must be typed, and this process has no terminal to ask on "
+        "(remedy: run: ksb login demo)"
+    )
+
+
+# --- a workload's command ---
+
+NEEDED = problem(401, "bearer-needed", "the caller has to run it")
+
+
+def command(line: str, **more: Any) -> dict[str, Any]:
+    return {"cloud": "demo", "sign_in": "workload", "token_command": line, **more}
+
+
+def test_a_command_runs_only_when_the_broker_asks(
+    agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path
+) -> None:
+    ran = tmp_path / "ran"
+    program("mint", f'echo "$1" >> {ran}; echo h.c.s')
+    agent.on_tokens(token())
+    make(**command("mint 'for keystone'")).get_token(session)
+    assert not ran.exists()
+    agent.on_tokens(NEEDED, token())
+    make(**command("mint 'for keystone'")).get_token(session)
+    assert _text(ran) == "for keystone\n"
+    sent = [request["cloud"]["sign_in"]["workload"]["command"].get("token") for request in agent.sent()]
+    assert sent == [None, None, "h.c.s\n"]
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("hang", "took more than 1 s"),
+        ("fail", "exit status 3"),
+        ("no-such-program", "No such file"),
+        ("'", "No closing quotation"),
+    ],
+)
+def test_a_command_that_gives_no_token(
+    agent: Agent, make: Make, session: ks_session.Session, program: Program, line: str, why: str
+) -> None:
+    program("hang", "sleep 1000 & sleep 1000")
+    program("fail", "echo canary; exit 3")
+    agent.on_tokens(NEEDED)
+    with pytest.raises(BrokerError) as caught:
+        make(**command(line, token_command_limit=1)).get_token(session)
+    assert f"demo: `{line}`, the command for a token, failed: " in str(caught.value)
+    assert why in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_command_of_the_current_folder_is_not_run(
+    agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path
+) -> None:
+    program("mint", f"touch {tmp_path}/ran")
+    (tmp_path / "here" / "clouds.yaml").write_text("clouds: {}")
+    agent.on_tokens(NEEDED)
+    with pytest.raises(BrokerError, match="is not run: the entry may lie in the current folder"):
+        make(**command("mint")).get_token(session)
+    assert not (tmp_path / "ran").exists()

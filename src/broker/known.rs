@@ -9,13 +9,13 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, hex};
+use crate::model::{Cloud, Workload, hex};
 use crate::outbound::TrustDigest;
 use crate::platform::files;
 use crate::platform::paths::private_folder;
 use crate::sync::locked;
 
-/// Auth URL, identity provider, and how Keystone's certificate is checked.
+/// Auth URL, identity provider, and how Keystone's certificate is checked (and where a client's secret goes).
 type Known = (String, Option<String>, String);
 
 /// The known clouds and their file.
@@ -79,7 +79,14 @@ impl KnownClouds {
 }
 
 fn known(cloud: &Cloud, trust: &TrustDigest) -> Known {
-    let check = if cloud.tls.verify { hex(trust) } else { "unverified".to_owned() };
+    let mut check = if cloud.tls.verify { hex(trust) } else { "unverified".to_owned() };
+    // A stranger's file may name a known cloud, and its own address for the secret that lies in the person's secure.yaml.
+    if let Some(Workload::Client(client)) = &cloud.sign_in.workload {
+        for address in [&client.token_endpoint, &client.discovery_endpoint].into_iter().flatten() {
+            check.push(' ');
+            check.push_str(address.as_str());
+        }
+    }
     (cloud.keystone_root(), cloud.identity_provider.clone(), check)
 }
 

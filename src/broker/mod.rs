@@ -8,8 +8,9 @@ mod policy;
 mod renewal;
 mod session;
 mod sign_ins;
+mod unattended;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,10 +26,13 @@ use crate::api::{
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
-use crate::model::{Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret, Token, User, random_hex};
+use crate::model::{
+    Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex,
+};
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
 use crate::signin::loopback::Loopback;
+use crate::signin::password::UsedCodes;
 use crate::signin::{self, Command, Grant, SignedIn};
 use crate::sync::locked;
 use crate::vault::Vault;
@@ -53,6 +57,7 @@ struct Inner {
     config: Config,
     outbound: Outbound,
     loopback: Loopback,
+    used_codes: Arc<UsedCodes>,
     known: KnownClouds,
     vault: Arc<Vault>,
     changes: Changes,
@@ -118,6 +123,7 @@ impl Broker {
             clock,
             config,
             loopback: Loopback::default(),
+            used_codes: Arc::default(),
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
             vault: Arc::new(vault),
             changes: Changes::default(),
@@ -157,16 +163,21 @@ impl Broker {
             self.confirm(&identity, rejected).await.map_err(in_cloud)?;
         }
         let scope = &request.scope;
-        let minting = match self.inner.held(cloud, &identity, scope, request.min_validity) {
+        let mut minting = match self.inner.held(cloud, &identity, scope, request.min_validity) {
             Some(held) => Minting::Token(held),
             None => self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?,
         };
+        let unattended = cloud.sign_in.way == Way::Workload;
+        if matches!(minting, Minting::SignInNeeded) && unattended {
+            self.sign_in_unattended(cloud, &identity).await.map_err(in_cloud)?;
+            minting = self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?;
+        }
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
                 Ok(Served::Token(held.reply.clone()))
             }
-            Minting::SignInNeeded if request.prompt => {
+            Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
                 self.inner.check_cool_down(cloud, &identity)?;
                 let entry = self.pending_or_new(cloud, &identity, false).await.map_err(in_cloud)?;
@@ -193,7 +204,11 @@ impl Broker {
                 tracing::info!(%error, "renewal failed");
             }
         }
-        if !request.switch_user {
+        let unattended = cloud.sign_in.way == Way::Workload;
+        if unattended && (request.switch_user || !self.inner.lives(cloud, &identity, request.min_validity)) {
+            self.sign_in_unattended(cloud, &identity).await.map_err(in_cloud)?;
+        }
+        if unattended || !request.switch_user {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
                 && session.meets(cloud, now)
@@ -241,6 +256,11 @@ impl Broker {
     /// The person at the terminal takes the token that shows `code`.
     pub async fn accept(&self, id: &str, code: String) -> Result<()> {
         self.ask(id, |reply| Command::Accept(code, reply)).await
+    }
+
+    /// What the person at the terminal typed.
+    pub async fn factors(&self, id: &str, typed: BTreeMap<String, Secret>) -> Result<()> {
+        self.ask(id, |reply| Command::Factors(typed, reply)).await
     }
 
     async fn ask<T>(
@@ -604,7 +624,7 @@ impl Inner {
             started_at,
             deadline,
         };
-        let started = signin::start(task, &self.loopback, &self.outbound).await?;
+        let started = signin::start(task, &self.loopback, &self.outbound, &self.used_codes).await?;
         let entry = Arc::new(Entry::new(Opening {
             id: id.clone(),
             url: started.url,

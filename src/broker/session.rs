@@ -101,9 +101,11 @@ impl Session {
         now: Timestamp,
     ) -> Self {
         let minted = vec![Minted::of(&Scope::Unscoped, &unscoped.token)];
+        let labels = vec![cloud.label().to_owned()];
         Self {
-            labels: vec![cloud.label().to_owned()],
-            cloud,
+            labels,
+            // What it was proved with has done its part, and is nobody's to keep.
+            cloud: Cloud { sign_in: cloud.sign_in.without_proof(), ..cloud },
             unscoped: Arc::new(unscoped),
             dead: false,
             grant,
@@ -216,7 +218,7 @@ impl Session {
             user: self.unscoped.token.user.clone(),
             signed_in_at: self.signed_in_at,
             expires_at: self.unscoped.token.expires_at,
-            renews: self.grant.is_some(),
+            renews: self.grant.is_some() || self.cloud.sign_in.renews(),
             evidence: self.evidence.clone(),
             scopes,
             tls_verified: self.cloud.tls.verify,

@@ -91,6 +91,7 @@ impl Entry {
             Some(Ok(())) => (SignInState::Done, None),
             Some(Err(error)) => (SignInState::Failed, Some(Problem::from(error))),
             None if progress.confirming => (SignInState::Confirming, None),
+            None if !progress.asks.is_empty() => (SignInState::Asking, None),
             None => (SignInState::Waiting, None),
         };
         SignIn {
@@ -101,11 +102,12 @@ impl Entry {
             url: self.opening.url.clone(),
             user_code: self.opening.user_code.clone(),
             elsewhere: self.opening.elsewhere.clone(),
-            opener: state == SignInState::Waiting && self.ask(now),
+            opener: matches!(state, SignInState::Waiting | SignInState::Asking) && self.ask(now),
             browser: self.opening.browser.clone(),
             private_window: self.opening.private_window,
             started_at: self.opening.started_at,
             deadline: self.opening.deadline,
+            asks: progress.asks,
             notices: progress.notices,
             offers: progress.offers,
             problem,
@@ -131,6 +133,14 @@ impl Entry {
             *opener = Opener::AskedAt(now);
         }
         free
+    }
+
+    /// Returns when it is over, as it ended.
+    pub(super) async fn over(&self) -> Result<(), Error> {
+        let mut stage = self.stage.subscribe();
+        let ended =
+            stage.wait_for(|stage| stage.ended.is_some()).await.ok().and_then(|stage| stage.ended.clone());
+        ended.unwrap_or(Ok(()))
     }
 
     /// Returns when something happened since `seen`, when another opener is wanted, or after `patience`.

@@ -21,19 +21,36 @@ enum Command {
         cloud: target::CloudArgs,
         #[command(flatten)]
         scope: target::ScopeArgs,
+        /// With --json: the secrets themselves, for the plugin
+        #[arg(long, hide = true, requires = "json")]
+        with_secrets: bool,
         /// Print JSON: {"cloud": …, "scope": …} as the agent's API takes them, and "entry", the merged file
         #[arg(long)]
         json: bool,
     },
 }
 
+/// What under `sign_in` nobody should see on a screen.
+const SECRETS: [&str; 6] = [
+    "oidc/client_secret",
+    "password/password",
+    "workload/client/client_secret",
+    "workload/command/token",
+    "workload/github/request_token",
+    "workload/token/token",
+];
+
 pub(super) fn run(args: Args) -> Result<()> {
-    let Command::Show { cloud, scope, json } = args.command;
+    let Command::Show { cloud, scope, with_secrets, json } = args.command;
     let resolved = target::resolve(&cloud, &scope)?;
     if json {
         let mut shown = json!({"cloud": resolved.cloud, "scope": resolved.scope, "entry": resolved.merged});
-        if let Some(secret) = shown.pointer_mut("/cloud/sign_in/oidc/client_secret") {
-            *secret = json!("••••");
+        if !with_secrets {
+            for secret in SECRETS {
+                if let Some(secret) = shown.pointer_mut(&format!("/cloud/sign_in/{secret}")) {
+                    *secret = json!("••••");
+                }
+            }
         }
         println!("{shown:#}");
     } else {
@@ -51,8 +68,14 @@ fn show(resolved: &Resolved) {
     }
     line("auth_type", &resolved.auth_type);
     line("auth_url", cloud.auth_url.as_str());
-    line("identity_provider", cloud.identity_provider.as_deref().unwrap_or("(found by protocol)"));
-    line("protocol", &cloud.protocol);
+    if let Some(user) = &cloud.sign_in.password {
+        line("user", &user.user.to_string());
+        let methods: Vec<_> = user.methods.iter().map(|method| method.name()).collect();
+        line("auth_methods", &methods.join(", "));
+    } else {
+        line("identity_provider", cloud.identity_provider.as_deref().unwrap_or("(found by protocol)"));
+        line("protocol", &cloud.protocol);
+    }
     for (name, value) in [("account", &cloud.account), ("region", &cloud.region), ("proxy", &cloud.proxy)] {
         if let Some(value) = value {
             line(name, value);
@@ -66,6 +89,12 @@ fn show(resolved: &Resolved) {
     };
     line("certificate check", &trust);
     let sign_in = &cloud.sign_in;
+    if let Some(workload) = &sign_in.workload {
+        line("token", &format!("from {}", workload.source()));
+    }
+    if sign_in.workload.is_some() || sign_in.password.is_some() {
+        return;
+    }
     let port = match sign_in.redirect_port {
         0 => "(any free port)".to_owned(),
         port => port.to_string(),

@@ -37,16 +37,17 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     Ok(Done::Ok)
 }
 
-async fn sign_in(client: &Client, request: &mut LoginRequest) -> Result<Session> {
+/// Signs in, by the person or by whatever token a workload has, unless a session lasts long enough.
+pub(super) async fn sign_in(client: &Client, request: &mut LoginRequest) -> Result<Session> {
     for _ in 0..3 {
         match client.post("/v1/sign-ins", request).await {
             Ok(reply) if reply.status == 200 => return Ok(reply.json::<SessionReply>()?.session),
             Ok(reply) => {
-                wait::until_done(client, reply.json::<SignInReply>()?.sign_in).await?;
+                wait::until_done(client, reply.json::<SignInReply>()?.sign_in, true).await?;
                 // The switch is made; what is left to ask is how long it lasts.
                 request.switch_user = false;
             }
-            Err(error) => mend::ask(client, &request.cloud, error).await?,
+            Err(error) => mend::ask(client, &mut request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet there is no session").cloud(request.cloud.label()))

@@ -1,13 +1,14 @@
-//! Failures that the person at the terminal can put right at once.
+//! Failures that the caller, or the person at the terminal, can put right at once.
 
-use super::{trust, unlock};
+use super::{bearer, trust, unlock};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::Cloud;
 
-/// Asks the person; the failure stays one where that does not help.
-pub(super) async fn ask(client: &Client, cloud: &Cloud, error: Error) -> Result<()> {
+/// Asks the person, or runs what the entry says; the failure stays one where that does not help.
+pub(super) async fn ask(client: &Client, cloud: &mut Cloud, error: Error) -> Result<()> {
     match error.code {
+        Code::BearerNeeded => bearer::fetch(cloud).await,
         Code::CloudNotTrusted => trust::ask(client, cloud, error).await,
         Code::VaultSealed => unlock::ask(client, error).await,
         _ => Err(error),

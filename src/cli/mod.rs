@@ -2,9 +2,11 @@
 
 mod adopt;
 mod agent;
+mod bearer;
 mod browser;
 mod cloud;
 mod duration;
+mod factors;
 mod login;
 mod logout;
 mod mend;

@@ -1,9 +1,10 @@
 //! `ksb projects`
 
-use super::{target, wait};
-use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply, SignInReply};
+use super::{login, target};
+use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply};
 use crate::cli::{person, trust};
 use crate::error::{Code, Result};
+use crate::model::{Cloud, Way};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -24,13 +25,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
             Err(error) if error.code == Code::CloudNotTrusted => {
                 trust::ask(&client, &request.cloud, error).await?;
             }
-            Err(error) if error.code == Code::SignInNeeded && person::may_prompt() => {
-                let login =
-                    LoginRequest { cloud: request.cloud.clone(), min_validity: 0, switch_user: false };
-                let reply = client.post("/v1/sign-ins", &login).await?;
-                if reply.status == 202 {
-                    wait::until_done(&client, reply.json::<SignInReply>()?.sign_in).await?;
-                }
+            Err(error) if error.code == Code::SignInNeeded && may_sign_in(&request.cloud) => {
+                let cloud = request.cloud.clone();
+                let mut login = LoginRequest { cloud, min_validity: 0, switch_user: false };
+                login::sign_in(&client, &mut login).await?;
             }
             Err(error) => return Err(error),
         }
@@ -45,6 +43,10 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("You have no role on any project or domain of this cloud.");
     }
     Ok(())
+}
+
+fn may_sign_in(cloud: &Cloud) -> bool {
+    cloud.sign_in.way == Way::Workload || person::may_prompt()
 }
 
 fn list(kind: &str, reach: &[Reach]) {

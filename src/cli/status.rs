@@ -39,7 +39,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
         show(session);
     }
     for sign_in in &status.sign_ins {
-        println!("{}: a sign-in waits: {}", sign_in.cloud, sign_in.url);
+        let asks: Vec<_> = sign_in.asks.iter().map(|ask| ask.text.as_str()).collect();
+        let what = if asks.is_empty() { sign_in.url.clone() } else { asks.join(", ") };
+        println!("{}: a sign-in waits: {what}", sign_in.cloud);
     }
     if status.sessions.is_empty() && status.sign_ins.is_empty() {
         println!("Nobody is signed in. Sign in with: ksb login");
@@ -56,18 +58,16 @@ pub(super) async fn run(args: Args) -> Result<()> {
 }
 
 fn show(session: &Session) {
-    let idp = session.identity_provider.as_deref().unwrap_or("its identity provider");
+    let by = match (&session.identity_provider, session.protocol.as_str()) {
+        (_, "") => "Keystone itself".to_owned(),
+        (idp, protocol) => format!("{}/{protocol}", idp.as_deref().unwrap_or("its identity provider")),
+    };
     let until = if session.renews {
         "renews itself for as long as the identity provider allows".to_owned()
     } else {
         format!("until {}", say::until(session.expires_at))
     };
-    println!(
-        "{}: {} by {idp}/{} {until}",
-        session.clouds.join(", "),
-        say::user(&session.user),
-        session.protocol,
-    );
+    println!("{}: {} by {by} {until}", session.clouds.join(", "), say::user(&session.user));
     println!("    {}", session.auth_url);
     if let Some(evidence) = &session.evidence {
         let how = [("acr", evidence.acr.clone()), ("amr", Some(evidence.amr.join(", ")))];

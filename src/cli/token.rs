@@ -36,9 +36,9 @@ const ROUNDS: u32 = 3;
 pub(super) async fn run(args: Args) -> Result<()> {
     let Resolved { cloud, scope, .. } = target::resolve(&args.cloud, &args.scope)?;
     let client = target::client()?;
-    let request =
+    let mut request =
         TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt: person::may_prompt() };
-    let token = obtain(&client, &request).await?;
+    let token = obtain(&client, &mut request).await?;
     if let Some(assumed) = &token.assumed {
         eprintln!("ksb: {}: {assumed}", request.cloud.label());
     }
@@ -51,12 +51,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
 }
 
 /// Asks until there is a token, signing in in between.
-async fn obtain(client: &Client, request: &TokenRequest) -> Result<TokenReply> {
+async fn obtain(client: &Client, request: &mut TokenRequest) -> Result<TokenReply> {
     for _ in 0..ROUNDS {
         match client.post("/v1/tokens", request).await {
             Ok(reply) if reply.status == 200 => return reply.json(),
-            Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in).await?,
-            Err(error) => mend::ask(client, &request.cloud, error).await?,
+            Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in, false).await?,
+            Err(error) => mend::ask(client, &mut request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet no token could be had").cloud(request.cloud.label()))

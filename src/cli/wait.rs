@@ -8,7 +8,7 @@ use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
 use super::terminal::Keys;
-use super::{browser, person, say};
+use super::{browser, factors, person, say};
 use crate::api::{AcceptRequest, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -18,10 +18,11 @@ const FRAME: Duration = Duration::from_millis(120);
 /// Seconds that one long poll is held.
 const POLL: u64 = 25;
 
-/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends the wait, not the sign-in.
-pub(super) async fn until_done(client: &Client, sign_in: SignIn) -> Result<()> {
+/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends the wait, not the sign-in. A person who came for
+/// nothing else (`in_person`) is asked for a password here, even if another terminal was asked before and left.
+pub(super) async fn until_done(client: &Client, sign_in: SignIn, in_person: bool) -> Result<()> {
     let label = sign_in.cloud.clone();
-    watch(client, sign_in).await.map_err(|error| match error.code {
+    watch(client, sign_in, in_person).await.map_err(|error| match error.code {
         // Between two of our questions the agent died, and the second one started another.
         Code::UnknownSignIn => {
             let gone = "the agent is gone: another one answers, and does not know this sign-in";
@@ -31,12 +32,13 @@ pub(super) async fn until_done(client: &Client, sign_in: SignIn) -> Result<()> {
     })
 }
 
-async fn watch(client: &Client, mut sign_in: SignIn) -> Result<()> {
+async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<()> {
     let mut screen = Screen::new();
     let mut keys = Keys::open();
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(|error| Error::new(Code::Io, error.to_string()))?;
     screen.announce(&sign_in);
+    let mut asks = in_person;
     loop {
         screen.notices(&sign_in);
         match sign_in.state {
@@ -45,10 +47,13 @@ async fn watch(client: &Client, mut sign_in: SignIn) -> Result<()> {
                 let fallback = || Error::new(Code::Internal, "the sign-in failed without saying why");
                 return Err(sign_in.problem.take().map_or_else(fallback, Error::from));
             }
-            SignInState::Waiting | SignInState::Confirming => {}
-        }
-        if sign_in.opener {
-            open(client, &sign_in, &mut screen).await?;
+            SignInState::Asking if asks || sign_in.opener => {
+                let keys = keys.as_mut().ok_or_else(|| no_terminal(&sign_in))?;
+                factors::ask(client, &sign_in, keys, &mut interrupt).await?;
+                asks = true;
+            }
+            SignInState::Waiting if sign_in.opener => open(client, &sign_in, &mut screen).await?,
+            SignInState::Waiting | SignInState::Confirming | SignInState::Asking => {}
         }
         let path = format!("/v1/sign-ins/{}?seen={}&wait={POLL}", sign_in.id, sign_in.revision);
         let poll = client.get(&path);
@@ -78,6 +83,14 @@ async fn watch(client: &Client, mut sign_in: SignIn) -> Result<()> {
         };
         sign_in = next;
     }
+}
+
+fn no_terminal(sign_in: &SignIn) -> Error {
+    let asked: Vec<_> = sign_in.asks.iter().map(|ask| ask.text.as_str()).collect();
+    let why = format!("{} must be typed, and there is no terminal to ask on", asked.join(", "));
+    Error::new(Code::SignInNeeded, why)
+        .cloud(&sign_in.cloud)
+        .remedy(format!("in a terminal: ksb login {}", sign_in.cloud))
 }
 
 async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
@@ -171,6 +184,9 @@ impl Screen {
     }
 
     fn announce(&mut self, sign_in: &SignIn) {
+        if sign_in.url.is_empty() {
+            return;
+        }
         self.line(&format!("ksb: {}: sign in: {}", sign_in.cloud, sign_in.url));
         if sign_in.user_code.is_some() && self.live {
             self.qr_code(&sign_in.url);
@@ -214,11 +230,13 @@ impl Screen {
         let waited = say::now().duration_since(sign_in.started_at).as_secs();
         let doing = match sign_in.state {
             SignInState::Confirming => "answer the question on the page",
+            SignInState::Asking => "waiting for what is typed",
             _ if sign_in.user_code.is_some() => "waiting for your approval",
             _ => "waiting for the browser",
         };
         let hint = match (keys, sign_in.elsewhere.is_some(), sign_in.user_code.is_some()) {
             (false, ..) | (_, _, true) => "",
+            _ if sign_in.url.is_empty() => "",
             (true, true, _) => " · p: a browser on another machine",
             (true, false, _) => " · c: signed in with another browser",
         };

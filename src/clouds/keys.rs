@@ -4,7 +4,7 @@ use super::merge::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
 /// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)
-pub(super) const OPTIONS: [&str; 22] = [
+pub(super) const OPTIONS: [&str; 27] = [
     "access_token_type",
     "acr_values",
     "auth_url",
@@ -27,6 +27,11 @@ pub(super) const OPTIONS: [&str; 22] = [
     "prompt",
     "redirect_uri",
     "require_amr",
+    "token_audience",
+    "token_command",
+    "token_command_limit",
+    "token_env",
+    "token_file",
 ];
 
 /// Options of every v3 plugin that choose the scope.
@@ -43,7 +48,8 @@ pub(super) const SCOPE_OPTIONS: [&str; 8] = [
 
 /// What the plugin takes besides, what the SDK puts there for `domain_name`, and options of other federated
 /// plugins: an entry that `ksb adopt` moved over still has them.
-const UNDER: [&str; 15] = [
+const UNDER: [&str; 19] = [
+    "access_token",
     "access_token_endpoint",
     "auth_methods",
     "authorization_endpoint",
@@ -54,11 +60,14 @@ const UNDER: [&str; 15] = [
     "device_authorization_endpoint",
     "idp_otp_key",
     "include_catalog",
+    "passcode",
+    "password",
     "reauthenticate",
     "tenant_id",
     "tenant_name",
     "user_domain_id",
     "user_domain_name",
+    "user_id",
 ];
 
 /// openstack/config/schema.json, and what the SDK and osc-lib read besides.

@@ -16,11 +16,13 @@
 mod find;
 mod keys;
 mod merge;
+mod password;
 mod proxy;
 mod resolve;
 mod scope;
 mod sign_in;
 mod tls;
+mod workload;
 mod yaml;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use url::Url;
 
 use super::keys::{self, SCOPE_OPTIONS};
 use super::merge::{self, Dict, Entry, text};
-use super::{Config, find, proxy, scope, sign_in, tls};
+use super::{Config, find, password, proxy, scope, sign_in, tls, workload};
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Scope, Source};
 
@@ -57,7 +57,15 @@ pub struct Resolved {
 const OURS: &str = "v3broker";
 
 /// Others whose entries say all that we need: keystoneauth's own (and, under the first name, keystoneauth-websso's).
-const THEIRS: [&str; 3] = ["v3websso", sign_in::AUTHCODE, sign_in::DEVICE];
+const THEIRS: [&str; 7] = [
+    "v3websso",
+    sign_in::AUTHCODE,
+    sign_in::DEVICE,
+    workload::CLIENT,
+    workload::TOKEN,
+    password::SEVERAL,
+    password::TOTP,
+];
 
 /// Variables that `openstack` puts over any entry and we, like openstacksdk, do not.
 const NOT_OURS: [&str; 15] = [
@@ -139,15 +147,18 @@ impl Config<'_> {
         let auth_url =
             option("auth_url").ok_or_else(|| missing("auth_url", "https://keystone.example.org/v3"))?;
         let auth_url = address("auth_url", &auth_url).map_err(bad)?;
-        let protocol = option("protocol").ok_or_else(|| missing("protocol", "openid"))?;
+        let local = password::is_meant(&auth_type(entry), entry);
+        let federated = |key: &str| option(key).filter(|_| !local);
+        let protocol = federated("protocol").or_else(|| local.then(String::new));
         let cloud = Cloud {
-            identity_provider: option("identity_provider"),
-            protocol,
-            account: overrides.account.clone().or_else(|| option("username")),
+            identity_provider: federated("identity_provider"),
+            protocol: protocol.ok_or_else(|| missing("protocol", "openid"))?,
+            // For a user of Keystone's own it is the name, and no label.
+            account: overrides.account.clone().or_else(|| federated("username")),
             region: entry.config.get("region_name").and_then(text),
             tls: tls::of(self.env, &entry.config, warnings).map_err(bad)?,
             proxy: proxy::of(self.env, &auth_url),
-            sign_in: sign_in::of(self.env, &auth_type(entry), overrides.sign_in.as_deref(), option)
+            sign_in: sign_in::of(self.env, entry, &auth_type(entry), overrides.sign_in.as_deref())
                 .map_err(bad)?,
             logout_url: option("logout_url")
                 .map(|url| address("logout_url", &url))

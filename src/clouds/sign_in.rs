@@ -2,8 +2,9 @@
 
 use url::Url;
 
+use super::merge::{Entry, text};
 use super::resolve::address;
-use super::{Environment, proxy};
+use super::{Environment, password, proxy, workload};
 use crate::model::{
     Bearer, OidcClient, Requirements, Secret, SignInOptions, Way, callback_path, openid_scope,
 };
@@ -17,30 +18,42 @@ pub(super) const DEVICE: &str = "v3oidcdeviceauthz";
 /// The way that the command line or `sign_in` names, or the one of the entry's own plugin.
 pub(super) fn of(
     env: &Environment,
+    entry: &Entry,
     auth_type: &str,
     wanted: Option<&str>,
-    option: impl Fn(&str) -> Option<String>,
 ) -> Result<SignInOptions, String> {
+    let option = |key: &str| entry.auth.get(key).and_then(text);
     // An entry that was moved over from another plugin names no way, but has what one needs.
     let has_client = || option("discovery_endpoint").is_some() && option("client_id").is_some();
     let mut way = match option("sign_in") {
         Some(named) => named_way(env, &named)?,
+        None if [workload::CLIENT, workload::TOKEN].contains(&auth_type) => Way::Workload,
+        None if password::is_meant(auth_type, entry) => Way::Password,
         None if auth_type == DEVICE => Way::OidcDevice,
         None if auth_type == AUTHCODE || has_client() => Way::OidcCode,
+        None if option("access_token").is_some() => Way::Workload,
         None => Way::Websso,
     };
     if let Some(wanted) = wanted {
         // Another identity provider's client is another identity: its session would serve nobody who reads this entry.
-        if way == Way::Websso {
-            return Err("it signs in by websso; only an OAuth client can choose between ways".into());
+        if [Way::Websso, Way::Workload, Way::Password].contains(&way) {
+            return Err(format!(
+                "it signs in by {}; only an OAuth client can choose between ways",
+                name(way)
+            ));
         }
         way = named_way(env, wanted)?;
     }
     let mut options = SignInOptions { way, ..SignInOptions::default() };
-    if way != Way::Websso {
-        // Any free port, as RFC 8252 has it, unless the operator could register only one.
-        (options.redirect_host, options.redirect_port) = ("127.0.0.1".into(), 0);
-        options.oidc = Some(oidc(env, &option, &mut options)?);
+    match way {
+        Way::Websso => {}
+        Way::Workload => options.workload = Some(workload::of(env, auth_type, option)?),
+        Way::Password => options.password = Some(password::of(auth_type, entry)?),
+        Way::OidcCode | Way::OidcDevice => {
+            // Any free port, as RFC 8252 has it, unless the operator could register only one.
+            (options.redirect_host, options.redirect_port) = ("127.0.0.1".into(), 0);
+            options.oidc = Some(oidc(env, option, &mut options)?);
+        }
     }
     if let Some(host) = option("redirect_host") {
         options.redirect_host = host;
@@ -69,8 +82,11 @@ fn named_way(env: &Environment, name: &str) -> Result<Way, String> {
         "oidc_code" => Ok(Way::OidcCode),
         "auto" if sees_browser(env) => Ok(Way::OidcCode),
         "oidc_device" | "auto" => Ok(Way::OidcDevice),
+        "workload" => Ok(Way::Workload),
+        "password" => Ok(Way::Password),
         _ => Err(format!(
-            "`sign_in: {name}` is not a way to sign in; there are `websso`, `oidc_code`, `oidc_device` and `auto`"
+            "`sign_in: {name}` is not a way to sign in; there are `websso`, `oidc_code`, `oidc_device`, `auto`, \
+             `workload` and `password`"
         )),
     }
 }
@@ -92,13 +108,7 @@ fn oidc(
         option(key).ok_or_else(|| format!("no `{key}` under `auth`, which this way to sign in needs"))
     };
     let discovery_endpoint = address("discovery_endpoint", &needed("discovery_endpoint")?)?;
-    let bearer = match option("access_token_type").as_deref() {
-        None | Some("access_token") => Bearer::AccessToken,
-        Some("id_token") => Bearer::IdToken,
-        Some(other) => {
-            return Err(format!("`access_token_type: {other}` is neither access_token nor id_token"));
-        }
-    };
+    let bearer = bearer(option("access_token_type").as_deref())?;
     let mut redirect_path = callback_path();
     // Out of band, keystoneauth's default, means no address at all.
     if let Some(uri) = option("redirect_uri").filter(|uri| !uri.starts_with("urn:")) {
@@ -130,4 +140,24 @@ fn oidc(
         },
         extra: asked.iter().filter_map(|key| Some(((*key).to_owned(), option(key)?))).collect(),
     })
+}
+
+/// Which of the provider's tokens Keystone takes (`access_token_type`).
+pub(super) fn bearer(kind: Option<&str>) -> Result<Bearer, String> {
+    match kind {
+        None | Some("access_token") => Ok(Bearer::AccessToken),
+        Some("id_token") => Ok(Bearer::IdToken),
+        Some(other) => Err(format!("`access_token_type: {other}` is neither access_token nor id_token")),
+    }
+}
+
+/// What the entry calls it.
+fn name(way: Way) -> &'static str {
+    match way {
+        Way::Websso => "websso",
+        Way::OidcCode => "oidc_code",
+        Way::OidcDevice => "oidc_device",
+        Way::Workload => "workload",
+        Way::Password => "password",
+    }
 }

@@ -1,5 +1,6 @@
 //! The Identity API v3 as a client: discovery, validation, scoping, what can be reached, revocation.
 
+mod password;
 mod wire;
 
 use std::time::Duration;
@@ -14,6 +15,8 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Scope, Secret, Token};
 use crate::outbound::{self, Answer, Outbound, Peer};
 use crate::ports::SharedClock;
+
+pub use password::{Proof, Receipt};
 
 /// A cloud's Keystone.
 #[derive(Clone)]

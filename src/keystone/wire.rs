@@ -38,6 +38,19 @@ pub(super) struct RefusalBody {
 }
 
 #[derive(Deserialize)]
+pub(super) struct ReceiptDocument {
+    pub(super) receipt: ReceiptBody,
+    pub(super) required_auth_methods: Vec<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ReceiptBody {
+    pub(super) methods: Vec<String>,
+    pub(super) issued_at: Timestamp,
+    pub(super) expires_at: Timestamp,
+}
+
+#[derive(Deserialize)]
 struct TokenDocument {
     token: TokenBody,
 }

@@ -18,8 +18,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    AcceptRequest, CloudRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
-    RedirectedRequest, RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest,
+    AcceptRequest, CloudRequest, FactorsRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem,
+    ReachReply, RedirectedRequest, RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest,
     VERSION_HEADER, VaultReport, VaultRequest,
 };
 use crate::broker::{Broker, LoggedIn, Served};
@@ -62,6 +62,7 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(offers))
         .routes(routes!(accept))
         .routes(routes!(redirected))
+        .routes(routes!(factors))
         .routes(routes!(refresh))
         .routes(routes!(projects))
         .routes(routes!(trust))
@@ -168,8 +169,7 @@ impl FromRequest<Agent> for Question {
         let Json(asked) = Json::<TokenRequest>::from_bytes(&body)?;
         let asked = Arc::new(asked);
         // Secrets are not kept in bytes that nobody wipes.
-        let client_secret = asked.cloud.sign_in.oidc.as_ref().and_then(|oidc| oidc.client_secret.as_ref());
-        if asked.rejected.is_none() && client_secret.is_none() {
+        if asked.rejected.is_none() && !asked.cloud.sign_in.carries_secret() {
             let mut parsed = locked(&agent.parsed);
             if parsed.len() == MAX_PARSED {
                 parsed.clear();
@@ -299,6 +299,21 @@ async fn redirected(
     Input(request): Input<RedirectedRequest>,
 ) -> Result<StatusCode, Failure> {
     agent.broker.redirected(&id, request.url).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes what the person typed at the terminal. `factor-refused`: it is not the one, ask again.
+#[utoipa::path(post, path = "/v1/sign-ins/{id}/factors", params(("id" = String, Path)),
+    request_body = FactorsRequest, responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn factors(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    Input(request): Input<FactorsRequest>,
+) -> Result<StatusCode, Failure> {
+    agent.broker.factors(&id, request.factors).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -273,6 +273,10 @@ impl<E: Errand> Wait<E> {
                 let _caller_is_gone = reply.send(Ok(good.collect()));
                 None
             }
+            command @ Command::Factors(..) => {
+                command.makes_no_sense_here(&self.task, "this sign-in is made in the browser");
+                None
+            }
             Command::Accept(code, reply) => answer(reply, self.take(&code).await),
             Command::Redirected(url, reply) => answer(reply, self.redirected(&url).await),
         }

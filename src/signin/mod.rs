@@ -1,18 +1,22 @@
 //! The ways to sign in. Each ends in a Keystone token.
 
 mod browser;
+mod client_credentials;
 pub mod loopback;
 mod oidc_code;
 mod oidc_device;
+pub mod password;
 mod websso;
+mod workload;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 
-use crate::api::Offer;
+use crate::api::{Ask, Offer};
 use crate::error::{Code, Error, Result};
 use crate::keystone::Keystone;
 use crate::model::{Cloud, Evidence, Secret, Token, User, Way};
@@ -40,7 +44,7 @@ pub struct Task {
 
 /// A sign-in under way.
 pub struct Started {
-    /// The address to open in a browser.
+    /// The address to open in a browser; empty where none is.
     pub url: String,
     /// The code that the page there shows or asks for, where it can be opened on any device.
     pub user_code: Option<String>,
@@ -66,6 +70,23 @@ pub struct SignedIn {
     pub evidence: Option<Evidence>,
 }
 
+impl Started {
+    /// One that needed nobody.
+    fn over(signed_in: SignedIn) -> Self {
+        let (end, outcome) = oneshot::channel();
+        drop(end.send(Ok(signed_in)));
+        Self {
+            url: String::new(),
+            user_code: None,
+            elsewhere: None,
+            progress: watch::channel(Progress::default()).1,
+            commands: mpsc::channel(1).0,
+            cancel: Arc::default(),
+            outcome,
+        }
+    }
+}
+
 impl Task {
     /// A failure that another attempt may mend.
     fn again(&self, code: Code, why: String) -> Error {
@@ -78,6 +99,18 @@ impl Task {
 
     fn cancelled(&self) -> Error {
         self.again(Code::SignInCancelled, "the sign-in was called off".into())
+    }
+
+    /// Gives back a token that is not the pinned user's.
+    async fn check_user(&self, token: &Token) -> Result<()> {
+        let Some(expected) = self.expected.as_ref().filter(|expected| expected.id != token.user.id) else {
+            return Ok(());
+        };
+        self.keystone.revoke(&token.id).await.ok();
+        let why = format!("that was {}, not {}", token.user.name, expected.name);
+        Err(Error::new(Code::TokenRefused, why)
+            .cloud(self.cloud.label())
+            .remedy(format!("ksb login {} --switch-user", self.cloud.argument())))
     }
 
     /// Refuses a sign-in that does not show what the cloud's entry requires.
@@ -134,6 +167,8 @@ pub struct Progress {
     pub notices: Vec<String>,
     /// Tokens that wait for a word in the terminal.
     pub offers: u32,
+    /// What the person at the terminal is asked for.
+    pub asks: Vec<Ask>,
 }
 
 /// What the person at the terminal says.
@@ -144,11 +179,35 @@ pub enum Command {
     Redirected(Secret, oneshot::Sender<Result<()>>),
     /// Use the one that shows this code.
     Accept(String, oneshot::Sender<Result<()>>),
+    /// What the person typed, by the name of what was asked for.
+    Factors(BTreeMap<String, Secret>, oneshot::Sender<Result<()>>),
+}
+
+impl Command {
+    /// Answers what this way to sign in has no use for.
+    fn makes_no_sense_here(self, task: &Task, why: &str) {
+        let refused = || task.again(Code::InvalidRequest, why.to_owned());
+        match self {
+            Self::Offers(reply) => drop(reply.send(Ok(Vec::new()))),
+            Self::Redirected(_, reply) | Self::Factors(_, reply) => drop(reply.send(Err(refused()))),
+            Self::Accept(code, reply) => {
+                let why = format!("no token with the code {code} waits");
+                drop(reply.send(Err(task.again(Code::UnknownSignIn, why))));
+            }
+        }
+    }
 }
 
 /// Starts a sign-in: when this returns, its URL can be opened.
-pub async fn start(task: Task, loopback: &loopback::Loopback, outbound: &Outbound) -> Result<Started> {
+pub async fn start(
+    task: Task,
+    loopback: &loopback::Loopback,
+    outbound: &Outbound,
+    codes: &Arc<password::UsedCodes>,
+) -> Result<Started> {
     match task.cloud.sign_in.way {
+        Way::Workload => Box::pin(workload::start(task, outbound)).await,
+        Way::Password => Box::pin(password::start(task, codes.clone())).await,
         Way::Websso => websso::start(task, loopback).await,
         way @ (Way::OidcCode | Way::OidcDevice) => {
             let provider = provider(&task.cloud, outbound, task.clock.clone()).await?;

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{Command, Grant, Progress, SignedIn, Started, Task};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::oidc::{Device, Provider};
 
 /// Asks the identity provider for a code, and starts to wait for the person's approval.
@@ -54,16 +54,9 @@ async fn until_over(
                 return Err(task.cancelled());
             }
             // No page of ours has a token to offer.
-            Some(command) = heard.recv() => match command {
-                Command::Offers(reply) => drop(reply.send(Ok(Vec::new()))),
-                Command::Redirected(_, reply) => {
-                    let why = "this sign-in is approved on the page, nothing comes back by an address";
-                    drop(reply.send(Err(task.again(Code::InvalidRequest, why.into()))));
-                }
-                Command::Accept(code, reply) => {
-                    let why = format!("no token with the code {code} waits");
-                    drop(reply.send(Err(task.again(Code::UnknownSignIn, why))));
-                }
+            Some(command) = heard.recv() => {
+                let why = "this sign-in is approved on the page, nothing comes back by an address or a terminal";
+                command.makes_no_sense_here(task, why);
             }
         }
     }
@@ -77,15 +70,7 @@ async fn approved(task: &Task, provider: Provider, device: &Device) -> Result<Si
     let granted = provider.approved(device, pause).await?;
     task.check(granted.evidence.as_ref())?;
     let token = task.keystone.federated(&granted.bearer).await?;
-    if let Some(expected) = task.expected.as_ref().filter(|expected| expected.id != token.user.id) {
-        task.keystone.revoke(&token.id).await.ok();
-        return Err(Error::new(
-            Code::TokenRefused,
-            format!("that was {}, not {}", token.user.name, expected.name),
-        )
-        .cloud(task.cloud.label())
-        .remedy(format!("ksb login {} --switch-user", task.cloud.argument())));
-    }
+    task.check_user(&token).await?;
     let grant = granted.refresh_token.map(|token| Grant::new(provider, token));
     Ok(SignedIn { token, grant, evidence: granted.evidence })
 }

@@ -425,10 +425,161 @@ fn what_the_code_flow_cannot_do_without_is_named() {
             format!("{endpoint}, client_id: cli, redirect_uri: https://example.org/"),
             "not an http address of this",
         ),
-        ("sign_in: carrier-pigeon".into(), "there are `websso`, `oidc_code`, `oidc_device` and `auto`"),
+        ("sign_in: carrier-pigeon".into(), "`oidc_device`, `auto`, `workload` and `password`"),
     ] {
         let error =
             sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}, {options}}}}}")).unwrap_err();
+        assert!(error.detail.contains(why), "{options}: {}", error.detail);
+    }
+}
+
+#[test]
+fn an_entry_for_a_workload_says_where_its_token_is() {
+    let keystone = "auth_url: https://keystone.example.org/v3, identity_provider: idp, protocol: openid";
+    let client = "client_id: ci, client_secret: s3";
+    let broker = |options: &str| {
+        format!("{{auth_type: v3broker, auth: {{{keystone}, sign_in: workload, {options}}}}}")
+    };
+    let theirs = |auth_type: &str, options: &str| {
+        format!("{{auth_type: {auth_type}, auth: {{{keystone}, {options}}}}}")
+    };
+    // The same JSON as in plugin-shim/tests/test_options.py: else `openstack` and `ksb` would not share a sign-in.
+    let token = json!({"token": {"from": "access_token", "token": "h.c.s"}});
+    let at_endpoint = json!({"client": {
+        "token_endpoint": "https://idp.example.org/token", "client_id": "ci", "client_secret": "s3",
+        "scope": "openid groups", "bearer": "id_token",
+    }});
+    let by_metadata = json!({"client": {
+        "discovery_endpoint": "https://idp.example.org/metadata", "client_id": "ci", "client_secret": "s3",
+        "scope": "openid profile", "bearer": "access_token",
+    }});
+    for (entry, expected) in [
+        (broker("token_file: /run/token"), json!({"file": {"path": "/run/token"}})),
+        (
+            broker("token_command: mint -a 'k s'"),
+            json!({"command": {"command": "mint -a 'k s'", "limit": 30}}),
+        ),
+        (
+            broker("token_command: mint, token_command_limit: 5"),
+            json!({"command": {"command": "mint", "limit": 5}}),
+        ),
+        (broker("access_token: h.c.s"), token.clone()),
+        (theirs("v3broker", "access_token: h.c.s"), token.clone()),
+        (theirs("v3oidcaccesstoken", "access_token: h.c.s"), token),
+        (
+            broker(&format!(
+                "{client}, access_token_endpoint: https://idp.example.org/token, openid_scope: openid groups, \
+                 access_token_type: id_token"
+            )),
+            at_endpoint,
+        ),
+        (
+            theirs(
+                "v3oidcclientcredentials",
+                &format!("{client}, discovery_endpoint: https://idp.example.org/metadata"),
+            ),
+            by_metadata,
+        ),
+    ] {
+        let said = sign_in(&entry).unwrap();
+        assert_eq!((&said["way"], &said["workload"]), (&json!("workload"), &expected), "{entry}");
+    }
+    for (options, why) in [
+        ("token_audience: keystone", "`sign_in: workload` needs a token: `token_file`"),
+        ("token_env: NOT_SET", "the variable NOT_SET is not set"),
+        ("token_command: mint, token_command_limit: 0", "`token_command_limit`"),
+        ("client_id: ci, discovery_endpoint: https://idp.example.org/", "no `client_secret` under `auth`"),
+        (client, "neither `discovery_endpoint` nor `access_token_endpoint`"),
+    ] {
+        let error = sign_in(&broker(options)).unwrap_err();
+        assert!(error.detail.contains(why), "{options}: {}", error.detail);
+    }
+}
+
+#[test]
+fn what_a_workload_has_of_its_environment_comes_with_the_request() {
+    let entry = |options: &str| {
+        Place::home(&format!(
+            "clouds: {{demo: {{auth_type: v3broker, auth: {{auth_url: https://keystone.example.org/v3, protocol: openid, \
+             identity_provider: idp, sign_in: workload, {options}}}}}}}"
+        ))
+    };
+    let vars = [
+        ("ID_TOKEN", "h.c.s"),
+        ("ACTIONS_ID_TOKEN_REQUEST_URL", "https://gh.example/?a=1"),
+        ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "rt"),
+    ];
+    let github =
+        json!({"github": {"url": "https://gh.example/?a=1", "request_token": "rt", "audience": "keystone"}});
+    for (options, expected) in [
+        ("token_env: ID_TOKEN", json!({"token": {"from": "$ID_TOKEN", "token": "h.c.s"}})),
+        ("token_audience: keystone", github),
+        ("token_file: ~/token", json!({"file": {"path": "{case}/home/token"}})),
+        ("token_file: token", json!({"file": {"path": "{case}/token"}})),
+    ] {
+        let place = entry(options);
+        let resolved = resolve(&place.environment(&vars), Some("demo"), &Overrides::default()).unwrap();
+        let expected = expected.to_string().replace("{case}", place.path().to_str().unwrap());
+        assert_eq!(json!(resolved.cloud.sign_in.workload).to_string(), expected, "{options}");
+    }
+}
+
+#[test]
+fn an_entry_for_keystones_own_user_needs_no_protocol() {
+    let keystone = "auth_url: https://keystone.example.org/v3";
+    let alice = "username: alice, user_domain_name: Default";
+    let user = json!({"name": "alice", "domain": {"name": "Default"}});
+    let both = json!({"user": user, "methods": ["password", "totp"], "password": "s3"});
+    for (entry, expected) in [
+        (
+            format!(
+                "{{auth_type: v3broker, auth: {{{keystone}, {alice}, sign_in: password, protocol: openid}}}}"
+            ),
+            json!({"user": user, "methods": ["password"]}),
+        ),
+        (
+            format!("{{auth_type: v3totp, auth: {{{keystone}, {alice}, passcode: 123456}}}}"),
+            json!({"user": user, "methods": ["totp"]}),
+        ),
+        (
+            format!(
+                "{{auth_type: v3multifactor, auth_methods: [v3password, v3totp], auth: {{{keystone}, {alice}, password: s3}}}}"
+            ),
+            both.clone(),
+        ),
+        // Moved over by `ksb adopt`.
+        (
+            format!(
+                "{{auth_type: v3broker, auth: {{{keystone}, {alice}, password: s3, auth_methods: 'v3password,v3totp'}}}}"
+            ),
+            both,
+        ),
+        (
+            format!("{{auth_type: v3totp, auth: {{{keystone}, user_id: u1}}}}"),
+            json!({"user": {"id": "u1"}, "methods": ["totp"]}),
+        ),
+    ] {
+        let place = Place::home(&format!("clouds: {{demo: {entry}}}"));
+        let resolved = resolve(&place.environment(&[]), Some("demo"), &Overrides::default()).unwrap();
+        let cloud = json!(resolved.cloud);
+        assert_eq!(cloud["sign_in"]["way"], "password", "{entry}");
+        assert_eq!(cloud["sign_in"]["password"], expected, "{entry}");
+        for absent in ["protocol", "identity_provider", "account"] {
+            assert_eq!(cloud.get(absent), None, "{entry}");
+        }
+        assert!(!resolved.merged.to_string().contains("s3"), "{}", resolved.merged);
+        assert!(!resolved.merged.to_string().contains("123456"), "{}", resolved.merged);
+    }
+    for (options, why) in [
+        (keystone.to_owned(), "neither `username` nor `user_id`"),
+        (format!("{keystone}, username: alice"), "neither `user_domain_name` nor `user_domain_id`"),
+        (
+            format!("{keystone}, {alice}, auth_methods: v3kerberos"),
+            "v3kerberos is neither v3password nor v3totp",
+        ),
+    ] {
+        let error =
+            sign_in(&format!("{{auth_type: v3broker, auth: {{sign_in: password, {options}}}}}")).unwrap_err();
         assert!(error.detail.contains(why), "{options}: {}", error.detail);
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Who lives here is in `keystone/identity.rs`; the stack has the same people and projects.
 
+mod factors;
 mod identity;
 mod provider;
 mod server;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub use self::factors::PASSWORD;
 use self::identity::Identity;
 pub use self::provider::Lie;
 use self::server::Server;
@@ -164,6 +166,26 @@ impl Keystone {
     /// The identity provider takes every grant for this user's.
     pub fn hand_grants_to(&self, user: &str) {
         self.state().identity.provider.hand_over_to(user);
+    }
+
+    /// An access token of the identity provider, for those who do not use a browser.
+    pub fn bearer(&self, user: &str) -> String {
+        self.state().identity.provider.bearer(user)
+    }
+
+    /// The code that the telephone of Keystone's own user shows.
+    pub fn shows(&self, code: &str) {
+        self.state().identity.factors.code = code.into();
+    }
+
+    /// What Keystone's own user has to show.
+    pub fn asks_for(&self, rule: &[&'static str]) {
+        self.state().identity.factors.rule = rule.into();
+    }
+
+    /// Methods and what was shown by them, right or wrong.
+    pub fn tried(&self) -> Vec<(String, String)> {
+        self.state().identity.factors.tried.clone()
     }
 
     /// Refresh tokens that would be honoured.

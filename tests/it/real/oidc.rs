@@ -1,8 +1,5 @@
 //! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the person.
 
-use std::io::{Read, Write};
-use std::process::Stdio;
-
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client};
 use rustix::process::Signal;
@@ -11,6 +8,7 @@ use serde_json::{Value, json};
 use super::front::{Front, stack};
 use super::keystone::AGENT;
 use super::program::{Program, run};
+use super::terminal::Terminal;
 use crate::support::api::{Api, scope};
 use crate::support::sandbox::KSB;
 
@@ -122,32 +120,17 @@ fn signed_in_elsewhere(address: &str, user: &str) -> String {
 fn the_address_at_which_another_machines_browser_ended_is_pasted_into_the_terminal() {
     let front = Front::free();
     front.clouds(&[entry(&front, "demo", "")]);
-    // A terminal on a server: `script` gives its own input to the program as if it were typed.
-    let ksb = format!("{KSB} login");
-    let mut terminal = front.sandbox.command("script");
-    terminal.args(["-qec", &ksb, "/dev/null"]).env("TERM", "xterm").env_remove("BROWSER");
-    let mut terminal =
-        terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
-    let mut shown = String::new();
-    let mut read_until = |text: &str| {
-        let mut bytes = [0; 4096];
-        while !shown.contains(text) {
-            let read = screen.read(&mut bytes).unwrap();
-            assert!(read > 0, "the terminal ended: {shown}");
-            shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        }
-        shown.clone()
-    };
-    read_until("p: a browser on another machine");
-    keys.write_all(b"p").unwrap();
-    let said = read_until("Paste the address");
+    let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} login"), &[]);
+    terminal.shows("p: a browser on another machine");
+    terminal.types("p");
+    let said = terminal.shows("Paste the address");
     let address = said.lines().map(str::trim).find(|line| line.starts_with(&stack("ISSUER"))).unwrap();
     let ended = signed_in_elsewhere(address, &front.user());
-    keys.write_all(format!("{ended}\n").as_bytes()).unwrap();
-    let said = read_until(&format!("signed in as {} (lab)", front.user()));
+    terminal.types(&format!("{ended}\n"));
+    terminal.shows(&format!("signed in as {} (lab)", front.user()));
+    let (said, status) = terminal.ends();
     assert!(!said.contains("code="), "what was pasted is not shown: {said}");
-    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+    assert_eq!(status, Some(0), "{said}");
     assert_eq!((front.browsers_opened(), exchanges(&front)), (0, 1));
 }
 

@@ -99,12 +99,12 @@ pub fn run_all(commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
 }
 
 /// What came out of a pipe so far, and whether that is all.
-struct Heard {
+pub struct Heard {
     state: Arc<(Mutex<(String, bool)>, Condvar)>,
 }
 
 impl Heard {
-    fn from(mut pipe: impl Read + Send + 'static) -> Self {
+    pub fn from(mut pipe: impl Read + Send + 'static) -> Self {
         let state = Arc::new((Mutex::new((String::new(), false)), Condvar::new()));
         let shared = state.clone();
         thread::spawn(move || {
@@ -124,7 +124,7 @@ impl Heard {
     }
 
     /// Until `look` finds something, or nothing can come any more.
-    fn wait_for<T>(&self, mut look: impl FnMut(&str) -> Option<T>) -> Option<T> {
+    pub fn wait_for<T>(&self, mut look: impl FnMut(&str) -> Option<T>) -> Option<T> {
         let (text, news) = &*self.state;
         let heard = text.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = None;
@@ -136,7 +136,7 @@ impl Heard {
         found
     }
 
-    fn to_the_end(&self) -> Option<String> {
+    pub fn to_the_end(&self) -> Option<String> {
         let (text, news) = &*self.state;
         let heard = text.lock().unwrap_or_else(PoisonError::into_inner);
         let (heard, late) = news
@@ -145,7 +145,7 @@ impl Heard {
         (!late.timed_out()).then(|| heard.0.clone())
     }
 
-    fn so_far(&self) -> String {
+    pub fn so_far(&self) -> String {
         self.state.0.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 }

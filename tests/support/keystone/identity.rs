@@ -10,15 +10,18 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
+use super::factors::Factors;
 use super::provider::Provider;
 
 /// The people, and the projects that they see at `lab-idp`.
-const PEOPLE: [(&str, &[&str]); 5] = [
+const PEOPLE: [(&str, &[&str]); 7] = [
     ("alice", &["demo", "staging", "production"]),
     ("bob", &["demo", "solo"]),
     ("mallory", &["demo"]),
     ("user0", &["demo", "staging", "production"]),
     ("user1", &["demo", "staging", "production"]),
+    (super::factors::USER, &["demo"]),
+    ("service-account-ci", &["demo"]),
 ];
 /// Identity providers and the domain that their users are in.
 const PROVIDERS: [(&str, &str); 3] = [("lab-idp", "lab"), ("other-idp", "other"), ("local-idp", "Default")];
@@ -33,6 +36,7 @@ pub struct Identity {
     pub lifetime: SignedDuration,
     pub domain_admins: BTreeSet<String>,
     pub provider: Provider,
+    pub factors: Factors,
     tokens: HashMap<String, Token>,
     requests: u64,
 }
@@ -98,7 +102,7 @@ impl Answer {
         Self::plain(status, format!("{error}\n"))
     }
 
-    fn unauthorized() -> Self {
+    pub fn unauthorized() -> Self {
         Self::error(401, "The request you have made requires authentication.")
     }
 
@@ -109,7 +113,7 @@ impl Answer {
 }
 
 impl Ask {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
@@ -130,6 +134,7 @@ impl Identity {
     pub fn new(base: String) -> Self {
         Self {
             provider: Provider::new(&base),
+            factors: Factors::new(),
             base,
             trusted_dashboard: BTreeSet::new(),
             lifetime: SignedDuration::from_hours(1),
@@ -181,7 +186,7 @@ impl Identity {
                     Err(refusal) => refusal,
                 }
             }
-            ("POST", ["v3", "auth", "tokens"]) => self.exchange(now, &ask.body),
+            ("POST", ["v3", "auth", "tokens"]) => self.exchange(now, ask),
             (method, ["v3", "auth", rest @ ..]) => {
                 let asker = ask.header("X-Auth-Token");
                 if !self.is_valid(now, asker) {
@@ -265,10 +270,18 @@ impl Identity {
         }))
     }
 
-    fn exchange(&mut self, now: Timestamp, body: &[u8]) -> Answer {
-        let Ok(body) = serde_json::from_slice::<Value>(body) else {
+    fn exchange(&mut self, now: Timestamp, ask: &Ask) -> Answer {
+        let Ok(body) = serde_json::from_slice::<Value>(&ask.body) else {
             return Answer::error(400, "Expecting to find valid JSON in request body.");
         };
+        let identity = &body["auth"]["identity"];
+        if identity["methods"] != json!(["token"]) {
+            let proven = self.factors.prove(now, identity, ask.header("Openstack-Auth-Receipt"));
+            return match proven.and_then(|user| self.sign_in(now, &user, LOCAL, "openid")) {
+                Ok(id) => Answer::plain(201, self.body_of(&id)).with("X-Subject-Token", id),
+                Err(refusal) => refusal,
+            };
+        }
         let from = body.pointer("/auth/identity/token/id").and_then(Value::as_str).unwrap_or_default();
         match self.rescope(now, from, &body["auth"]["scope"]) {
             Ok((id, body)) => Answer::json(201, &body).with("X-Subject-Token", id),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -104,6 +104,13 @@ impl Provider {
         self.access.get(access_token).map(String::as_str)
     }
 
+    /// An access token without any flow.
+    pub fn bearer(&mut self, user: &str) -> String {
+        let token = self.secret("access");
+        self.access.insert(token.clone(), user.into());
+        token
+    }
+
     /// Ends every grant, as an operator would.
     pub fn end_all(&mut self) {
         self.refresh.clear();
@@ -162,6 +169,30 @@ impl Provider {
                         "expires_in": 600, "interval": 5,
                     }),
                 )
+            }
+            ("POST", ["token"]) if form(ask)["grant_type"] == "client_credentials" => {
+                let basic = STANDARD.encode("ci:canary%3A+ci+secret");
+                if ask.header("Authorization") != format!("Basic {basic}") {
+                    let why = "Invalid client or Invalid client credentials";
+                    return Answer::json(
+                        401,
+                        &json!({"error": "unauthorized_client", "error_description": why}),
+                    );
+                }
+                let token = self.bearer("service-account-ci");
+                Answer::json(200, &json!({"access_token": token, "token_type": "Bearer", "expires_in": 300}))
+            }
+            // Not the provider's, but GitHub's.
+            ("GET", ["actions"]) => {
+                let job = ask.header("Authorization") == "Bearer canary: of this job";
+                assert_eq!(
+                    (ask.parameter("api-version"), ask.parameter("audience")),
+                    (Some("2.0".into()), Some("keystone".into()))
+                );
+                if !job {
+                    return Answer::error(401, "not yours");
+                }
+                Answer::json(200, &json!({"count": 1, "value": self.bearer("alice")}))
             }
             ("POST", ["token"]) => self.token(now, &form(ask)),
             _ => Answer::error(404, "not here"),

@@ -1,0 +1,12 @@
+//! Sign-ins that need nobody: who asks for a token waits for them as for any answer.
+
+use super::Broker;
+use crate::error::Result;
+use crate::model::{Cloud, Identity};
+
+impl Broker {
+    /// Signs a workload in. Whoever asks meanwhile waits for the same sign-in.
+    pub(super) async fn sign_in_unattended(&self, cloud: &Cloud, identity: &Identity) -> Result<()> {
+        self.pending_or_new(cloud, identity, false).await?.over().await
+    }
+}

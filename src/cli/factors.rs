@@ -1,0 +1,59 @@
+//! Asking for a password or a one-time code on the terminal.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tokio::signal::unix::Signal;
+
+use super::terminal::Keys;
+use crate::api::{FactorsRequest, SignIn};
+use crate::client::Client;
+use crate::error::{Code, Error, Result};
+use crate::model::Secret;
+
+/// Asks for everything that the sign-in waits for, until Keystone takes it or has had enough.
+pub(super) async fn ask(
+    client: &Client,
+    sign_in: &SignIn,
+    keys: &mut Keys,
+    interrupt: &mut Signal,
+) -> Result<()> {
+    let path = format!("/v1/sign-ins/{}", sign_in.id);
+    // Nobody else needs to ask.
+    client.post(&format!("{path}/opened"), &json!({})).await?;
+    loop {
+        let mut factors = BTreeMap::new();
+        for ask in &sign_in.asks {
+            let question = format!("ksb: {}: {}", sign_in.cloud, ask.text);
+            let typed = tokio::select! {
+                typed = typed(keys, &question) => typed,
+                _ = interrupt.recv() => {
+                    // Unlike a browser, a terminal that is gone answers no more.
+                    client.delete(&path).await.ok();
+                    let off = Error::new(Code::SignInCancelled, "the sign-in was called off").cloud(&sign_in.cloud);
+                    return Err(off.remedy(format!("ksb login {}", sign_in.cloud)));
+                }
+            };
+            factors.insert(ask.factor.name().to_owned(), typed);
+        }
+        match client.post(&format!("{path}/factors"), &FactorsRequest { factors }).await {
+            // Over: what there is to say comes with the sign-in.
+            Ok(_) => return Ok(()),
+            Err(error) if error.code == Code::UnknownSignIn => return Ok(()),
+            Err(error) if error.code == Code::FactorRefused => {
+                eprintln!("ksb: {}: {}", sign_in.cloud, error.detail);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A line with something in it.
+async fn typed(keys: &mut Keys, question: &str) -> Secret {
+    loop {
+        let line = keys.line(question).await;
+        if !line.expose().trim().is_empty() {
+            return line;
+        }
+    }
+}
