@@ -6,8 +6,8 @@ What is *not* declared matters as much, because osc-lib gives meaning to some de
   `auth:` it reaches the plugin all the same, and from elsewhere see `caller_of_loader`. (Declared under
   another destination it would be lost to openstacksdk, which sends unscoped identity calls there.)
 * `cloud`: its `--os-cloud` is osc-lib's own; declaring it breaks every `openstack` command.
-* `token`, `url`, `password`: osc-lib demands or prompts for values. `password`, `access_token`, `user_id`,
-  `user_domain_name` and `auth_methods` reach the plugin under `auth:`.
+* `token`, `url`, `password`: osc-lib demands or prompts for values. `password`, `access_token`, `user_id`
+  and `user_domain_name` reach the plugin under `auth:`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ _OPTIONS: tuple[tuple[str, str], ...] = (
     ("token-command", "Command that prints a workload's token"),
     ("token-command-limit", "Seconds that this command may take (30)"),
     ("token-audience", "Audience of the ID token that GitHub Actions gives"),
+    ("auth-methods", "What Keystone's own users show first: v3password, v3totp, or both"),
     ("login-timeout", "Seconds a person has to finish the sign-in (300)"),
     ("logout-url", "Page that ends the browser's own session, shown by `ksb logout`"),
     ("min-validity", "Seconds that a token must live at least when it is handed out"),

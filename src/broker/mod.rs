@@ -624,7 +624,8 @@ impl Inner {
             started_at,
             deadline,
         };
-        let started = signin::start(task, &self.loopback, &self.outbound, &self.used_codes).await?;
+        let starting = signin::start(task, &self.loopback, &self.outbound, &self.used_codes);
+        let started = Box::pin(starting).await?;
         let entry = Arc::new(Entry::new(Opening {
             id: id.clone(),
             url: started.url,

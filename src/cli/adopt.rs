@@ -18,7 +18,8 @@ use crate::error::{Code, Error, Result};
 
 const OURS: &str = "v3broker";
 /// Plugins whose entries say all that ours needs: keystoneauth's own, and keystoneauth-websso's under the first name.
-const THEIRS: [&str; 2] = ["v3websso", "v3oidcauthcode"];
+/// `v3oidcdeviceauthz`, `v3oidcclientcredentials` and `v3totp` are ours as well, but without their name another way is meant.
+const THEIRS: [&str; 4] = ["v3websso", "v3oidcauthcode", "v3oidcaccesstoken", "v3multifactor"];
 
 #[derive(clap::Args)]
 #[command(group(clap::ArgGroup::new("which").required(true).args(["cloud", "all"])), after_help = "\
@@ -110,12 +111,10 @@ fn entry(env: &Environment, config: &Config<'_>, name: &str) -> Result<Option<Re
         Err(_) => resolve().map(Some),
         Ok(theirs) if THEIRS.contains(&theirs) => resolve().map(Some),
         Ok(other) => {
-            let [websso, code] = THEIRS;
-            let why = format!(
-                "its auth_type is `{other}`; only browser sign-in (`{websso}`, `{code}`) can be moved"
-            );
+            let why = format!("its auth_type is `{other}`; only {} can be moved", THEIRS.join(", "));
             let remedy = format!(
-                "if it offers WebSSO, write an entry with `auth_type: {OURS}`, `identity_provider`, `protocol`"
+                "write an entry with `auth_type: {OURS}` and the `sign_in` that is meant, such as `workload` or `password`; \
+                 if the cloud offers WebSSO: `identity_provider`, `protocol`"
             );
             Err(Error::new(Code::InvalidConfig, why).remedy(remedy))
         }

@@ -4,9 +4,10 @@ use super::merge::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
 /// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)
-pub(super) const OPTIONS: [&str; 27] = [
+pub(super) const OPTIONS: [&str; 28] = [
     "access_token_type",
     "acr_values",
+    "auth_methods",
     "auth_url",
     "client_id",
     "client_secret",
@@ -48,10 +49,9 @@ pub(super) const SCOPE_OPTIONS: [&str; 8] = [
 
 /// What the plugin takes besides, what the SDK puts there for `domain_name`, and options of other federated
 /// plugins: an entry that `ksb adopt` moved over still has them.
-const UNDER: [&str; 19] = [
+const UNDER: [&str; 18] = [
     "access_token",
     "access_token_endpoint",
-    "auth_methods",
     "authorization_endpoint",
     "cloud",
     "code_challenge_method",

@@ -254,7 +254,8 @@ fn normalize(dict: Dict) -> Dict {
 /// The plugin's options move from beside `auth` to under it, where a value that is there already wins; empty
 /// ones vanish (`_validate_auth`). `openstack` itself lets the one beside win: say so when they differ.
 fn move_options(config: &mut Dict, auth: &mut Dict, notes: &mut Vec<String>) {
-    let says_something = |value: &Value| text(value).is_some() && value != false;
+    let lists = |value: &Value| value.as_array().is_some_and(|items| !items.is_empty());
+    let says_something = |value: &Value| (text(value).is_some() && value != false) || lists(value);
     for key in OPTIONS.into_iter().chain(SCOPE_OPTIONS) {
         let beside = config.shift_remove(key).filter(says_something);
         let under = auth.shift_remove(key).filter(says_something);

@@ -51,10 +51,9 @@ pub(super) fn of(auth_type: &str, entry: &Entry) -> Result<LocalUser, String> {
     Ok(LocalUser { user, methods, password: option("password").map(Secret::new) })
 }
 
-/// A list, or names with commas between them, under `auth` or beside it.
+/// A list, or names with commas between them.
 fn methods(entry: &Entry) -> Option<Vec<String>> {
-    let value = entry.auth.get("auth_methods").or_else(|| entry.config.get("auth_methods"))?;
-    let names: Vec<_> = match value {
+    let names: Vec<_> = match entry.auth.get("auth_methods")? {
         Value::Array(names) => names.iter().filter_map(text).collect(),
         other => text(other)?.split(',').map(|name| name.trim().to_owned()).collect(),
     };

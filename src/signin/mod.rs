@@ -206,8 +206,8 @@ pub async fn start(
     codes: &Arc<password::UsedCodes>,
 ) -> Result<Started> {
     match task.cloud.sign_in.way {
-        Way::Workload => Box::pin(workload::start(task, outbound)).await,
-        Way::Password => Box::pin(password::start(task, codes.clone())).await,
+        Way::Workload => workload::start(task, outbound).await,
+        Way::Password => password::start(task, codes.clone()).await,
         Way::Websso => websso::start(task, loopback).await,
         way @ (Way::OidcCode | Way::OidcDevice) => {
             let provider = provider(&task.cloud, outbound, task.clock.clone()).await?;

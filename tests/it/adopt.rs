@@ -26,6 +26,13 @@ clouds:
   ready:
     auth_type: v3broker
     auth: {auth_url: 'https://keystone.example.org/v3', identity_provider: lab, protocol: openid}
+  factors:
+    auth_type: v3multifactor
+    auth_methods: [v3password, v3totp]
+    auth: {auth_url: 'https://keystone.example.org/v3', username: x, user_domain_name: lab, password: s3}
+  given:
+    auth_type: v3oidcaccesstoken
+    auth: {auth_url: 'https://keystone.example.org/v3', identity_provider: lab, protocol: openid, access_token: h.c.s}
   robot:
     auth_type: v3applicationcredential
     auth: {auth_url: 'https://keystone.example.org/v3'}
@@ -200,6 +207,8 @@ fn all_moves_what_can_be_moved_and_says_why_the_rest_is_not() {
     for line in [
         "demo: `auth_type: v3broker` is written to ",
         "second: left alone: ",
+        "factors: `auth_type: v3broker` is written to ",
+        "given: `auth_type: v3broker` is written to ",
         "ready: nothing to do, ",
         "robot: left alone: its auth_type is `v3applicationcredential`",
         "plain: left alone: its auth_type is `password`",

@@ -6,6 +6,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use reqwest::{Certificate, Client};
 use serde_json::{Value, json};
 
@@ -168,7 +170,8 @@ fn a_command_has_its_time_and_runs_only_when_it_must() {
 
 #[test]
 fn a_client_signs_itself_in_by_keystoneauths_entry() {
-    let front = Front::free();
+    let mut front = Front::free();
+    front.sandbox.set("KSB_LOG", "trace");
     let issuer = stack("ISSUER");
     let client =
         |secret: &str, endpoint: &str| format!(", client_id: ci, client_secret: '{secret}', {endpoint}");
@@ -195,6 +198,10 @@ fn a_client_signs_itself_in_by_keystoneauths_entry() {
     assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
     let shown = front.ksb(&["cloud", "show", "ours", "--json"]).ok().stdout;
     assert!(!shown.contains(&secret), "{shown}");
+    let (log, basic) = (front.sandbox.agent_log(), STANDARD.encode(format!("ci:{secret}")));
+    for secret in [&secret, &basic, "eyJ", "gAAAA"] {
+        assert!(!log.contains(secret), "at its most verbose the agent tells a secret: {log}");
+    }
     assert_eq!((exchanges(&front), front.browsers_opened()), (2, 0));
 }
 
