@@ -169,7 +169,7 @@ impl Broker {
         };
         let unattended = cloud.sign_in.way == Way::Workload;
         if matches!(minting, Minting::SignInNeeded) && unattended {
-            self.sign_in_unattended(cloud, &identity).await.map_err(in_cloud)?;
+            self.sign_in_unattended(cloud, &identity, false).await.map_err(in_cloud)?;
             minting = self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?;
         }
         match minting {
@@ -206,7 +206,7 @@ impl Broker {
         }
         let unattended = cloud.sign_in.way == Way::Workload;
         if unattended && (request.switch_user || !self.inner.lives(cloud, &identity, request.min_validity)) {
-            self.sign_in_unattended(cloud, &identity).await.map_err(in_cloud)?;
+            self.sign_in_unattended(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
         }
         if unattended || !request.switch_user {
             let mut state = locked(&self.inner.state);

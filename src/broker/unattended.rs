@@ -6,7 +6,12 @@ use crate::model::{Cloud, Identity};
 
 impl Broker {
     /// Signs a workload in. Whoever asks meanwhile waits for the same sign-in.
-    pub(super) async fn sign_in_unattended(&self, cloud: &Cloud, identity: &Identity) -> Result<()> {
-        self.pending_or_new(cloud, identity, false).await?.over().await
+    pub(super) async fn sign_in_unattended(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        switch_user: bool,
+    ) -> Result<()> {
+        self.pending_or_new(cloud, identity, switch_user).await?.over().await
     }
 }

@@ -161,3 +161,25 @@ fn subject(token: &Secret) -> Option<Claims> {
     parts.next()?;
     serde_json::from_slice(&claims).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::SignInOptions;
+
+    #[test]
+    fn a_session_keeps_nothing_of_what_it_was_proved_with() {
+        for proof in [
+            r#"{"workload": {"token": {"from": "$T", "token": "canary"}}}"#,
+            r#"{"workload": {"command": {"command": "mint", "token": "canary"}}}"#,
+            r#"{"workload": {"github": {"url": "https://gh.example/", "request_token": "canary"}}}"#,
+            r#"{"workload": {"client": {"client_id": "ci", "client_secret": "canary"}}}"#,
+            r#"{"password": {"user": {"id": "u"}, "password": "canary"}}"#,
+        ] {
+            let options: SignInOptions = serde_json::from_str(proof).unwrap();
+            assert!(options.carries_secret(), "{proof}");
+            assert!(!format!("{options:?}").contains("canary"), "{proof}");
+            let kept = serde_json::to_string(&options.without_proof()).unwrap();
+            assert!(!kept.contains("canary"), "{kept}");
+        }
+    }
+}

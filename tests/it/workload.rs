@@ -47,7 +47,12 @@ fn a_file_is_read_again_for_each_sign_in_and_nobody_is_asked() {
     assert!(problem["remedy"].as_str().unwrap().contains(file.to_str().unwrap()), "{problem}");
     fs::write(&file, lab.keystone.bearer("bob")).unwrap();
     let refused = token(&lab, &cloud);
-    assert_eq!(refused.problem("token-refused")["detail"], "that was bob, not alice");
+    let problem = refused.problem("token-refused");
+    assert_eq!(problem["detail"], "that was bob, not alice");
+    assert_eq!(problem["remedy"], "ksb login demo --switch-user");
+    let switched = lab.api().post("/v1/sign-ins", &json!({"cloud": cloud, "switch_user": true}));
+    assert_eq!(switched.json["session"]["user"]["name"], "bob", "{}", switched.text);
+    lab.clock.advance(3600);
     for (text, why) in [("", "is not a token"), ("two words", "is not a token")] {
         fs::write(&file, text).unwrap();
         let refused = token(&lab, &cloud);

@@ -64,9 +64,9 @@ fn question(user: &User, what: &str) -> String {
 }
 
 /// A code that was not sent before: the next one, if need be.
-fn fresh_code(user: &User, used: &mut u64) -> String {
-    let step = wait::at_most(wait::LIMIT, || Some(half_minute()).filter(|step| step > used)).unwrap();
-    *used = step;
+fn fresh_code(user: &User, last: &mut u64) -> String {
+    let step = wait::at_most(wait::LIMIT, || Some(half_minute()).filter(|step| step > last)).unwrap();
+    *last = step;
     user.code(step)
 }
 
@@ -76,7 +76,7 @@ fn a_password_and_a_code_are_asked_for_once_on_the_terminal() {
     front.sandbox.set("KSB_LOG", "trace");
     let user = User::of(&front);
     front.clouds(&[user.entry(&front, "v3broker", ", sign_in: password")]);
-    let mut used = 0;
+    let mut last = 0;
     let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} login"), &[]);
     terminal.shows(&question(&user, "Password"));
     terminal.types("hunter2\n");
@@ -89,7 +89,7 @@ fn a_password_and_a_code_are_asked_for_once_on_the_terminal() {
     terminal.types(&format!("{}\n", user.code(1)));
     terminal.shows("Keystone does not take the one-time code of");
     terminal.shows(&question(&user, "One-time code"));
-    let code = fresh_code(&user, &mut used);
+    let code = fresh_code(&user, &mut last);
     terminal.types(&format!("{code}\n"));
     terminal.shows(&format!("demo: signed in as {} (Default)", user.name));
     let (screen, status) = terminal.ends();
@@ -149,7 +149,7 @@ fn a_password_and_a_code_are_asked_for_once_on_the_terminal() {
 fn keystoneauths_entries_for_two_factors_work_as_they_stand() {
     let front = Front::free();
     let user = User::of(&front);
-    let mut used = half_minute();
+    let mut last = half_minute();
     // The password is in the file (or in secure.yaml): only the code is asked for.
     let password = format!(", password: '{}'", user.password);
     let several = user.entry(&front, "v3multifactor", &password) + "    auth_methods: [v3password, v3totp]\n";
@@ -160,7 +160,7 @@ fn keystoneauths_entries_for_two_factors_work_as_they_stand() {
     assert_eq!(needed.code, Some(75), "{needed:?}");
     let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} token"), &[]);
     terminal.shows(&question(&user, "One-time code"));
-    let code = fresh_code(&user, &mut used);
+    let code = fresh_code(&user, &mut last);
     terminal.types(&format!("{code}\n"));
     let (screen, status) = terminal.ends();
     assert_eq!(status, Some(0), "{screen}");
@@ -172,7 +172,7 @@ fn keystoneauths_entries_for_two_factors_work_as_they_stand() {
     front.clouds(&[user.entry(&front, "v3totp", ", passcode: '123456'")]);
     let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} token"), &[]);
     terminal.shows(&question(&user, "One-time code"));
-    terminal.types(&format!("{}\n", fresh_code(&user, &mut used)));
+    terminal.types(&format!("{}\n", fresh_code(&user, &mut last)));
     terminal.shows(&question(&user, "Password"));
     terminal.types(&format!("{}\n", user.password));
     let (screen, status) = terminal.ends();
@@ -184,7 +184,7 @@ fn keystoneauths_entries_for_two_factors_work_as_they_stand() {
 fn openstack_itself_asks_on_its_terminal() {
     let front = Front::free();
     let user = User::of(&front);
-    let mut used = half_minute();
+    let mut last = half_minute();
     front.clouds(&[user.entry(&front, "v3broker", ", sign_in: password")]);
     let command = front.openstack(&["token", "issue", "-f", "value", "-c", "id"]);
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
@@ -193,7 +193,7 @@ fn openstack_itself_asks_on_its_terminal() {
     terminal.shows(&question(&user, "Password"));
     terminal.types(&format!("{}\n", user.password));
     terminal.shows(&question(&user, "One-time code"));
-    terminal.types(&format!("{}\n", fresh_code(&user, &mut used)));
+    terminal.types(&format!("{}\n", fresh_code(&user, &mut last)));
     let (screen, status) = terminal.ends();
     assert_eq!(status, Some(0), "{screen}");
     assert!(screen.contains(&front.token(&[])), "{screen}");
