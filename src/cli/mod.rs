@@ -34,7 +34,7 @@ const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 4 the session ends before --for,
-75 a person must sign in but this caller may not prompt, 130 interrupted.
+75 a person is needed but this caller may not prompt, 130 interrupted.
 
 Environment: KSB_SOCK (the agent's socket), KSB_PROMPT=always|never (may a browser
 be opened), BROWSER (which one), KSB_PASSPHRASE_FILE (opens the vault, read by the
@@ -133,7 +133,7 @@ async fn run(command: Command) -> Result<Done> {
 fn fail(error: &Error) -> ExitCode {
     eprintln!("{}", say::failure(error));
     ExitCode::from(match error.code {
-        Code::SignInNeeded | Code::SignInCoolingDown => 75,
+        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed => 75,
         _ => 1,
     })
 }

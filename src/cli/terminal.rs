@@ -2,12 +2,17 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
 use tokio::sync::mpsc;
 
 use crate::model::Secret;
+use crate::sync::locked;
+
+/// The one reader of the terminal, while nobody uses it. It blocks in read until the process ends, because a terminal
+/// cannot be waited for in any other way that works for all of them; a second one would take the first one's keys.
+static READER: Mutex<Option<mpsc::Receiver<u8>>> = Mutex::new(None);
 
 /// The terminal in a mode where a key counts at once and is not shown; restored when dropped.
 pub(super) struct Keys {
@@ -28,18 +33,7 @@ impl Keys {
         raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(&tty, OptionalActions::Now, &raw).ok()?;
         let tty = Arc::new(tty);
-        let (press, pressed) = mpsc::channel(8);
-        let reader = tty.clone();
-        // Blocks in read until the process ends: a terminal cannot be waited for in any other way
-        // that works for all of them.
-        std::thread::spawn(move || {
-            let mut key = [0];
-            while (&*reader).read(&mut key).is_ok_and(|read| read == 1) {
-                if press.blocking_send(key[0]).is_err() {
-                    return;
-                }
-            }
-        });
+        let pressed = locked(&READER).take().unwrap_or_else(|| read(tty.clone()));
         Some(Self { tty, before, pressed })
     }
 
@@ -75,8 +69,23 @@ impl Keys {
     }
 }
 
+fn read(tty: Arc<File>) -> mpsc::Receiver<u8> {
+    let (press, pressed) = mpsc::channel(8);
+    std::thread::spawn(move || {
+        let mut key = [0];
+        while (&*tty).read(&mut key).is_ok_and(|read| read == 1) {
+            if press.blocking_send(key[0]).is_err() {
+                return;
+            }
+        }
+    });
+    pressed
+}
+
 impl Drop for Keys {
     fn drop(&mut self) {
+        let pressed = std::mem::replace(&mut self.pressed, mpsc::channel(1).1);
+        *locked(&READER) = Some(pressed);
         tcsetattr(&self.tty, OptionalActions::Now, &self.before).ok();
     }
 }

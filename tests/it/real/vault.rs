@@ -5,12 +5,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use linux_keyutils::{KeyRing, KeyRingIdentifier};
+use linux_keyutils::{Key, KeyRing, KeyRingIdentifier};
 use serde_json::Value;
 
 use super::front::{Front, Log, stack};
+use super::terminal::Terminal;
 use super::wait;
-use crate::support::sandbox::Sandbox;
+use crate::support::sandbox::{KSB, Sandbox};
 
 /// The agent of this front keeps a vault.
 fn keep(front: &Front, wish: &str) {
@@ -33,10 +34,21 @@ impl KernelKey {
     }
 }
 
+impl KernelKey {
+    fn key(&self) -> Option<Key> {
+        KeyRing::from_special_id(KeyRingIdentifier::User, false).unwrap().search(&self.0).ok()
+    }
+
+    fn is_gone(&self) -> bool {
+        self.key().is_none()
+    }
+}
+
 impl Drop for KernelKey {
     fn drop(&mut self) {
-        let keyring = KeyRing::from_special_id(KeyRingIdentifier::User, false).unwrap();
-        keyring.search(&self.0).unwrap().invalidate().unwrap();
+        if let Some(key) = self.key() {
+            key.invalidate().unwrap();
+        }
     }
 }
 
@@ -170,4 +182,40 @@ fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
     assert!((3..=5).contains(&renewals), "{renewals} bearer exchanges for four tokens");
     front.ksb(&["logout"]).ok();
     assert!(!front.keystone.accepts(tokens.last().unwrap()));
+}
+
+#[test]
+fn a_passphrase_that_only_the_person_knows_is_asked_for_on_the_terminal() {
+    let front = Front::free();
+    keep(&front, "kernel");
+    let held = front.token(&[]);
+    let kernel = KernelKey::of(&front);
+    let terminal = |arguments: &str| {
+        Terminal::start(&front.sandbox, &format!("{KSB} {arguments}"), &[("KSB_PROMPT", "always")])
+    };
+    let mut changing = terminal("vault --key passphrase");
+    for question in ["New passphrase: ", "Again: "] {
+        changing.shows(question);
+        changing.types("correct horse\n");
+    }
+    let (screen, code) = changing.ends();
+    assert!(code == Some(0) && screen.contains("its key is kept by your passphrase"), "{screen}");
+    assert!(kernel.is_gone(), "the old key opens nothing any more");
+
+    front.sandbox.kill_agent();
+    // Nobody is there to be asked.
+    let refused = front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]);
+    assert_eq!(refused.code, Some(75), "{refused:?}");
+    assert!(refused.stderr.contains("sealed with your passphrase. Try: ksb unlock"), "{refused:?}");
+    let mut asking = terminal("token");
+    for typed in ["battery staple\n", "correct horse\n"] {
+        asking.shows("Passphrase: ");
+        asking.types(typed);
+    }
+    let (screen, code) = asking.ends();
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("that is not the passphrase") && !screen.contains("horse"), "{screen}");
+    assert!(front.keystone.accepts(screen.trim().lines().last().unwrap()));
+    assert!(front.keystone.accepts(&held));
+    assert_eq!(front.browsers_opened(), 1);
 }
