@@ -3,7 +3,7 @@
 import json
 import secrets
 
-from .layout import SECRETS, USERS
+from .layout import CONFIDENTIAL_CLIENTS, SECRETS, USERS
 from .running import StackError, write
 
 
@@ -18,7 +18,9 @@ def existing() -> dict[str, str]:
 def load() -> dict[str, str]:
     """All secrets by name; those that are missing are made."""
     known = existing() if SECRETS.exists() else {}
-    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", *(f"user_{user}" for user in USERS)]
+    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", "totp_tessa"]
+    names += [f"client_{client}" for client in CONFIDENTIAL_CLIENTS]
+    names += [f"user_{user}" for user in USERS]
     for name in names:
         known.setdefault(name, secrets.token_urlsafe(18))
     write(SECRETS, json.dumps(known, indent=1) + "\n", mode=0o600)
