@@ -4,6 +4,7 @@
 //! at once, also those of two `cargo test`.
 
 mod browsers;
+mod elsewhere;
 mod front;
 mod keystone;
 mod program;
@@ -13,6 +14,7 @@ mod wait;
 mod adopt;
 mod attacks;
 mod crowd;
+mod diagnosis;
 mod entries;
 mod first_use;
 mod killed;

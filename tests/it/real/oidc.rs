@@ -3,11 +3,10 @@
 use std::io::{Read, Write};
 use std::process::Stdio;
 
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::elsewhere::signed_in_elsewhere;
 use super::front::{Front, stack};
 use super::keystone::AGENT;
 use super::program::{Program, run};
@@ -86,36 +85,6 @@ fn a_terminal_without_a_browser_is_approved_elsewhere() {
     assert!(outcome.stdout.contains(&format!("signed in as {} (lab)", front.user())), "{outcome:?}");
     front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]).ok();
     assert_eq!(exchanges(&front), 1);
-}
-
-/// Where a browser on another machine ends: it signs in at Keycloak, and nobody answers at the callback there.
-fn signed_in_elsewhere(address: &str, user: &str) -> String {
-    let ca = Certificate::from_pem(&std::fs::read(stack("CA")).unwrap()).unwrap();
-    let client = Client::builder().tls_certs_only([ca]).no_proxy().redirect(Policy::none()).build().unwrap();
-    let password = stack(&format!("PASSWORD_{}", user.to_uppercase()));
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let page = client.get(address).send().await.unwrap();
-        let cookies: Vec<_> = page
-            .headers()
-            .get_all("set-cookie")
-            .iter()
-            .map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned())
-            .collect();
-        let html = page.text().await.unwrap();
-        let form = html.split("id=\"kc-form-login\"").nth(1).unwrap();
-        let action = form.split("action=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
-        let fields = [("username", user), ("password", &password)];
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let answer = client
-            .post(action)
-            .header("Cookie", cookies.join("; "))
-            .header("Content-Type", "application/x-www-form-urlencoded")
-            .body(body)
-            .send()
-            .await
-            .unwrap();
-        answer.headers()["location"].to_str().unwrap().to_owned()
-    })
 }
 
 #[test]

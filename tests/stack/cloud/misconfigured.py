@@ -31,6 +31,6 @@ FRONTS = {
 
 
 def front(port: int) -> tuple[str, str] | None:
-    """What checks tokens at this port, and the bearer location; nothing for a port that is as it should be."""
+    """What checks tokens at this port, and its bearer location; nothing for a port that is in order."""
     names = {port: name for name, port in MISCONFIGURED_FRONTS.items()}
     return FRONTS[names[port]] if port in names else None

@@ -1,0 +1,69 @@
+//! A person with a browser on another machine, who brings back the address at which it ended: no Chromium needed.
+
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client};
+use serde_json::{Value, json};
+
+use super::front::stack;
+use crate::support::api::{Answer, Api};
+
+/// The entry of an OAuth client at Keycloak, as the API takes it: Keystone behind this port, this identity provider.
+pub fn cloud(port: &str, identity_provider: &str, client: &str) -> Value {
+    let issuer = stack(if identity_provider == "rotating-idp" { "ROTATING_ISSUER" } else { "ISSUER" });
+    json!({
+        "name": "demo",
+        "auth_url": format!("https://keystone.localhost:{port}/v3"),
+        "identity_provider": identity_provider,
+        "protocol": "openid",
+        "tls": {"ca_file": stack("CA")},
+        "sign_in": {
+            "way": "oidc_code", "redirect_host": "127.0.0.1", "redirect_port": 0,
+            "oidc": {
+                "discovery_endpoint": format!("{issuer}/.well-known/openid-configuration"),
+                "client_id": client,
+            },
+        },
+    })
+}
+
+/// Signs in from the beginning to the end; what the paste was answered with.
+pub fn signs_in(api: &Api, cloud: &Value, user: &str) -> Answer {
+    let sign_in = api.login(cloud).sign_in();
+    let ended = signed_in_elsewhere(sign_in.json["elsewhere"].as_str().unwrap(), user);
+    let answer = api.post(&format!("/v1/sign-ins/{}/redirected", sign_in.id), &json!({"url": ended}));
+    if answer.status != 204 {
+        api.delete(&format!("/v1/sign-ins/{}", sign_in.id));
+    }
+    api.over(&sign_in.id);
+    answer
+}
+
+/// Where a browser on another machine ends: it signs in at Keycloak, and nobody answers at the callback there.
+pub fn signed_in_elsewhere(address: &str, user: &str) -> String {
+    let ca = Certificate::from_pem(&std::fs::read(stack("CA")).unwrap()).unwrap();
+    let client = Client::builder().tls_certs_only([ca]).no_proxy().redirect(Policy::none()).build().unwrap();
+    let password = stack(&format!("PASSWORD_{}", user.to_uppercase()));
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let page = client.get(address).send().await.unwrap();
+        let cookies: Vec<_> = page
+            .headers()
+            .get_all("set-cookie")
+            .iter()
+            .map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned())
+            .collect();
+        let html = page.text().await.unwrap();
+        let form = html.split("id=\"kc-form-login\"").nth(1).unwrap();
+        let action = form.split("action=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+        let fields = [("username", user), ("password", &password)];
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let answer = client
+            .post(action)
+            .header("Cookie", cookies.join("; "))
+            .header("Content-Type", "application/x-www-form-urlencoded")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        answer.headers()["location"].to_str().unwrap().to_owned()
+    })
+}
