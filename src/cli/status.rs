@@ -57,10 +57,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
 
 fn show(session: &Session) {
     let idp = session.identity_provider.as_deref().unwrap_or("its identity provider");
-    let until = if session.renews {
-        "renews itself for as long as the identity provider allows".to_owned()
-    } else {
-        format!("until {}", say::until(session.expires_at))
+    let until = match (session.renews, session.offline_access) {
+        (true, false) => "renews itself for as long as the identity provider allows".to_owned(),
+        (true, true) => {
+            "renews itself even when you are signed out at the identity provider (offline_access)".to_owned()
+        }
+        (false, _) => format!("until {}", say::until(session.expires_at)),
     };
     println!(
         "{}: {} by {idp}/{} {until}",

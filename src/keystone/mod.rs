@@ -49,7 +49,14 @@ impl Keystone {
         if answer.status != 200 || !document.is_some_and(|document| document.version.id.starts_with("v3")) {
             let url = format!("{}/v3", self.root);
             return Err(self
-                .error(Code::NotKeystone, format!("{url} is not a Keystone v3 (HTTP {})", answer.status))
+                .error(
+                    Code::NotKeystone,
+                    format!(
+                        "{url} is not a Keystone v3 (HTTP {}){}",
+                        answer.status,
+                        outbound::via(&self.cloud)
+                    ),
+                )
                 .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
         }
         Ok(())

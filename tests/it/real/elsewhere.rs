@@ -45,6 +45,10 @@ pub fn signed_in_elsewhere(address: &str, user: &str) -> String {
     let password = stack(&format!("PASSWORD_{}", user.to_uppercase()));
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
         let page = client.get(address).send().await.unwrap();
+        if let Some(back) = page.headers().get("location") {
+            // It does not like the request, and says so to whoever made it.
+            return back.to_str().unwrap().to_owned();
+        }
         let cookies: Vec<_> = page
             .headers()
             .get_all("set-cookie")

@@ -152,9 +152,18 @@ fn what_only_the_identity_providers_page_says_is_explained_in_the_terminal() {
     assert_eq!(front.browsers_opened(), 0);
 
     front.sandbox.set("KSB_BROWSER_TIMEOUT", "100");
-    let waiting = front.start(&["login"]);
-    let said = waiting.says("demo: still waiting");
-    assert!(said.contains("for client nobody") && said.contains("http://127.0.0.1:"), "{said}");
-    waiting.signal(Signal::INT);
-    assert_eq!(waiting.ends().code, Some(130));
+    let fixed = format!("http://localhost:{}/back", front.callback_port());
+    let elsewhere = entry(&front, "fixed", &format!(", redirect_uri: '{fixed}'"));
+    let unregistered = elsewhere.replace("client_id: cli", "client_id: unmapped");
+    front.clouds(&[entry(&front, "demo", "").replace("client_id: cli", "client_id: nobody"), unregistered]);
+    for (cloud, register) in [
+        ("demo", "register http://127.0.0.1/callback (with any port) for client nobody".to_owned()),
+        ("fixed", format!("register {fixed} (exactly) for client unmapped")),
+    ] {
+        let waiting = front.start(&["login", cloud]);
+        let said = waiting.says(&format!("{cloud}: still waiting"));
+        assert!(said.contains(&register) && said.contains("correct client_id"), "{said}");
+        waiting.signal(Signal::INT);
+        assert_eq!(waiting.ends().code, Some(130));
+    }
 }

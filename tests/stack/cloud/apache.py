@@ -152,7 +152,7 @@ def _front(port: int, secrets: dict[str, str]) -> str:
         prefix=prefix,
         protocol="identity_providers/[^/]+/protocols/[^/]+",
         prefix_header=f"set X-Forwarded-Prefix {prefix}" if prefix else "unset X-Forwarded-Prefix",
-        backend=SHORT_BACKEND if port in (*SHORT_FRONTS, ROTATING_FRONT) else LONG_BACKEND,
+        backend=SHORT_BACKEND if port in SHORT_FRONTS else LONG_BACKEND,
         first=front_url(FRONTS[0]),
         this=front_url(port),
         issuer=issuer,

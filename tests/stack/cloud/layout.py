@@ -31,7 +31,7 @@ KEYSTONE_HOST = "keystone.localhost"
 FRONTS = tuple(range(5000, 5008))
 PREFIX_FRONT = 5008  # the auth URL has a path: https://keystone.localhost:5008/identity/v3
 SHORT_FRONTS = (5010, 5011)  # tokens that live for a minute
-ROTATING_FRONT = 5012  # bearer tokens of the realm `rotating`; tokens that live for a minute
+ROTATING_FRONT = 5012  # takes bearer tokens of the realm `rotating`
 PREFIX = "/identity"
 # Bearer locations as an operator may get them wrong (misconfigured.py): the name says what is wrong.
 MISCONFIGURED_FRONTS = {
