@@ -287,7 +287,7 @@ impl Provider {
                 DeviceCodeErrorResponseType::ExpiredToken => {
                     again(Code::SignInTimedOut, "the code was not approved in time")
                 }
-                other => self.refusal(&other.to_string(), said.error_description().map(String::as_str)),
+                other => self.refusal(other.as_ref(), said.error_description().map(String::as_str)),
             },
             other => failed(&self.at, format!("its token endpoint: {other}")),
         }

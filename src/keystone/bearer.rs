@@ -70,6 +70,9 @@ impl Keystone {
             (Speaker::Keystone(said), Some(Speaker::Keystone(_))) => {
                 (format!("nothing before Keystone looks at tokens there: {said}"), open)
             }
+            (Speaker::Keystone(said), _) if answer.status != 401 => {
+                (said, "give the operator Keystone's request id".to_owned())
+            }
             (Speaker::Keystone(said), _) => (
                 format!("it is genuine, but no rule of Keystone's mapping fits the person: {said}"),
                 format!(

@@ -10,6 +10,7 @@ mod keystone;
 mod program;
 mod relay;
 mod wait;
+mod wiretap;
 
 mod adopt;
 mod attacks;
@@ -21,6 +22,7 @@ mod killed;
 mod logout;
 mod oidc;
 mod people;
+mod renewal;
 mod revoked;
 mod scopes;
 mod tools;

@@ -98,7 +98,9 @@ def make(admin_password: str) -> None:
     # No remote id: Keystone then takes whoever Apache vouches for, here the same realm, into another domain.
     _identity_provider(api, "other-idp", other, OTHER_RULES, remote_ids=[])
     _identity_provider(api, "local-idp", other, LOCAL_RULES, remote_ids=[])
-    _identity_provider(api, "rotating-idp", lab, LAB_RULES, remote_ids=[ROTATING_ISSUER])
+    # In a domain of its own: to Keystone a user of the same name and domain is the same one, whoever vouches for them.
+    rotating = api.ensure("domain", "rotating")
+    _identity_provider(api, "rotating-idp", rotating, LAB_RULES, remote_ids=[ROTATING_ISSUER])
     # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
     _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
     _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
