@@ -25,6 +25,12 @@ pub(super) fn remedy(cloud: &Cloud, code: &str, description: &str) -> String {
         "invalid_client" | "unauthorized_client" => format!(
             "ask the operator to make client {id} public (PKCE stands in for a secret), or for its secret and set client_secret"
         ),
+        // Keycloak: "Offline tokens not allowed for the user or client".
+        _ if said.contains("offline") => {
+            format!(
+                "take offline_access out of openid_scope, or ask the operator to allow it to you and client {id}"
+            )
+        }
         "invalid_scope" => format!(
             "correct openid_scope, or ask the operator to allow client {id} these scopes: {}",
             client.scope

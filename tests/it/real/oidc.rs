@@ -1,8 +1,5 @@
 //! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the person.
 
-use std::io::{Read, Write};
-use std::process::Stdio;
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -10,8 +7,8 @@ use super::elsewhere::signed_in_elsewhere;
 use super::front::{Front, stack};
 use super::keystone::AGENT;
 use super::program::{Program, run};
+use super::terminal::Terminal;
 use crate::support::api::{Api, scope};
-use crate::support::sandbox::KSB;
 
 const BEARER: &str = "/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth";
 
@@ -66,6 +63,16 @@ fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
 }
 
 #[test]
+fn a_password_and_a_code_from_an_app_sign_in() {
+    let mut front = Front::free();
+    front.sandbox.set("KSB_BROWSER_USER", "tessa");
+    front.clouds(&[entry(&front, "demo", "")]);
+    let token = front.keystone.look_at(&front.token(&[])).unwrap();
+    assert_eq!(token["user"]["name"], "tessa");
+    assert_eq!((front.browsers_opened(), exchanges(&front)), (1, 1));
+}
+
+#[test]
 fn a_terminal_without_a_browser_is_approved_elsewhere() {
     let front = Front::free();
     front.clouds(&[entry(&front, "demo", ", sign_in: oidc_device")]);
@@ -91,32 +98,18 @@ fn a_terminal_without_a_browser_is_approved_elsewhere() {
 fn the_address_at_which_another_machines_browser_ended_is_pasted_into_the_terminal() {
     let front = Front::free();
     front.clouds(&[entry(&front, "demo", "")]);
-    // A terminal on a server: `script` gives its own input to the program as if it were typed.
-    let ksb = format!("{KSB} login");
-    let mut terminal = front.sandbox.command("script");
-    terminal.args(["-qec", &ksb, "/dev/null"]).env("TERM", "xterm").env_remove("BROWSER");
-    let mut terminal =
-        terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
-    let mut shown = String::new();
-    let mut read_until = |text: &str| {
-        let mut bytes = [0; 4096];
-        while !shown.contains(text) {
-            let read = screen.read(&mut bytes).unwrap();
-            assert!(read > 0, "the terminal ended: {shown}");
-            shown.push_str(&String::from_utf8_lossy(&bytes[..read]));
-        }
-        shown.clone()
-    };
-    read_until("p: a browser on another machine");
-    keys.write_all(b"p").unwrap();
-    let said = read_until("Paste the address");
+    let mut terminal = Terminal::start(&front.sandbox, "login", |command| {
+        command.env_remove("BROWSER");
+    });
+    terminal.until("p: a browser on another machine");
+    terminal.types("p");
+    let said = terminal.until("Paste the address");
     let address = said.lines().map(str::trim).find(|line| line.starts_with(&stack("ISSUER"))).unwrap();
     let ended = signed_in_elsewhere(address, &front.user());
-    keys.write_all(format!("{ended}\n").as_bytes()).unwrap();
-    let said = read_until(&format!("signed in as {} (lab)", front.user()));
+    terminal.types(&format!("{ended}\n"));
+    let said = terminal.until(&format!("signed in as {} (lab)", front.user()));
     assert!(!said.contains("code="), "what was pasted is not shown: {said}");
-    assert_eq!(terminal.wait().unwrap().code(), Some(0));
+    assert_eq!(terminal.ends(), Some(0));
     assert_eq!((front.browsers_opened(), exchanges(&front)), (0, 1));
 }
 
@@ -155,7 +148,9 @@ fn what_only_the_identity_providers_page_says_is_explained_in_the_terminal() {
     let fixed = format!("http://localhost:{}/back", front.callback_port());
     let elsewhere = entry(&front, "fixed", &format!(", redirect_uri: '{fixed}'"));
     let unregistered = elsewhere.replace("client_id: cli", "client_id: unmapped");
-    front.clouds(&[entry(&front, "demo", "").replace("client_id: cli", "client_id: nobody"), unregistered]);
+    let any_port =
+        entry(&front, "demo", "").replace(&format!("redirect_port: {}, ", front.callback_port()), "");
+    front.clouds(&[any_port.replace("client_id: cli", "client_id: nobody"), unregistered]);
     for (cloud, register) in [
         ("demo", "register http://127.0.0.1/callback (with any port) for client nobody".to_owned()),
         ("fixed", format!("register {fixed} (exactly) for client unmapped")),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::elsewhere::{cloud, signs_in};
+use super::elsewhere::{self, cloud, signs_in};
 use super::front::{Log, stack};
 use super::wait;
 use super::wiretap::{Trouble, Wiretap};
@@ -87,11 +87,10 @@ fn two_hundred_callers_at_expiry_cost_one_refresh_and_one_exchange() {
     assert_eq!(person.api().logout(&person.cloud)[0]["not_revoked"], json!([]));
     let revoked = person.wiretap.heard().pop().unwrap();
     assert!(revoked.path.ends_with("/revoke"), "{revoked:?}");
-    let refused = ask_keycloak(&[
-        ("grant_type", "refresh_token"),
-        ("client_id", "native"),
-        ("refresh_token", &newest.unwrap()),
-    ]);
+    let refused = elsewhere::token_endpoint(
+        &stack("ROTATING_ISSUER"),
+        &[("grant_type", "refresh_token"), ("client_id", "native"), ("refresh_token", &newest.unwrap())],
+    );
     assert_eq!((refused.0, &refused.1["error"]), (400, &json!("invalid_grant")));
 }
 
@@ -138,17 +137,4 @@ fn an_identity_provider_in_trouble_is_left_alone_as_it_asks_and_signs_nobody_out
     assert_ne!(person.token(), held);
     assert_eq!(person.wiretap.refreshes().len(), 3);
     assert!(person.none_came_twice());
-}
-
-/// What Keycloak's token endpoint says to these fields.
-fn ask_keycloak(fields: &[(&str, &str)]) -> (u16, Value) {
-    let ca = reqwest::Certificate::from_pem(&std::fs::read(stack("CA")).unwrap()).unwrap();
-    let client = reqwest::Client::builder().tls_certs_only([ca]).no_proxy().build().unwrap();
-    let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let request = client.post(format!("{}/protocol/openid-connect/token", stack("ROTATING_ISSUER")));
-        let request = request.header("Content-Type", "application/x-www-form-urlencoded").body(body);
-        let answer = request.send().await.unwrap();
-        (answer.status().as_u16(), serde_json::from_str(&answer.text().await.unwrap()).unwrap())
-    })
 }

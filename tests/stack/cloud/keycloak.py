@@ -139,6 +139,8 @@ def _user(name: str, secrets: dict[str, str]) -> Json:
         "firstName": name.capitalize(),
         "lastName": "Numbered" if name in NUMBERED_USERS else "Lab",
         "credentials": credentials,
+        # The rest may not have refresh tokens that outlive their sign-in.
+        "realmRoles": ["offline_access"] if name in NUMBERED_USERS else [],
         "groups": [f"/{GROUPS.get(name, 'lab-dev')}"],
         # Alice's second factor is registered in a browser at the first `up`.
         "requiredActions": ["webauthn-register"] if name == "alice" else [],
