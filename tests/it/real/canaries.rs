@@ -145,12 +145,12 @@ fn files(folder: &Path) -> Vec<(String, String)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries
         .filter(|path| !path.ends_with("clouds.yaml"))
-        .flat_map(|path| match path.is_dir() {
-            true => files(&path),
-            false => vec![(
-                path.display().to_string(),
-                String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned(),
-            )],
+        .flat_map(|path| {
+            if path.is_dir() {
+                return files(&path);
+            }
+            let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+            vec![(path.display().to_string(), text)]
         })
         .collect()
 }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::elsewhere::{self, cloud, signs_in};
 use super::front::stack;
 use super::keystone::Keystone;
+use super::wait;
 use super::wiretap::Wiretap;
 use crate::support::agent::Agent;
 use crate::support::api::{Answer, scope};
@@ -24,15 +25,15 @@ struct Person {
 
 impl Person {
     fn signs_in(scope: &str) -> Self {
-        let (person, answer) = Self::tries(scope, "user3");
+        let mut cloud = cloud("5000", "lab-idp", "cli");
+        cloud["sign_in"]["oidc"]["scope"] = scope.into();
+        let (person, answer) = Self::tries(cloud, "user3");
         assert_eq!(answer.status, 204, "{}", answer.text);
         person
     }
 
-    fn tries(scope: &str, user: &str) -> (Self, Answer) {
+    fn tries(mut cloud: Value, user: &str) -> (Self, Answer) {
         let (agent, wiretap) = (Agent::start(Arc::new(SystemClock)), Wiretap::start());
-        let mut cloud = cloud("5000", "lab-idp", "cli");
-        cloud["sign_in"]["oidc"]["scope"] = scope.into();
         cloud["sign_in"]["oidc"]["proxy"] = wiretap.url().into();
         let answer = signs_in(agent.api(), &cloud, user);
         (Self { agent, wiretap, cloud }, answer)
@@ -52,8 +53,12 @@ impl Person {
     fn asks_again(&self) -> Answer {
         let keystone = Keystone::new(self.cloud["auth_url"].as_str().unwrap());
         let api = self.agent.api();
-        let [held, unscoped] = [scope::project("demo"), scope::unscoped()]
-            .map(|scope| api.token_unprompted(&self.cloud, &scope).token_id());
+        let held = api.token_unprompted(&self.cloud, &scope::project("demo"));
+        if held.status != 200 {
+            return held;
+        }
+        let held = held.token_id();
+        let unscoped = api.token_unprompted(&self.cloud, &scope::unscoped()).token_id();
         for token in [&held, &unscoped] {
             keystone.admin().revoke(token);
         }
@@ -88,7 +93,7 @@ fn offline_access_is_asked_for_only_where_the_entry_does_and_is_shown() {
         assert!(text.contains(words), "{text}");
     }
     // Keycloak does not give it to everybody.
-    let (_, refused) = Person::tries("openid profile offline_access", "bob");
+    let (_, refused) = Person::tries(offline.cloud.clone(), "bob");
     let problem = refused.problem("identity-provider-error");
     assert!(
         problem["remedy"].as_str().unwrap().starts_with("take offline_access out of openid_scope"),
@@ -120,4 +125,16 @@ fn logout_ends_the_grant_and_names_the_page_that_ends_the_browsers_session() {
     let page = ended[0]["logout_url"].as_str().unwrap();
     assert_eq!(page, format!("{}/protocol/openid-connect/logout?client_id=cli", stack("ISSUER")));
     assert!(elsewhere::page(page).contains("Do you want to log out?"));
+}
+
+#[test]
+fn a_grant_that_ends_by_itself_asks_for_a_sign_in() {
+    // Its sign-ins last five seconds at Keycloak, and for an hour at Keystone.
+    let (person, answer) = Person::tries(cloud(&stack("ROTATING_FRONT"), "rotating-idp", "brief"), "user4");
+    assert_eq!(answer.status, 204, "{}", answer.text);
+    let over = wait::until("the end of the grant", || {
+        Some(person.asks_again()).filter(|answer| answer.status != 200)
+    });
+    over.problem("sign-in-needed");
+    assert_eq!(person.status().0["renews"], false);
 }
