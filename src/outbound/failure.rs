@@ -13,7 +13,9 @@ use crate::model::Cloud;
 pub(super) fn of(cloud: &Cloud, peer: Peer, error: &reqwest::Error) -> Error {
     let (unreachable, untrusted, _) = peer.codes();
     let address = address(error.url());
-    if let Some(tls) = causes(error).find_map(tls_error) {
+    // What is no TLS at all is no matter of certificates.
+    let is_tls = |tls: &&rustls::Error| !matches!(tls, rustls::Error::InvalidMessage(_));
+    if let Some(tls) = causes(error).find_map(tls_error).filter(is_tls) {
         return Error::new(untrusted, format!("TLS with {address} failed: {tls}"))
             .cloud(cloud.label())
             .remedy(tls_remedy(cloud, peer, tls));

@@ -8,7 +8,7 @@ use keystone_broker::ports::Clock;
 use serde_json::{Value, json};
 
 use super::elsewhere::{cloud, signs_in};
-use super::front::stack;
+use super::front::{Front, stack};
 use super::keystone::Keystone;
 use crate::support::agent::Agent;
 use crate::support::api::scope;
@@ -20,25 +20,26 @@ const PATH: &str = "/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openi
 
 #[test]
 fn a_bearer_that_keystone_does_not_take_is_told_apart() {
+    let front = Front::free();
     let agent = Agent::start(Arc::new(SystemClock));
-    let front = |name: &str| stack(&format!("FRONT_{name}"));
+    let wrong = |name: &str| stack(&format!("FRONT_{name}"));
     for (port, idp, client, why, wanted) in [
         (
-            front("WEBSSO_ONLY"),
+            wrong("WEBSSO_ONLY"),
             "lab-idp",
             "cli",
             "serves browsers alone: WebSSO works there, a token does not",
             format!("take bearer tokens of client cli at {PATH}"),
         ),
         (
-            front("UNPROTECTED"),
+            wrong("UNPROTECTED"),
             "lab-idp",
             "cli",
             "nothing before Keystone looks at tokens there",
             format!("take bearer tokens of client cli at {PATH}"),
         ),
         (
-            front("AUDIENCE"),
+            wrong("AUDIENCE"),
             "lab-idp",
             "unmapped",
             "its audience or another claim is not what the cloud wants; the token is for nobody, asked for by unmapped",
@@ -47,49 +48,49 @@ fn a_bearer_that_keystone_does_not_take_is_told_apart() {
             ),
         ),
         (
-            front("CLOSED"),
+            wrong("CLOSED"),
             "lab-idp",
             "cli",
             "the web server before Keystone answered 403",
             format!("take bearer tokens of client cli at {PATH}"),
         ),
         (
-            front("NO_INTROSPECTION"),
+            wrong("NO_INTROSPECTION"),
             "lab-idp",
             "cli",
             "the cloud cannot verify it",
             format!("have tokens of {} verified at {PATH}, by its keys or by introspection", stack("ISSUER")),
         ),
         (
-            front("INTROSPECTION_REFUSED"),
+            wrong("INTROSPECTION_REFUSED"),
             "lab-idp",
             "cli",
             "asked the identity provider about it and got no yes",
             format!("set up token introspection for {PATH}"),
         ),
         (
-            front("FOREIGN_ISSUER"),
+            wrong("FOREIGN_ISSUER"),
             "lab-idp",
             "cli",
             "the cloud cannot verify it",
             format!("have tokens of {} verified", stack("ISSUER")),
         ),
         (
-            "5000".into(),
+            front.port(),
             "moved-idp",
             "cli",
             "it does not know its issuer here: 403",
             format!("whether {} is among the remote ids of identity provider moved-idp", stack("ISSUER")),
         ),
         (
-            "5000".into(),
+            front.port(),
             "strict-idp",
             "cli",
             "it is genuine, but no rule of Keystone's mapping fits the person: 401",
             "which claims the mapping behind".into(),
         ),
         (
-            "5000".into(),
+            front.port(),
             "no-such-idp",
             "cli",
             "Could not find Identity Provider: no-such-idp",
@@ -97,7 +98,7 @@ fn a_bearer_that_keystone_does_not_take_is_told_apart() {
         ),
     ] {
         let case = format!("{idp} at {port}, client {client}");
-        let answer = signs_in(agent.api(), &cloud(&port, idp, client), "user0");
+        let answer = signs_in(agent.api(), &cloud(&port, idp, client), &front.user());
         let problem = answer.problem("bearer-refused");
         let (detail, remedy) = (problem["detail"].as_str().unwrap(), problem["remedy"].as_str().unwrap());
         assert!(detail.contains(why), "{case}: {detail}");
@@ -107,11 +108,15 @@ fn a_bearer_that_keystone_does_not_take_is_told_apart() {
         assert!(ways_out.iter().any(|way| remedy.contains(way)), "{case}: {remedy}");
     }
     // None of it is true of the same people and clients where all is in order.
-    assert_eq!(signs_in(agent.api(), &cloud(&front("AUDIENCE"), "lab-idp", "cli"), "user0").status, 204);
+    assert_eq!(
+        signs_in(agent.api(), &cloud(&wrong("AUDIENCE"), "lab-idp", "cli"), &front.user()).status,
+        204
+    );
 }
 
 #[test]
 fn a_client_that_is_registered_otherwise_is_told_what_to_ask_for() {
+    let front = Front::free();
     let agent = Agent::start(Arc::new(SystemClock));
     for (client, secret, method, why, wanted) in [
         (
@@ -130,16 +135,16 @@ fn a_client_that_is_registered_otherwise_is_told_what_to_ask_for() {
             "set token_endpoint_auth_method to client_secret_basic or client_secret_post",
         ),
     ] {
-        let mut cloud = cloud("5000", "lab-idp", client);
+        let mut cloud = cloud(&front.port(), "lab-idp", client);
         cloud["sign_in"]["oidc"]["client_secret"] = json!(secret);
         cloud["sign_in"]["oidc"]["auth_method"] = json!(method.unwrap_or(Value::Null));
-        let answer = signs_in(agent.api(), &cloud, "user0");
+        let answer = signs_in(agent.api(), &cloud, &front.user());
         let problem = answer.problem("identity-provider-error");
         let (detail, remedy) = (problem["detail"].as_str().unwrap(), problem["remedy"].as_str().unwrap());
         assert!(detail.contains(why) && remedy.contains(wanted), "{client}: {problem}");
     }
     // On another device, which this client may not use.
-    let mut device = cloud("5000", "lab-idp", "unmapped");
+    let mut device = cloud(&front.port(), "lab-idp", "unmapped");
     device["sign_in"]["way"] = "oidc_device".into();
     let answer = agent.api().login(&device);
     let problem = answer.problem("identity-provider-error");
@@ -147,9 +152,9 @@ fn a_client_that_is_registered_otherwise_is_told_what_to_ask_for() {
         "ask the operator to allow client unmapped the device authorization grant, or use sign_in: oidc_code";
     assert_eq!(problem["remedy"], wanted, "{problem}");
     // Scopes that nobody offers come back to the callback.
-    let mut scopes = cloud("5000", "lab-idp", "cli");
+    let mut scopes = cloud(&front.port(), "lab-idp", "cli");
     scopes["sign_in"]["oidc"]["scope"] = "openid everything".into();
-    let answer = signs_in(agent.api(), &scopes, "user0");
+    let answer = signs_in(agent.api(), &scopes, &front.user());
     let problem = answer.problem("identity-provider-error");
     assert!(problem["detail"].as_str().unwrap().contains("invalid_scope"), "{problem}");
     assert!(problem["remedy"].as_str().unwrap().starts_with("correct openid_scope"), "{problem}");
@@ -157,17 +162,18 @@ fn a_client_that_is_registered_otherwise_is_told_what_to_ask_for() {
 
 #[test]
 fn confidential_clients_show_their_secret_as_they_are_registered() {
+    let front = Front::free();
     let agent = Agent::start(Arc::new(SystemClock));
     for (client, method) in
         [("basic", None), ("basic", Some("client_secret_basic")), ("post", Some("client_secret_post"))]
     {
-        let mut cloud = cloud("5000", "lab-idp", client);
+        let mut cloud = cloud(&front.port(), "lab-idp", client);
         cloud["sign_in"]["oidc"]["client_secret"] =
             stack(&format!("CLIENT_SECRET_{}", client.to_uppercase())).into();
         if let Some(method) = method {
             cloud["sign_in"]["oidc"]["auth_method"] = method.into();
         }
-        assert_eq!(signs_in(agent.api(), &cloud, "user0").status, 204, "{client}");
+        assert_eq!(signs_in(agent.api(), &cloud, &front.user()).status, 204, "{client}");
         // The secret is shown at each renewal and at the end, too.
         let held = agent.api().token_unprompted(&cloud, &scope::project("demo")).token_id();
         let keystone = Keystone::new(cloud["auth_url"].as_str().unwrap());
@@ -184,11 +190,12 @@ fn confidential_clients_show_their_secret_as_they_are_registered() {
 
 #[test]
 fn a_wrong_clock_of_ours_is_measured() {
+    let front = Front::free();
     let clock = MovedClock::new();
     let agent = Agent::start(clock.clone());
     clock.advance(7200);
-    let demo = cloud("5000", "lab-idp", "cli");
-    let answer = signs_in(agent.api(), &demo, "user0");
+    let demo = cloud(&front.port(), "lab-idp", "cli");
+    let answer = signs_in(agent.api(), &demo, &front.user());
     let problem = answer.problem("identity-provider-error");
     let said = problem["detail"].as_str().unwrap();
     let seconds = said.strip_prefix("this computer's clock is ").and_then(|rest| rest.split(' ').next());
@@ -200,7 +207,7 @@ fn a_wrong_clock_of_ours_is_measured() {
 
     // A little wrong, or behind, costs nothing: neither the ID token nor what Keystone gives.
     clock.advance(-7200 - 1800);
-    assert_eq!(signs_in(agent.api(), &demo, "user0").status, 204);
+    assert_eq!(signs_in(agent.api(), &demo, &front.user()).status, 204);
     agent.api().token_unprompted(&demo, &scope::project("demo")).token_id();
     let session = agent.api().status()["sessions"][0].clone();
     let proved: Timestamp = session["evidence"]["auth_time"].as_str().unwrap().parse().unwrap();
@@ -209,9 +216,10 @@ fn a_wrong_clock_of_ours_is_measured() {
 
 #[test]
 fn a_certificate_of_the_identity_provider_that_nobody_vouches_for_is_named() {
+    let front = Front::free();
     let agent = Agent::start(Arc::new(SystemClock));
     let stranger = Double::start_on_tls(Arc::new(SystemClock));
-    let mut demo = cloud("5000", "lab-idp", "cli");
+    let mut demo = cloud(&front.port(), "lab-idp", "cli");
     let endpoint = format!("{}/idp/.well-known/openid-configuration", stranger.url());
     demo["sign_in"]["oidc"]["discovery_endpoint"] = endpoint.into();
     let answer = agent.api().login(&demo);
@@ -227,6 +235,7 @@ fn a_certificate_of_the_identity_provider_that_nobody_vouches_for_is_named() {
 
 #[test]
 fn a_proxy_in_the_way_is_named() {
+    let front = Front::free();
     let agent = Agent::start(Arc::new(SystemClock));
     let denied = Proxy::that_says("407 Proxy Authentication Required", "<h1>Who are you?</h1>");
     let forbids = Proxy::that_says("403 Forbidden", "<h1>Not in working hours</h1>");
@@ -255,9 +264,9 @@ fn a_proxy_in_the_way_is_named() {
         (portal.url(), portal.address(), false, "cannot be reached: through the proxy", "no_proxy="),
     ] {
         // Before Keystone, and before the identity provider alone.
-        let mut keystone = cloud("5000", "lab-idp", "cli");
+        let mut keystone = cloud(&front.port(), "lab-idp", "cli");
         keystone["proxy"] = proxy.as_str().into();
-        let mut provider = cloud("5000", "lab-idp", "cli");
+        let mut provider = cloud(&front.port(), "lab-idp", "cli");
         provider["sign_in"]["oidc"]["proxy"] = proxy.as_str().into();
         let mut over_http = json!({"name": "demo", "auth_url": plain.url(), "protocol": "openid"});
         over_http["proxy"] = proxy.as_str().into();

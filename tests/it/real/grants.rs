@@ -8,7 +8,7 @@ use keystone_broker::platform::clock::SystemClock;
 use serde_json::{Value, json};
 
 use super::elsewhere::{self, cloud, signs_in};
-use super::front::stack;
+use super::front::{Front, Log, stack};
 use super::keystone::Keystone;
 use super::wait;
 use super::wiretap::Wiretap;
@@ -24,10 +24,10 @@ struct Person {
 }
 
 impl Person {
-    fn signs_in(scope: &str) -> Self {
-        let mut cloud = cloud("5000", "lab-idp", "cli");
+    fn signs_in(front: &Front, scope: &str) -> Self {
+        let mut cloud = cloud(&front.port(), "lab-idp", "cli");
         cloud["sign_in"]["oidc"]["scope"] = scope.into();
-        let (person, answer) = Self::tries(cloud, "user3");
+        let (person, answer) = Self::tries(cloud, &front.user());
         assert_eq!(answer.status, 204, "{}", answer.text);
         person
     }
@@ -77,8 +77,9 @@ impl Person {
 
 #[test]
 fn offline_access_is_asked_for_only_where_the_entry_does_and_is_shown() {
-    let usual = Person::signs_in("openid profile");
-    let offline = Person::signs_in("openid profile offline_access");
+    let front = Front::free();
+    let usual = Person::signs_in(&front, "openid profile");
+    let offline = Person::signs_in(&front, "openid profile offline_access");
     for (person, asked, words) in [
         (&usual, false, "renews itself for as long as the identity provider allows"),
         (
@@ -111,7 +112,8 @@ fn offline_access_is_asked_for_only_where_the_entry_does_and_is_shown() {
 
 #[test]
 fn logout_ends_the_grant_and_names_the_page_that_ends_the_browsers_session() {
-    let person = Person::signs_in("openid profile");
+    let front = Front::free();
+    let person = Person::signs_in(&front, "openid profile");
     let ended = person.agent.api().logout(&person.cloud);
     assert_eq!(ended[0]["not_revoked"], json!([]));
     let revoked = person.wiretap.heard().pop().unwrap();
@@ -129,6 +131,7 @@ fn logout_ends_the_grant_and_names_the_page_that_ends_the_browsers_session() {
 
 #[test]
 fn a_grant_that_ends_by_itself_asks_for_a_sign_in() {
+    let _turn = Log::take(stack("ROTATING_FRONT").parse().unwrap());
     // Its sign-ins last five seconds at Keycloak, and for an hour at Keystone.
     let (person, answer) = Person::tries(cloud(&stack("ROTATING_FRONT"), "rotating-idp", "brief"), "user4");
     assert_eq!(answer.status, 204, "{}", answer.text);
