@@ -377,6 +377,9 @@ pub struct Session {
     /// Whether the session is renewed without the person, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,
+    /// Whether that goes on after the person's own session at the identity provider has ended (`offline_access`).
+    #[serde(default)]
+    pub offline_access: bool,
     /// How the person proved who they are, as far as the identity provider tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,

@@ -209,6 +209,9 @@ pub struct OidcClient {
     /// The secret of a confidential client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_secret: Option<Secret>,
+    /// How a confidential client shows its secret (`token_endpoint_auth_method`), where the provider's metadata leave it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_method: Option<AuthMethod>,
     /// Scopes to ask for (`openid_scope`), separated by spaces.
     #[serde(default = "openid_scope")]
     pub scope: String,
@@ -227,6 +230,16 @@ pub struct OidcClient {
     /// The proxy that the caller's environment names for the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
+}
+
+/// How a confidential client shows its secret (OpenID Connect Core 1.0, section 9).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMethod {
+    /// In the `Authorization` header.
+    ClientSecretBasic,
+    /// In the form.
+    ClientSecretPost,
 }
 
 /// What keystoneauth's own plugins ask for when the entry does not say.
@@ -248,6 +261,14 @@ pub struct Requirements {
     /// Seconds that may have passed since the person proved who they are (`auth_time`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_auth_age: Option<u64>,
+}
+
+impl OidcClient {
+    /// Whether it asks for a refresh token that outlives the person's session at the provider
+    /// (OpenID Connect Core 1.0, section 11).
+    pub fn asks_offline_access(&self) -> bool {
+        self.scope.split_ascii_whitespace().any(|scope| scope == "offline_access")
+    }
 }
 
 impl Requirements {

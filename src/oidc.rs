@@ -2,11 +2,14 @@
 //!
 //! The protocol is openidconnect's work; what is ours is whom it may talk to (`outbound`) and what is said of a failure.
 
+mod heard;
+mod id_token;
+mod refusals;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
     CoreDeviceAuthorizationResponse, CoreErrorResponseType, CoreGrantType, CoreJsonWebKey,
@@ -14,23 +17,27 @@ use openidconnect::core::{
     CoreRevocableToken, CoreSubjectIdentifierType, CoreTokenResponse,
 };
 use openidconnect::{
-    AccessTokenHash, AdditionalProviderMetadata, AuthType, AuthorizationCode, ClientId, ClientSecret,
-    CsrfToken, DeviceAuthorizationUrl, DeviceCodeErrorResponse, DeviceCodeErrorResponseType, DiscoveryError,
-    EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl, Nonce,
-    OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, RefreshToken,
-    RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
+    AdditionalProviderMetadata, AuthType, AuthorizationCode, ClientId, ClientSecret, CsrfToken,
+    DeviceAuthorizationUrl, DeviceCodeErrorResponse, DeviceCodeErrorResponseType, DiscoveryError,
+    EndSessionUrl, EndpointMaybeSet, EndpointNotSet, EndpointSet, HttpRequest, HttpResponse, IssuerUrl,
+    LogoutRequest, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata,
+    RedirectUrl, RefreshToken, RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
 };
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use url::Url;
 
+use self::heard::Heard;
 use crate::error::{Code, Error, Result};
-use crate::model::{Bearer, Cloud, Evidence, OidcClient, Secret, random_hex};
-use crate::outbound::{self, Outbound, Peer};
+use crate::model::{AuthMethod, Bearer, Cloud, Evidence, OidcClient, Secret, random_hex};
+use crate::outbound::{self, Answer, Outbound, Peer};
 use crate::ports::SharedClock;
 
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
+
+/// How slowly a provider in trouble is asked about a device at most.
+const LONGEST_DEVICE_PAUSE: Duration = Duration::from_secs(60);
 
 /// An OpenID provider and our client there.
 #[derive(Clone)]
@@ -41,6 +48,7 @@ pub struct Provider {
     client: OidcClient,
     metadata: Metadata,
     clock: SharedClock,
+    heard: Heard,
 }
 
 /// An authorization request and what its answer is checked with.
@@ -93,6 +101,8 @@ pub struct Granted {
 struct More {
     /// RFC 8414.
     revocation_endpoint: Option<RevocationUrl>,
+    /// OpenID Connect RP-Initiated Logout 1.0, section 2.1.
+    end_session_endpoint: Option<EndSessionUrl>,
     /// RFC 8628 section 4.
     device_authorization_endpoint: Option<DeviceAuthorizationUrl>,
     /// RFC 9207.
@@ -153,15 +163,16 @@ impl Provider {
         })?;
         let issuer = IssuerUrl::new(issuer.to_owned())
             .map_err(|error| Error::new(Code::InvalidConfig, format!("discovery_endpoint: {error}")))?;
-        let http_for = caller(&at, &http);
+        let heard = Heard::default();
+        let http_for = caller(&at, &http, &heard, &clock);
         let metadata = Metadata::discover_async(issuer, &http_for).await.map_err(|error| match error {
             DiscoveryError::Request(error) => error,
             DiscoveryError::Response(status, ..) => {
-                failed(&at, format!("its metadata: HTTP {}", status.as_u16()))
+                failed(&at, format!("its metadata: HTTP {}{}", status.as_u16(), outbound::via(&at)))
             }
-            other => failed(&at, format!("its metadata: {other}")),
+            other => failed(&at, format!("its metadata: {other}{}", outbound::via(&at))),
         })?;
-        Ok(Self { http, client: client.clone(), metadata, clock, at })
+        Ok(Self { http, client: client.clone(), metadata, clock, heard, at })
     }
 
     /// A request for a code that comes back to `redirect_uri`, with PKCE (RFC 7636), `state` and `nonce`.
@@ -202,8 +213,7 @@ impl Provider {
             _ => {}
         }
         if let Some(error) = answer.error {
-            let why = answer.error_description.map_or(String::new(), |why| format!(" ({why})"));
-            return Err(failed(&self.at, format!("{error}{why}")));
+            return Err(self.refusal(&error, answer.error_description.as_deref()));
         }
         let code = answer.code.ok_or_else(|| self.refused("there is no code in it"))?;
         let client = self.configured().set_redirect_uri(self.redirect(&sent.redirect_uri)?);
@@ -256,6 +266,7 @@ impl Provider {
             .map_err(|_| failed(&self.at, "its metadata names no token endpoint"))?
             .add_extra_param("code_verifier", device.verifier.expose().to_owned())
             .set_time_fn(move || date_time(&clock))
+            .set_max_backoff_interval(LONGEST_DEVICE_PAUSE)
             .request_async(&self.caller(), pause, None)
             .await
             .map_err(|error| self.device_error(error))?;
@@ -276,7 +287,7 @@ impl Provider {
                 DeviceCodeErrorResponseType::ExpiredToken => {
                     again(Code::SignInTimedOut, "the code was not approved in time")
                 }
-                _ => failed(&self.at, &said),
+                other => self.refusal(other.as_ref(), said.error_description().map(String::as_str)),
             },
             other => failed(&self.at, format!("its token endpoint: {other}")),
         }
@@ -284,6 +295,12 @@ impl Provider {
 
     /// New tokens for a refresh token (RFC 6749 section 6). `Ok(None)`: the provider does not honour it any more.
     pub async fn refresh(&self, token: &Secret) -> Result<Option<Granted>> {
+        if let Some(rest) = self.heard.rest(self.clock.now()) {
+            return Err(busy(
+                &self.at,
+                &format!("it asked to be left alone for another {} s", rest.as_secs()),
+            ));
+        }
         let refresh_token = RefreshToken::new(token.expose().to_owned());
         let client = self.configured();
         let request = client
@@ -313,44 +330,20 @@ impl Provider {
         })
     }
 
+    /// The page that ends the browser's own session (OpenID Connect RP-Initiated Logout 1.0). The ID token would spare
+    /// the person a question there, but an address is seen in process lists and histories, and some Keystones take ID tokens.
+    pub fn end_session_url(&self) -> Option<Url> {
+        let endpoint = self.metadata.additional_metadata().end_session_endpoint.clone()?;
+        let client = ClientId::new(self.client.client_id.clone());
+        Some(LogoutRequest::from(endpoint).set_client_id(client).http_get_url())
+    }
+
     fn granted(&self, response: &CoreTokenResponse, nonce: Option<&Nonce>) -> Result<Granted> {
         let id_token = response.extra_fields().id_token();
-        let mut evidence = None;
         if nonce.is_some() && id_token.is_none() {
             return Err(failed(&self.at, "it sent no ID token (is `openid` among the scopes?)"));
         }
-        if let Some(id_token) = id_token {
-            let client = self.configured();
-            let clock = self.clock.clone();
-            let verifier = client.id_token_verifier().set_time_fn(move || date_time(&clock));
-            // A renewed ID token need not repeat the nonce (OpenID Connect Core 1.0, section 12.2).
-            let same = |said: Option<&Nonce>| match (nonce, said) {
-                (Some(sent), Some(said)) if sent.secret() == said.secret() => Ok(()),
-                (Some(_), _) => Err("the nonce is not ours".to_owned()),
-                (None, _) => Ok(()),
-            };
-            let bad = |why: String| failed(&self.at, format!("its ID token is not valid: {why}"));
-            let claims = id_token.claims(&verifier, same).map_err(|error| bad(error.to_string()))?;
-            let seconds = |when: DateTime<Utc>| Timestamp::from_second(when.timestamp()).ok();
-            evidence = Some(Evidence {
-                acr: claims.auth_context_ref().map(|acr| acr.to_string()),
-                amr: claims.auth_method_refs().into_iter().flatten().map(|amr| amr.to_string()).collect(),
-                auth_time: claims.auth_time().and_then(seconds),
-            });
-            if let Some(expected) = claims.access_token_hash() {
-                let found = id_token
-                    .signing_alg()
-                    .and_then(|alg| Ok((alg, id_token.signing_key(&verifier)?)))
-                    .map_err(|error| bad(error.to_string()))
-                    .and_then(|(alg, key)| {
-                        AccessTokenHash::from_token(response.access_token(), alg, key)
-                            .map_err(|error| bad(error.to_string()))
-                    })?;
-                if found != *expected {
-                    return Err(bad("it belongs to another access token".into()));
-                }
-            }
-        }
+        let evidence = id_token.map(|id_token| self.evidence(response, id_token, nonce)).transpose()?;
         let bearer = match (self.client.bearer, id_token) {
             (Bearer::AccessToken, _) => response.access_token().secret().to_owned(),
             (Bearer::IdToken, Some(id_token)) => id_token.to_string(),
@@ -369,6 +362,11 @@ impl Provider {
             ClientId::new(self.client.client_id.clone()),
             secret.map(|secret| ClientSecret::new(secret.expose().to_owned())),
         );
+        match self.client.auth_method {
+            Some(AuthMethod::ClientSecretBasic) => return client,
+            Some(AuthMethod::ClientSecretPost) => return client.set_auth_type(AuthType::RequestBody),
+            None => {}
+        }
         // Basic is what a provider that says nothing takes (OpenID Connect Discovery 1.0, section 3).
         let takes = |method| {
             let methods = self.metadata.token_endpoint_auth_methods_supported();
@@ -394,28 +392,27 @@ impl Provider {
     }
 
     fn caller(&self) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse>> + use<> {
-        caller(&self.at, &self.http)
+        caller(&self.at, &self.http, &self.heard, &self.clock)
     }
 
     fn token_error(&self, error: TokenError) -> Error {
         match error {
             RequestTokenError::Request(error) => error,
             RequestTokenError::ServerResponse(said) => {
-                let words = said.error_description().map_or(String::new(), |why| format!(" ({why})"));
-                let error = failed(&self.at, format!("{}{words}", said.error()));
-                match said.error() {
-                    CoreErrorResponseType::InvalidClient | CoreErrorResponseType::UnauthorizedClient => error.remedy(
-                        format!(
-                            "ask the operator whether client {} is {} there, with the authorization code flow",
-                            self.client.client_id,
-                            if self.client.client_secret.is_some() { "confidential" } else { "public" },
-                        ),
-                    ),
-                    _ => error,
-                }
+                self.refusal(said.error().as_ref(), said.error_description().map(String::as_str))
             }
             other => failed(&self.at, format!("its token endpoint: {other}")),
         }
+    }
+
+    /// An OAuth error, with what helps against it.
+    fn refusal(&self, code: &str, description: Option<&str>) -> Error {
+        let words = description.map_or(String::new(), |why| format!(" ({why})"));
+        failed(&self.at, format!("{code}{words}")).remedy(refusals::remedy(
+            &self.at,
+            code,
+            description.unwrap_or_default(),
+        ))
     }
 
     fn refused(&self, why: &str) -> Error {
@@ -443,23 +440,43 @@ fn failed(cloud: &Cloud, why: impl std::fmt::Display) -> Error {
         .remedy(format!("ksb cloud show {}", cloud.argument()))
 }
 
+/// It cannot answer now; it may later.
+fn busy(cloud: &Cloud, why: &str) -> Error {
+    Error::new(Code::IdentityProviderError, format!("the identity provider is in trouble: {why}"))
+        .cloud(cloud.label())
+        .remedy(format!("try again later: ksb login {}", cloud.argument()))
+}
+
 /// The HTTP client that openidconnect is given.
 fn caller(
     cloud: &Cloud,
     http: &Client,
+    heard: &Heard,
+    clock: &SharedClock,
 ) -> impl Fn(HttpRequest) -> BoxFuture<'static, Result<HttpResponse>> + use<> {
-    let (cloud, http) = (cloud.clone(), http.clone());
+    let (cloud, http, heard, clock) = (cloud.clone(), http.clone(), heard.clone(), clock.clone());
     move |request| {
-        let (cloud, http) = (cloud.clone(), http.clone());
-        Box::pin(async move { call(&cloud, &http, request).await })
+        let (cloud, http, heard, clock) = (cloud.clone(), http.clone(), heard.clone(), clock.clone());
+        Box::pin(async move {
+            let answer = call(&cloud, &http, request).await?;
+            heard.note(&answer, clock.now());
+            response(&cloud, answer)
+        })
     }
 }
 
-async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<HttpResponse> {
+async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<Answer> {
     let request = reqwest::Request::try_from(request)
         .map_err(|error| failed(cloud, format!("a request that cannot be sent: {error}")))?;
     let builder = reqwest::RequestBuilder::from_parts(http.clone(), request);
-    let answer = outbound::send(cloud, Peer::IdentityProvider, builder).await?;
+    outbound::send(cloud, Peer::IdentityProvider, builder).await
+}
+
+/// The answer as openidconnect wants it. Trouble is no answer: whoever asked may ask again.
+fn response(cloud: &Cloud, answer: Answer) -> Result<HttpResponse> {
+    if answer.status == 429 || answer.status >= 500 {
+        return Err(busy(cloud, &format!("HTTP {}", answer.status)));
+    }
     let mut response = HttpResponse::new(answer.body.into_bytes());
     *response.status_mut() = axum::http::StatusCode::from_u16(answer.status).unwrap_or_default();
     *response.headers_mut() = answer.headers;

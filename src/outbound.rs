@@ -3,8 +3,9 @@
 //! The agent uses no proxy variable and no CA file of its own environment: a client that lives in
 //! the person's shell has sent what holds there.
 
+mod failure;
+
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Certificate, Client, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
-use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Tls};
@@ -127,7 +127,8 @@ fn build(cloud: &Cloud) -> Result<Client> {
         .pool_idle_timeout(Duration::from_secs(30))
         .no_proxy();
     if let Some(proxy) = &cloud.proxy {
-        let proxy = Proxy::all(proxy).map_err(|error| bad_tls(cloud, format!("proxy {proxy}: {error}")))?;
+        let proxy = Proxy::all(proxy)
+            .map_err(|_| bad_tls(cloud, format!("proxy {}: not an address", failure::proxy_of(cloud))))?;
         builder = builder.proxy(proxy);
     }
     if !cloud.tls.verify {
@@ -150,7 +151,7 @@ fn build(cloud: &Cloud) -> Result<Client> {
             .map_err(|error| bad_tls(cloud, format!("client certificate {}: {error}", path.display())))?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|error| bad_tls(cloud, chain(&error)))
+    builder.build().map_err(|error| bad_tls(cloud, failure::cause(&error)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -166,6 +167,14 @@ fn bad_tls(cloud: &Cloud, detail: String) -> Error {
     Error::new(Code::InvalidConfig, detail)
         .cloud(cloud.label())
         .remedy(format!("ksb cloud show {}", cloud.argument()))
+}
+
+/// Words for an answer that may be the proxy's own.
+pub fn via(cloud: &Cloud) -> String {
+    match cloud.proxy {
+        Some(_) => format!(", or the proxy {} answered in its place", failure::proxy_of(cloud)),
+        None => String::new(),
+    }
 }
 
 /// Whom a request goes to; errors are named after it.
@@ -185,6 +194,7 @@ impl Peer {
         }
     }
 
+    /// Unreachable, not trusted, and everything else.
     fn codes(self) -> (Code, Code, Code) {
         match self {
             Self::Keystone => (Code::KeystoneUnreachable, Code::KeystoneTls, Code::KeystoneError),
@@ -197,9 +207,12 @@ impl Peer {
 
 /// Sends a request and reads the whole answer.
 pub async fn send(cloud: &Cloud, peer: Peer, request: RequestBuilder) -> Result<Answer> {
-    let failure = |error: reqwest::Error| failure(cloud, peer, &error);
+    let failure = |error: reqwest::Error| failure::of(cloud, peer, &error);
     let mut response = request.send().await.map_err(failure)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    if status == 407 {
+        return Err(failure::proxy_wants_a_name(cloud, peer));
+    }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {
         if body.len() + chunk.len() > MAX_BODY {
@@ -213,42 +226,4 @@ pub async fn send(cloud: &Cloud, peer: Peer, request: RequestBuilder) -> Result<
         Error::new(code, format!("the answer of {} is not text", peer.name())).cloud(cloud.label())
     })?;
     Ok(Answer { status, headers, body })
-}
-
-/// Tells a certificate problem from an unreachable host.
-fn failure(cloud: &Cloud, peer: Peer, error: &reqwest::Error) -> Error {
-    let host = error.url().and_then(Url::host_str).unwrap_or("?");
-    let (unreachable, untrusted, _) = peer.codes();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(tls) = tls_error(inner) {
-            let signed = match peer {
-                Peer::Keystone => "Keystone's certificate",
-                Peer::IdentityProvider => "this certificate too (a file may hold several)",
-            };
-            return Error::new(untrusted, format!("TLS with {host} failed: {tls}"))
-                .cloud(cloud.label())
-                .remedy(format!("set cacert in the cloud's entry to the CA that signed {signed}"));
-        }
-        source = inner.source();
-    }
-    let via = cloud.proxy.as_ref().map_or(String::new(), |_| " through the proxy".into());
-    Error::new(unreachable, format!("{} at {host} cannot be reached{via}: {}", peer.name(), chain(error)))
-        .cloud(cloud.label())
-        .remedy(format!("check the network (VPN, proxy), then: ksb login {}", cloud.argument()))
-}
-
-/// An I/O error may hold another one, and only the innermost holds rustls's; `source` skips what it holds.
-fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
-    let held = || error.downcast_ref::<std::io::Error>()?.get_ref();
-    error.downcast_ref().or_else(|| tls_error(held()?))
-}
-
-/// The innermost cause says most; reqwest's own text repeats the URL.
-fn chain(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }

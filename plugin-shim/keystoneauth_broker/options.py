@@ -25,6 +25,7 @@ NOT_OURS = frozenset(
 )
 
 _WAYS = ("websso", "oidc_code", "oidc_device", "auto", "workload", "password")
+_AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 _BEARERS = ("access_token", "id_token")
 
 #: Options of the OpenID client that we are, in the names of keystoneauth's `v3oidcauthcode`.
@@ -32,6 +33,7 @@ OIDC = (
     "discovery_endpoint",
     "client_id",
     "client_secret",
+    "token_endpoint_auth_method",
     "openid_scope",
     "access_token_type",
     "redirect_uri",
@@ -129,6 +131,9 @@ def _oidc(option: dict[str, str | None], options: dict[str, Any]) -> dict[str, A
         discovery_endpoint=endpoint,
         client_id=option["client_id"],
         client_secret=option["client_secret"],
+        auth_method=_one_of(
+            "token_endpoint_auth_method", option["token_endpoint_auth_method"], _AUTH_METHODS
+        ),
         scope=option["openid_scope"],
         bearer=_one_of("access_token_type", option["access_token_type"], _BEARERS),
         **proxy(endpoint),

@@ -85,6 +85,7 @@ def test_the_code_flow_is_told_as_ksb_tells_it(told: Any, monkeypatch: pytest.Mo
         assert told(**OIDC, **more)["cloud"]["sign_in"] == plain
     whole = {
         "client_secret": "s3",
+        "token_endpoint_auth_method": "client_secret_post",
         "openid_scope": "openid groups",
         "access_token_type": "id_token",
         "redirect_uri": "http://localhost:8000/back",
@@ -101,6 +102,7 @@ def test_the_code_flow_is_told_as_ksb_tells_it(told: Any, monkeypatch: pytest.Mo
         "oidc": {
             **OIDC,
             "client_secret": "s3",
+            "auth_method": "client_secret_post",
             "scope": "openid groups",
             "bearer": "id_token",
             "redirect_path": "/back",

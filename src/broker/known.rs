@@ -15,7 +15,7 @@ use crate::platform::files;
 use crate::platform::paths::private_folder;
 use crate::sync::locked;
 
-/// Auth URL, identity provider, and how Keystone's certificate is checked (and where a client's secret goes).
+/// Auth URL, identity provider with its address, and how Keystone's certificate is checked (and where a client's secret goes).
 type Known = (String, Option<String>, String);
 
 /// The known clouds and their file.
@@ -45,7 +45,7 @@ impl KnownClouds {
         if locked(&self.known).contains(&known(cloud, trust)) {
             return Ok(());
         }
-        let idp = cloud.identity_provider.as_deref().unwrap_or("unnamed");
+        let idp = provider(cloud).unwrap_or_else(|| "unnamed".to_owned());
         Err(Error::new(
             Code::CloudNotTrusted,
             format!(
@@ -87,7 +87,18 @@ fn known(cloud: &Cloud, trust: &TrustDigest) -> Known {
             check.push_str(address.as_str());
         }
     }
-    (cloud.keystone_root(), cloud.identity_provider.clone(), check)
+    (cloud.keystone_root(), provider(cloud), check)
+}
+
+/// Keystone's name for the identity provider, and its address where the entry has one: there the person types a password.
+fn provider(cloud: &Cloud) -> Option<String> {
+    let name = cloud.identity_provider.clone();
+    match &cloud.sign_in.oidc {
+        Some(oidc) => {
+            Some(format!("{} at {}", name.as_deref().unwrap_or("unnamed"), oidc.discovery_endpoint))
+        }
+        None => name,
+    }
 }
 
 /// What an entry says about certificates, for the person who is asked.

@@ -777,7 +777,11 @@ impl Inner {
             user: session.unscoped.token.user.clone(),
             revoked: u32::try_from(revoked).unwrap_or(u32::MAX),
             not_revoked,
-            logout_url: self.config.logout_url(&session.cloud).map(String::from),
+            logout_url: self
+                .config
+                .logout_url(&session.cloud)
+                .or_else(|| session.grant.as_ref()?.end_session_url())
+                .map(String::from),
         }
     }
 }

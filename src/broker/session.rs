@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{self, CachedScope, TokenReply};
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Evidence, Holder, Scope, Secret, Token};
+use crate::model::{Cloud, Evidence, Holder, OidcClient, Scope, Secret, Token};
 use crate::signin::Grant;
 
 use super::policy;
@@ -219,6 +219,8 @@ impl Session {
             signed_in_at: self.signed_in_at,
             expires_at: self.unscoped.token.expires_at,
             renews: self.grant.is_some() || self.cloud.sign_in.renews(),
+            offline_access: self.grant.is_some()
+                && self.cloud.sign_in.oidc.as_ref().is_some_and(OidcClient::asks_offline_access),
             evidence: self.evidence.clone(),
             scopes,
             tls_verified: self.cloud.tls.verify,

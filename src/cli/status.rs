@@ -62,10 +62,12 @@ fn show(session: &Session) {
         (_, "") => "Keystone itself".to_owned(),
         (idp, protocol) => format!("{}/{protocol}", idp.as_deref().unwrap_or("its identity provider")),
     };
-    let until = if session.renews {
-        "renews itself for as long as the identity provider allows".to_owned()
-    } else {
-        format!("until {}", say::until(session.expires_at))
+    let until = match (session.renews, session.offline_access) {
+        (true, false) => "renews itself for as long as the identity provider allows".to_owned(),
+        (true, true) => {
+            "renews itself even when you are signed out at the identity provider (offline_access)".to_owned()
+        }
+        (false, _) => format!("until {}", say::until(session.expires_at)),
     };
     println!("{}: {} by {by} {until}", session.clouds.join(", "), say::user(&session.user));
     println!("    {}", session.auth_url);

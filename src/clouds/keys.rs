@@ -4,7 +4,7 @@ use super::merge::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
 /// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)
-pub(super) const OPTIONS: [&str; 28] = [
+pub(super) const OPTIONS: [&str; 29] = [
     "access_token_type",
     "acr_values",
     "auth_methods",
@@ -33,6 +33,7 @@ pub(super) const OPTIONS: [&str; 28] = [
     "token_command_limit",
     "token_env",
     "token_file",
+    "token_endpoint_auth_method",
 ];
 
 /// Options of every v3 plugin that choose the scope.

@@ -6,7 +6,7 @@ use super::merge::{Entry, text};
 use super::resolve::address;
 use super::{Environment, password, proxy, workload};
 use crate::model::{
-    Bearer, OidcClient, Requirements, Secret, SignInOptions, Way, callback_path, openid_scope,
+    AuthMethod, Bearer, OidcClient, Requirements, Secret, SignInOptions, Way, callback_path, openid_scope,
 };
 
 /// keystoneauth's plugin for the authorization code flow: the code is pasted there, and comes by itself here.
@@ -109,6 +109,16 @@ fn oidc(
     };
     let discovery_endpoint = address("discovery_endpoint", &needed("discovery_endpoint")?)?;
     let bearer = bearer(option("access_token_type").as_deref())?;
+    let auth_method = match option("token_endpoint_auth_method").as_deref() {
+        None => None,
+        Some("client_secret_basic") => Some(AuthMethod::ClientSecretBasic),
+        Some("client_secret_post") => Some(AuthMethod::ClientSecretPost),
+        Some(other) => {
+            return Err(format!(
+                "`token_endpoint_auth_method: {other}` is neither client_secret_basic nor client_secret_post"
+            ));
+        }
+    };
     let mut redirect_path = callback_path();
     // Out of band, keystoneauth's default, means no address at all.
     if let Some(uri) = option("redirect_uri").filter(|uri| !uri.starts_with("urn:")) {
@@ -125,6 +135,7 @@ fn oidc(
         discovery_endpoint,
         client_id: needed("client_id")?,
         client_secret: option("client_secret").map(Secret::new),
+        auth_method,
         scope: option("openid_scope").unwrap_or_else(openid_scope),
         bearer,
         redirect_path,

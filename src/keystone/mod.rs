@@ -1,5 +1,6 @@
 //! The Identity API v3 as a client: discovery, validation, scoping, what can be reached, revocation.
 
+mod bearer;
 mod password;
 mod wire;
 
@@ -51,7 +52,14 @@ impl Keystone {
         if answer.status != 200 || !document.is_some_and(|document| document.version.id.starts_with("v3")) {
             let url = format!("{}/v3", self.root);
             return Err(self
-                .error(Code::NotKeystone, format!("{url} is not a Keystone v3 (HTTP {})", answer.status))
+                .error(
+                    Code::NotKeystone,
+                    format!(
+                        "{url} is not a Keystone v3 (HTTP {}){}",
+                        answer.status,
+                        outbound::via(&self.cloud)
+                    ),
+                )
                 .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
         }
         Ok(())
@@ -69,40 +77,6 @@ impl Keystone {
         }?;
         url.query_pairs_mut().append_pair("origin", origin);
         Ok(url)
-    }
-
-    /// `POST …/identity_providers/{idp}/protocols/{protocol}/auth`: an unscoped token for a token of the identity
-    /// provider (OS-FEDERATION, "Request an unscoped OS-FEDERATION token").
-    pub async fn federated(&self, bearer: &Secret) -> Result<Token> {
-        let Some(idp) = &self.cloud.identity_provider else {
-            let why = "this way to sign in needs the name that Keystone has for the identity provider";
-            return Err(self
-                .error(Code::InvalidConfig, why.into())
-                .remedy("add `identity_provider` under `auth`"));
-        };
-        let url =
-            self.url("OS-FEDERATION/identity_providers", &[idp, "protocols", &self.cloud.protocol, "auth"])?;
-        let request_path = url.path().to_owned();
-        let request = self.client.request(Method::POST, url).header("Accept", "application/json");
-        let answer = self.send(request.bearer_auth(bearer.expose())).await?;
-        match answer.status {
-            201 => {
-                let id = self.subject(&answer)?;
-                self.token(id, answer)
-            }
-            500.. => Err(self.refusal(&answer, Code::KeystoneError)),
-            _ => {
-                let mut error = self.refusal(&answer, Code::BearerRefused);
-                error.detail =
-                    format!("Keystone does not take the identity provider's token ({})", error.detail);
-                // Many clouds let people sign in through WebSSO and have this location open to one client, or to none.
-                Err(error.remedy(format!(
-                    "ask the operator whether {} takes bearer tokens of client {}; until then: sign_in: websso",
-                    request_path,
-                    self.cloud.client_id(),
-                )))
-            }
-        }
     }
 
     /// `GET /v3/auth/tokens`: holds a token up to Keystone, in its own name.

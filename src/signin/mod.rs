@@ -15,6 +15,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
+use url::Url;
 
 use crate::api::{Ask, Offer};
 use crate::error::{Code, Error, Result};
@@ -143,6 +144,11 @@ impl Grant {
     #[must_use]
     pub fn rotated(&self, refresh_token: Secret) -> Self {
         Self { refresh_token, provider: self.provider.clone() }
+    }
+
+    /// The page that ends the browser's own session at the identity provider, as far as that was asked for anything.
+    pub fn end_session_url(&self) -> Option<Url> {
+        self.provider.get()?.end_session_url()
     }
 
     /// The identity provider.

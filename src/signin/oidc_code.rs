@@ -55,10 +55,21 @@ impl Errand for OidcCode {
     /// An identity provider that does not like the request says so on a page of its own (RFC 6749 section 4.1.2.1).
     fn hint(&self, task: &Task) -> String {
         let client = task.cloud.client_id();
-        let redirect = self.authorization.redirect_uri();
+        let mut redirect = self.authorization.redirect_uri().to_owned();
+        let mut register = "exactly";
+        if task.cloud.sign_in.redirect_port == 0 {
+            // Another one the next time: the provider must allow any (RFC 8252 section 7.3).
+            if let Ok(mut any) = Url::parse(&redirect)
+                && any.set_port(None).is_ok()
+            {
+                redirect = any.into();
+            }
+            register = "with any port";
+        }
         format!(
-            "still waiting. If the identity provider's page speaks of an invalid redirect, ask its operator to \
-             register {redirect} (with any port) for client {client}; if of an unknown client, correct client_id"
+            "still waiting. If the identity provider's page speaks of an invalid redirect, ask its operator to register \
+             {redirect} ({register}) for client {client}, or set redirect_uri to one that is registered; if of an unknown \
+             client, correct client_id"
         )
     }
 }

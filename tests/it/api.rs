@@ -581,6 +581,8 @@ fn a_cloud_of_the_current_folder_must_be_known_or_trusted() {
         with(&cloud, "identity_provider", "other-idp"),
         with(&cloud, "tls", json!({"verify": false})),
         with(&cloud, "tls", json!({"ca_file": ca_file})),
+        // A page of somebody else's, where the person would type a password.
+        with(&cloud, "sign_in", lab.oidc()["sign_in"].clone()),
     ];
     for other in &others {
         lab.api().login(other).problem("cloud-not-trusted");

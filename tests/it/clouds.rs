@@ -362,14 +362,15 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
         assert_eq!(sign_in(&entry).unwrap(), plain, "{entry}");
     }
     let whole = format!(
-        "{{auth_type: v3broker, auth: {{{keystone}, {client}, client_secret: s3, openid_scope: openid groups, \
+        "{{auth_type: v3broker, auth: {{{keystone}, {client}, client_secret: s3, \
+         token_endpoint_auth_method: client_secret_post, openid_scope: openid groups, \
          access_token_type: id_token, redirect_uri: 'http://localhost:8000/back', prompt: login, max_age: 60, \
          require_amr: 'otp, hwk', max_auth_age: 3600}}}}"
     );
     let whole = sign_in(&whole).unwrap();
     assert_eq!((&whole["redirect_host"], &whole["redirect_port"]), (&json!("localhost"), &json!(8000)));
     let oidc = &whole["oidc"];
-    assert_eq!(oidc["client_secret"], "s3");
+    assert_eq!((&oidc["client_secret"], &oidc["auth_method"]), (&json!("s3"), &json!("client_secret_post")));
     assert_eq!((&oidc["scope"], &oidc["bearer"]), (&json!("openid groups"), &json!("id_token")));
     assert_eq!(oidc["redirect_path"], "/back");
     assert_eq!(oidc["extra"], json!([["prompt", "login"], ["max_age", "60"]]));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
+use keystone_broker::platform::clock::SystemClock;
 use keystone_broker::ports::Clock;
 use tokio::sync::watch;
 
@@ -35,6 +36,42 @@ impl Clock for ManualClock {
         Box::pin(async move {
             if now.wait_for(|now| *now >= when).await.is_err() {
                 std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+/// The machine's clock, as far off as a test says: for what takes part in the real world.
+pub struct MovedClock {
+    ahead: watch::Sender<SignedDuration>,
+}
+
+impl MovedClock {
+    /// One that is right.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { ahead: watch::Sender::new(SignedDuration::ZERO) })
+    }
+
+    /// Moves it, and wakes everybody whose hour has come.
+    pub fn advance(&self, seconds: i64) {
+        self.ahead.send_modify(|ahead| *ahead += SignedDuration::from_secs(seconds));
+    }
+}
+
+impl Clock for MovedClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now() + *self.ahead.borrow()
+    }
+
+    fn sleep_until(&self, when: Timestamp) -> BoxFuture<'static, ()> {
+        let mut ahead = self.ahead.subscribe();
+        Box::pin(async move {
+            loop {
+                let moved = *ahead.borrow_and_update();
+                tokio::select! {
+                    () = SystemClock.sleep_until(when - moved) => return,
+                    changed = ahead.changed() => if changed.is_err() { std::future::pending::<()>().await },
+                }
             }
         })
     }

@@ -10,6 +10,7 @@ pub mod keystone;
 pub mod lab;
 pub mod openapi;
 pub mod port;
+pub mod proxy;
 pub mod sandbox;
 pub mod spawn;
 pub mod stranger;

@@ -41,3 +41,28 @@ fn a_shared_clouds_yaml_moves_to_the_broker_and_back() {
     // Such entries work with `ksb` as they stand.
     assert_eq!(front.token(&["staging"]), tokens[1]);
 }
+
+#[test]
+fn an_entry_of_keystoneauths_own_code_flow_moves_to_the_broker_and_back() {
+    let front = Front::free();
+    // As keystoneauth's documentation has it: endpoints by discovery, the code pasted by hand.
+    let entry = format!(
+        "  demo:\n    auth_type: v3oidcauthcode\n    auth:\n      auth_url: {}\n      identity_provider: lab-idp\n      \
+         protocol: openid\n      discovery_endpoint: {}/.well-known/openid-configuration\n      client_id: cli\n      \
+         openid_scope: openid profile\n      redirect_uri: urn:ietf:wg:oauth:2.0:oob\n      project_name: demo\n      \
+         project_domain_name: lab\n    cacert: {}\n",
+        front.auth_url(),
+        stack("ISSUER"),
+        stack("CA"),
+    );
+    front.clouds(&[entry]);
+    // It works with `ksb` as it stands; `openstack` is served from the same sign-in once it is moved.
+    let token = front.token(&[]);
+    assert_eq!(front.keystone.look_at(&token).unwrap()["user"]["name"], front.user());
+    front.ksb(&["adopt", "demo"]).ok();
+    assert_eq!(front.answer(&["token", "issue", "-f", "value", "-c", "id"]), token);
+    assert_eq!(front.browsers_opened(), 1);
+    front.ksb(&["adopt", "demo", "--undo"]).ok();
+    let auth_type = front.answer(&["configuration", "show", "-f", "value", "-c", "auth_type"]);
+    assert_eq!(auth_type, "v3oidcauthcode");
+}

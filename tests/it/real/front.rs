@@ -119,6 +119,11 @@ impl Front {
         format!("https://keystone.localhost:500{}/v3", self.number)
     }
 
+    /// As text.
+    pub fn port(&self) -> String {
+        (5000 + self.number).to_string()
+    }
+
     pub fn callback_port(&self) -> u16 {
         9990 + self.number
     }

@@ -54,7 +54,7 @@ fn logout_revokes_every_token_and_says_what_it_could_not_revoke() {
         assert_eq!(start, format!("demo: NOT revoked: {scope}"), "{said}");
         let (until, why) = rest.split_once(") (").unwrap();
         assert!(until.ends_with(" min"), "when it ends: {line}");
-        assert!(why.contains("cannot be reached through the proxy"), "{line}");
+        assert!(why.contains("cannot be reached: the proxy 127.0.0.1:"), "{line}");
     }
     assert!(lines[4].contains("your browser is still signed in"), "{said}");
     assert_eq!(lines.len(), 5, "{said}");

@@ -4,25 +4,32 @@
 //! at once, also those of two `cargo test`.
 
 mod browsers;
+mod elsewhere;
 mod front;
 mod keystone;
 mod program;
 mod relay;
 mod terminal;
 mod wait;
+mod wiretap;
 
 mod adopt;
 mod attacks;
+mod canaries;
 mod crowd;
+mod diagnosis;
 mod entries;
 mod first_use;
+mod grants;
 mod killed;
 mod logout;
 mod oidc;
 mod password;
 mod people;
+mod renewal;
 mod revoked;
 mod scopes;
+mod strangers;
 mod tools;
 mod vault;
 mod waiting;

@@ -1,10 +1,9 @@
 //! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the person.
 
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::elsewhere::signed_in_elsewhere;
 use super::front::{Front, stack};
 use super::keystone::AGENT;
 use super::program::{Program, run};
@@ -65,6 +64,16 @@ fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
 }
 
 #[test]
+fn a_password_and_a_code_from_an_app_sign_in() {
+    let mut front = Front::free();
+    front.sandbox.set("KSB_BROWSER_USER", "tessa");
+    front.clouds(&[entry(&front, "demo", "")]);
+    let token = front.keystone.look_at(&front.token(&[])).unwrap();
+    assert_eq!(token["user"]["name"], "tessa");
+    assert_eq!((front.browsers_opened(), exchanges(&front)), (1, 1));
+}
+
+#[test]
 fn a_terminal_without_a_browser_is_approved_elsewhere() {
     let front = Front::free();
     front.clouds(&[entry(&front, "demo", ", sign_in: oidc_device")]);
@@ -84,36 +93,6 @@ fn a_terminal_without_a_browser_is_approved_elsewhere() {
     assert!(outcome.stdout.contains(&format!("signed in as {} (lab)", front.user())), "{outcome:?}");
     front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]).ok();
     assert_eq!(exchanges(&front), 1);
-}
-
-/// Where a browser on another machine ends: it signs in at Keycloak, and nobody answers at the callback there.
-fn signed_in_elsewhere(address: &str, user: &str) -> String {
-    let ca = Certificate::from_pem(&std::fs::read(stack("CA")).unwrap()).unwrap();
-    let client = Client::builder().tls_certs_only([ca]).no_proxy().redirect(Policy::none()).build().unwrap();
-    let password = stack(&format!("PASSWORD_{}", user.to_uppercase()));
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-        let page = client.get(address).send().await.unwrap();
-        let cookies: Vec<_> = page
-            .headers()
-            .get_all("set-cookie")
-            .iter()
-            .map(|cookie| cookie.to_str().unwrap().split(';').next().unwrap().to_owned())
-            .collect();
-        let html = page.text().await.unwrap();
-        let form = html.split("id=\"kc-form-login\"").nth(1).unwrap();
-        let action = form.split("action=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
-        let fields = [("username", user), ("password", &password)];
-        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let answer = client
-            .post(action)
-            .header("Cookie", cookies.join("; "))
-            .header("Content-Type", "application/x-www-form-urlencoded")
-            .body(body)
-            .send()
-            .await
-            .unwrap();
-        answer.headers()["location"].to_str().unwrap().to_owned()
-    })
 }
 
 #[test]
@@ -166,9 +145,20 @@ fn what_only_the_identity_providers_page_says_is_explained_in_the_terminal() {
     assert_eq!(front.browsers_opened(), 0);
 
     front.sandbox.set("KSB_BROWSER_TIMEOUT", "100");
-    let waiting = front.start(&["login"]);
-    let said = waiting.says("demo: still waiting");
-    assert!(said.contains("for client nobody") && said.contains("http://127.0.0.1:"), "{said}");
-    waiting.signal(Signal::INT);
-    assert_eq!(waiting.ends().code, Some(130));
+    let fixed = format!("http://localhost:{}/back", front.callback_port());
+    let elsewhere = entry(&front, "fixed", &format!(", redirect_uri: '{fixed}'"));
+    let unregistered = elsewhere.replace("client_id: cli", "client_id: unmapped");
+    let any_port =
+        entry(&front, "demo", "").replace(&format!("redirect_port: {}, ", front.callback_port()), "");
+    front.clouds(&[any_port.replace("client_id: cli", "client_id: nobody"), unregistered]);
+    for (cloud, register) in [
+        ("demo", "register http://127.0.0.1/callback (with any port) for client nobody".to_owned()),
+        ("fixed", format!("register {fixed} (exactly) for client unmapped")),
+    ] {
+        let waiting = front.start(&["login", cloud]);
+        let said = waiting.says(&format!("{cloud}: still waiting"));
+        assert!(said.contains(&register) && said.contains("correct client_id"), "{said}");
+        waiting.signal(Signal::INT);
+        assert_eq!(waiting.ends().code, Some(130));
+    }
 }

@@ -4,7 +4,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from . import processes
+from . import misconfigured, processes
 from .certificates import KEY, LEAF
 from .layout import (
     ALL_FRONTS,
@@ -15,6 +15,8 @@ from .layout import (
     LONG_BACKEND,
     PREFIX,
     PREFIX_FRONT,
+    ROTATING_FRONT,
+    ROTATING_ISSUER,
     RUN,
     SHORT_BACKEND,
     SHORT_FRONTS,
@@ -89,21 +91,25 @@ Listen 127.0.0.1:{port}
   OIDCSessionInactivityTimeout 3600
   # The children run as another user and cannot read the authority's certificate; all of it is on loopback.
   OIDCSSLValidateServer Off
-  # Access tokens are checked by Keycloak's keys: with introspection this module writes them to its error log.
-  OIDCOAuthVerifyJwksUri {issuer}/protocol/openid-connect/certs
-  OIDCOAuthRemoteUserClaim preferred_username
-  OIDCOAuthSSLValidateServer Off
+{checks}
 
   <LocationMatch "^{prefix}/v3/(redirect_uri|auth/OS-FEDERATION/({protocol}/websso|websso/[^/]+))$">
     AuthType openid-connect
     Require valid-user
   </LocationMatch>
   <LocationMatch "^{prefix}/v3/OS-FEDERATION/{protocol}/auth$">
-    AuthType oauth20
-    Require valid-user
+    {bearer}
   </LocationMatch>
 </VirtualHost>
 """
+
+
+# Access tokens are checked by Keycloak's keys: with introspection this module writes them to its error log.
+BY_KEYS = """\
+  OIDCOAuthVerifyJwksUri {issuer}/protocol/openid-connect/certs
+  OIDCOAuthRemoteUserClaim preferred_username
+  OIDCOAuthSSLValidateServer Off"""
+BEARER = "AuthType oauth20\n    Require valid-user"
 
 
 def start(secrets: dict[str, str]) -> None:
@@ -136,6 +142,8 @@ def _config(secrets: dict[str, str]) -> str:
 
 
 def _front(port: int, secrets: dict[str, str]) -> str:
+    checks, bearer = misconfigured.front(port) or (BY_KEYS, BEARER)
+    issuer = ROTATING_ISSUER if port == ROTATING_FRONT else ISSUER
     prefix = PREFIX if port == PREFIX_FRONT else ""
     return FRONT.format(
         port=port,
@@ -147,7 +155,9 @@ def _front(port: int, secrets: dict[str, str]) -> str:
         backend=SHORT_BACKEND if port in SHORT_FRONTS else LONG_BACKEND,
         first=front_url(FRONTS[0]),
         this=front_url(port),
-        issuer=ISSUER,
+        issuer=issuer,
+        checks=checks.format(issuer=issuer),
+        bearer=bearer,
         secret=secrets["oidc_client"],
         cookie=secrets["oidc_cookie"],
     )

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from urllib.parse import urlencode
 
-from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, STATE
+from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, ROTATING_ISSUER, STATE
 from .running import Json, StackError, request, write
 
 PROJECTS = ("demo", "staging", "production", "solo")
@@ -29,6 +29,10 @@ OTHER_RULES = [
 # Users that Keystone knows itself: their tokens have no OS-FEDERATION block.
 LOCAL_RULES = [
     {"local": [{"user": {"name": "{0}", "type": "local", "domain": {"name": "Default"}}}], "remote": [USER]}
+]
+# Nobody has such a claim.
+STRICT_RULES = [
+    {"local": [{"user": {"name": "{0}"}}], "remote": [{"type": "HTTP_OIDC_BADGE"}]},
 ]
 
 
@@ -97,6 +101,12 @@ def make(secrets: dict[str, str]) -> None:
     # No remote id: Keystone then takes whoever Apache vouches for, here the same realm, into another domain.
     _identity_provider(api, "other-idp", other, OTHER_RULES, remote_ids=[])
     _identity_provider(api, "local-idp", other, LOCAL_RULES, remote_ids=[])
+    # In a domain of its own: a user of the same name and domain is the same one, whoever vouches for them.
+    rotating = api.ensure("domain", "rotating")
+    _identity_provider(api, "rotating-idp", rotating, LAB_RULES, remote_ids=[ROTATING_ISSUER])
+    # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
+    _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
+    _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
     _broken_service(api)
     write(mark, digest)
 

@@ -6,15 +6,20 @@ from . import browser, venvs
 from .layout import (
     BROKEN_SERVICE,
     CA,
+    CONFIDENTIAL_CLIENTS,
     FRONTS,
     IDP,
     ISSUER,
     LOG,
     MFA_USERS,
+    MISCONFIGURED_FRONTS,
     PREFIX_FRONT,
+    ROTATING_FRONT,
+    ROTATING_ISSUER,
     SHORT_FRONTS,
     SOURCE,
     STATE,
+    TLS,
     USERS,
     front_url,
 )
@@ -28,12 +33,16 @@ def text() -> str:
         "KSB_STACK_DIR": STATE,
         "KSB_STACK_LOG": LOG,
         "KSB_STACK_CA": CA,
+        "KSB_STACK_TLS": TLS,
         "KSB_STACK_AUTH_URL": front_url(FRONTS[0]),
         "KSB_STACK_FRONTS": " ".join(map(str, FRONTS)),
         "KSB_STACK_SHORT_FRONTS": " ".join(map(str, SHORT_FRONTS)),
         "KSB_STACK_PREFIX_FRONT": PREFIX_FRONT,
+        "KSB_STACK_ROTATING_FRONT": ROTATING_FRONT,
+        **{f"KSB_STACK_FRONT_{name.upper()}": port for name, port in MISCONFIGURED_FRONTS.items()},
         "KSB_STACK_IDP": IDP,
         "KSB_STACK_ISSUER": ISSUER,
+        "KSB_STACK_ROTATING_ISSUER": ROTATING_ISSUER,
         "KSB_STACK_BROKEN_SERVICE": BROKEN_SERVICE,
         "KSB_STACK_PYTHON": venvs.path("client") / "bin" / "python",
         "KSB_STACK_UV": venvs.UV,
@@ -47,5 +56,9 @@ def text() -> str:
         "KSB_STACK_CI_SECRET": secrets["ci_client"],
         **{f"KSB_STACK_PASSWORD_{user.upper()}": secrets[f"user_{user}"] for user in (*USERS, *MFA_USERS)},
         **{f"KSB_STACK_TOTP_{user.upper()}": secrets[f"totp_{user}"] for user in MFA_USERS},
+        **{
+            f"KSB_STACK_CLIENT_SECRET_{name.upper()}": secrets[f"client_{name}"]
+            for name in CONFIDENTIAL_CLIENTS
+        },
     }
     return "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())

@@ -11,6 +11,7 @@ from . import processes
 from .certificates import KEY, LEAF
 from .layout import (
     ALL_FRONTS,
+    CONFIDENTIAL_CLIENTS,
     DOWNLOADS,
     IDP,
     ISSUER,
@@ -55,15 +56,16 @@ def _kc_build(home: Path) -> None:
 
 
 def start(secrets: dict[str, str]) -> None:
-    """Starts Keycloak with this cloud's data, from nothing when the realm has changed since."""
-    realm = _realm(secrets)
+    """Starts Keycloak with this cloud's data, from nothing when a realm has changed since."""
+    realms = {"lab": _lab(secrets), "rotating": _rotating(secrets)}
     mark = HOME / "realm.sha256"
-    digest = hashlib.sha256(realm.encode()).hexdigest()
+    digest = hashlib.sha256(json.dumps(realms).encode()).hexdigest()
     if not mark.exists() or mark.read_text() != digest:
         processes.stop(NAME)
         shutil.rmtree(HOME, ignore_errors=True)
         PASSKEY.unlink(missing_ok=True)
-        write(HOME / "data" / "import" / "lab-realm.json", realm, mode=0o600)
+        for name, realm in realms.items():
+            write(HOME / "data" / "import" / f"{name}-realm.json", json.dumps(realm, indent=1), mode=0o600)
         HOME.chmod(0o700)
         write(mark, digest)
     if processes.running(NAME) is None:
@@ -103,24 +105,36 @@ def _answers() -> bool:
     return request("GET", f"{ISSUER}/.well-known/openid-configuration")[0] == 200
 
 
-def _realm(secrets: dict[str, str]) -> str:
+def _lab(secrets: dict[str, str]) -> Json:
+    """The realm of everybody."""
     realm: Json = json.loads((SOURCE / "realm.json").read_text())
-    (client,) = (entry for entry in realm["clients"] if entry["clientId"] == "keystone")
-    client["secret"] = secrets["oidc_client"]
-    (workload,) = (entry for entry in realm["clients"] if entry["clientId"] == "ci")
-    workload["secret"] = secrets["ci_client"]
-    client["redirectUris"] = [
+    clients = {client["clientId"]: client for client in realm["clients"]}
+    clients["keystone"]["secret"] = secrets["oidc_client"]
+    clients["keystone"]["redirectUris"] = [
         f"https://{KEYSTONE_HOST}:{port}{PREFIX if port == PREFIX_FRONT else ''}/v3/redirect_uri"
         for port in ALL_FRONTS
     ]
+    clients["ci"]["secret"] = secrets["ci_client"]
+    for name in CONFIDENTIAL_CLIENTS:
+        clients[name]["secret"] = secrets[f"client_{name}"]
     # A client of its own right has a user, too, and that one's groups are its roles.
     service = {"username": "service-account-ci", "serviceAccountClientId": "ci", "enabled": True}
-    people = [_user(name, secrets[f"user_{name}"]) for name in USERS]
+    people = [_user(name, secrets) for name in USERS]
     realm["users"] = [*people, {**service, "groups": ["/lab-dev"]}]
-    return json.dumps(realm, indent=1)
+    return realm
 
 
-def _user(name: str, password: str) -> Json:
+def _rotating(secrets: dict[str, str]) -> Json:
+    """Rotation is a realm's own setting, not a client's: the numbered users have a second account here."""
+    realm: Json = json.loads((SOURCE / "realm-rotating.json").read_text())
+    realm["users"] = [_user(name, secrets) for name in NUMBERED_USERS]
+    return realm
+
+
+def _user(name: str, secrets: dict[str, str]) -> Json:
+    credentials: list[Json] = [{"type": "password", "value": secrets[f"user_{name}"]}]
+    if f"totp_{name}" in secrets:
+        credentials.append(_totp(secrets[f"totp_{name}"]))
     return {
         "username": name,
         "enabled": True,
@@ -128,11 +142,19 @@ def _user(name: str, password: str) -> Json:
         "emailVerified": True,
         "firstName": name.capitalize(),
         "lastName": "Numbered" if name in NUMBERED_USERS else "Lab",
-        "credentials": [{"type": "password", "value": password}],
+        "credentials": credentials,
+        # The rest may not have refresh tokens that outlive their sign-in.
+        "realmRoles": ["offline_access"] if name in NUMBERED_USERS else [],
         "groups": [f"/{GROUPS.get(name, 'lab-dev')}"],
         # Alice's second factor is registered in a browser at the first `up`.
         "requiredActions": ["webauthn-register"] if name == "alice" else [],
     }
+
+
+def _totp(key: str) -> Json:
+    """What Keycloak would keep of an authenticator app (RFC 6238); the key's letters are its bytes."""
+    how = {"subType": "totp", "digits": 6, "counter": 0, "period": 30, "algorithm": "HmacSHA1"}
+    return {"type": "otp", "secretData": json.dumps({"value": key}), "credentialData": json.dumps(how)}
 
 
 def _ask_for_the_second_factor(secrets: dict[str, str]) -> None:

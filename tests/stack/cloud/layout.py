@@ -24,14 +24,26 @@ KEYCLOAK_VERSION = "26.7.4"
 KEYCLOAK_PORT = 8443
 IDP = f"https://idp.localhost:{KEYCLOAK_PORT}"
 ISSUER = f"{IDP}/realms/lab"
+ROTATING_ISSUER = f"{IDP}/realms/rotating"  # a refresh token counts once
 
 # Each port is the same cloud with a request log of its own, so that tests that run together can count.
 KEYSTONE_HOST = "keystone.localhost"
 FRONTS = tuple(range(5000, 5008))
 PREFIX_FRONT = 5008  # the auth URL has a path: https://keystone.localhost:5008/identity/v3
 SHORT_FRONTS = (5010, 5011)  # tokens that live for a minute
+ROTATING_FRONT = 5012  # takes bearer tokens of the realm `rotating`
 PREFIX = "/identity"
-ALL_FRONTS = (*FRONTS, PREFIX_FRONT, *SHORT_FRONTS)
+# Bearer locations as an operator may get them wrong (misconfigured.py): the name says what is wrong.
+MISCONFIGURED_FRONTS = {
+    "websso_only": 5020,
+    "unprotected": 5021,
+    "audience": 5022,
+    "closed": 5023,
+    "no_introspection": 5024,
+    "introspection_refused": 5025,
+    "foreign_issuer": 5026,
+}
+ALL_FRONTS = (*FRONTS, PREFIX_FRONT, *SHORT_FRONTS, ROTATING_FRONT, *MISCONFIGURED_FRONTS.values())
 
 LONG_BACKEND = 15000
 SHORT_BACKEND = 15010
@@ -45,9 +57,10 @@ CALLBACK_PORTS = tuple(range(9990, 9998))
 UNTRUSTED_CALLBACK_PORT = 9999
 
 NUMBERED_USERS = tuple(f"user{number}" for number in range(8))
-USERS = ("alice", "bob", "mallory", *NUMBERED_USERS)
+USERS = ("alice", "bob", "mallory", "tessa", *NUMBERED_USERS)
 # Known to Keystone itself, with a password and a one-time code. One for each front: no code counts twice.
 MFA_USERS = tuple(f"mfa{number}" for number in range(8))
+CONFIDENTIAL_CLIENTS = ("basic", "post")  # named after how they send their secret
 
 
 def front_url(port: int) -> str:

@@ -4,7 +4,7 @@ import base64
 import json
 import secrets
 
-from .layout import MFA_USERS, SECRETS, USERS
+from .layout import CONFIDENTIAL_CLIENTS, MFA_USERS, SECRETS, USERS
 from .running import StackError, write
 
 
@@ -19,8 +19,10 @@ def existing() -> dict[str, str]:
 def load() -> dict[str, str]:
     """All secrets by name; those that are missing are made."""
     known = existing() if SECRETS.exists() else {}
-    people = (f"user_{user}" for user in (*USERS, *MFA_USERS))
-    for name in ("admin", "keycloak_admin", "oidc_client", "oidc_cookie", "ci_client", *people):
+    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", "ci_client", "totp_tessa"]
+    names += [f"client_{client}" for client in CONFIDENTIAL_CLIENTS]
+    names += [f"user_{user}" for user in (*USERS, *MFA_USERS)]
+    for name in names:
         known.setdefault(name, secrets.token_urlsafe(18))
     for user in MFA_USERS:
         known.setdefault(f"totp_{user}", base64.b32encode(secrets.token_bytes(20)).decode())

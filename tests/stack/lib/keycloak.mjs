@@ -1,10 +1,11 @@
 // Keycloak's pages, answered as a person would. `answer` is called with whatever page is shown, again and again.
 import { authenticator, turn } from './passkey.mjs'
-import { password, settings } from './settings.mjs'
+import { password, settings, totpKey } from './settings.mjs'
+import { totp } from './totp.mjs'
 
 // A person's answers at the identity provider. One per sign-in; close() it in the end.
 export function signInAtKeycloak (page, user) {
-  let passkey, release
+  let passkey, release, spent
   page.on('dialog', (dialog) => dialog.accept(dialog.defaultValue()).catch(() => {})) // "name of your passkey"
   const done = async () => {
     await release?.()
@@ -21,6 +22,15 @@ export function signInAtKeycloak (page, user) {
       const form = await page.$('#username')
       if (form) await type(page, '#username', user)
       await type(page, '#password', password(user))
+      await follow(page, '#kc-login')
+      return true
+    }
+    if (await page.$('#kc-otp-login-form')) {
+      // A code counts once: after a refusal the person waits for the next one.
+      const code = totp(totpKey(user))
+      if (code === spent) return false
+      spent = code
+      await type(page, '#otp', code)
       await follow(page, '#kc-login')
       return true
     }

@@ -13,8 +13,13 @@ export const settings = read(process.env.KSB_STACK_SETTINGS || join(cache, 'stac
 
 export const puppeteer = createRequire(join(settings.node_modules, 'index.js'))('puppeteer-core')
 
-export const password = (user) => {
-  const found = read(settings.secrets)[`user_${user}`]
-  if (!found) throw new Error(`no such user: ${user}`)
+const secret = (name, what) => {
+  const found = read(settings.secrets)[name]
+  if (!found) throw new Error(what)
   return found
 }
+
+export const password = (user) => secret(`user_${user}`, `no such user: ${user}`)
+
+// The letters of the key are its bytes (cloud/keycloak.py).
+export const totpKey = (user) => secret(`totp_${user}`, `${user} has no authenticator app`)
