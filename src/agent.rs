@@ -44,7 +44,7 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
         wish: config.vault,
         passphrase_file: passphrase_file(),
     });
-    let broker = Broker::new(Arc::new(SystemClock), config, vault);
+    let broker = Broker::new(Arc::new(SystemClock), config, vault, folder);
     broker.recall().await;
     let stop = Arc::new(Notify::new());
     let server = serve(listener, socket::router(broker, stop.clone()));

@@ -115,14 +115,15 @@ pub enum LoggedIn {
 }
 
 impl Broker {
-    /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known.
-    pub fn new(clock: SharedClock, config: Config, vault: Vault) -> Self {
+    /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known; sockets lie in
+    /// `runtime_folder`.
+    pub fn new(clock: SharedClock, config: Config, vault: Vault, runtime_folder: &Path) -> Self {
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
             clock,
             config,
-            loopback: Loopback::default(),
+            loopback: Loopback::new(runtime_folder),
             used_codes: Arc::default(),
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
             vault: Arc::new(vault),
@@ -180,7 +181,8 @@ impl Broker {
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
                 self.inner.check_cool_down(cloud, &identity)?;
-                let entry = self.pending_or_new(cloud, &identity, false).await.map_err(in_cloud)?;
+                let starting = self.pending_or_new(cloud, &identity, false, request.remote);
+                let entry = starting.await.map_err(in_cloud)?;
                 Ok(Served::SignIn(Box::new(entry.view(self.inner.clock.now()))))
             }
             Minting::SignInNeeded => {
@@ -219,7 +221,8 @@ impl Broker {
             }
         }
         self.inner.check_vault(cloud)?;
-        let entry = self.pending_or_new(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
+        let starting = self.pending_or_new(cloud, &identity, request.switch_user, request.remote);
+        let entry = starting.await.map_err(in_cloud)?;
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
     }
 
@@ -434,6 +437,7 @@ impl Broker {
         cloud: &Cloud,
         identity: &Identity,
         switch_user: bool,
+        remote: bool,
     ) -> Result<Arc<Entry>> {
         let pending = locked(&self.inner.state).pending.get(identity).cloned();
         match pending {
@@ -448,7 +452,7 @@ impl Broker {
         let identity = identity.clone();
         self.inner
             .starts
-            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user)).await })
+            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user, remote)).await })
             .await
     }
 }
@@ -604,6 +608,7 @@ impl Inner {
         cloud: Cloud,
         identity: Identity,
         switch_user: bool,
+        remote: bool,
     ) -> Result<Arc<Entry>> {
         if let Some(entry) = locked(&self.state).pending.get(&identity) {
             return Ok(entry.clone());
@@ -620,6 +625,8 @@ impl Inner {
             cloud: cloud.clone(),
             keystone: keystone.clone(),
             clock: self.clock.clone(),
+            // A browser that the person's own configuration names needs no other machine.
+            remote: remote && self.config.browser(&cloud).is_none(),
             expected,
             started_at,
             deadline,
@@ -631,6 +638,7 @@ impl Inner {
             url: started.url,
             user_code: started.user_code,
             elsewhere: started.elsewhere,
+            tunnel: started.tunnel,
             browser: self.config.browser(&cloud),
             private_window: switch_user,
             started_at,

@@ -10,25 +10,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::middleware;
-use axum::response::Response;
-use axum::routing::get;
 use futures_util::future::{BoxFuture, join_all};
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use url::Url;
 
 use super::loopback::{self, Brought, CallbackPort, Mail, PageReply, Seat, Unclaimed, Word};
+use super::start::StartPort;
 use super::{Command, Progress, SignedIn, Started, Task};
 use crate::api::Offer;
 use crate::error::{Code, Error, Result};
-use crate::http::guard;
-use crate::http::page::{self, About};
-use crate::http::serve::{Server, serve};
-use crate::model::{Cloud, Secret, random_hex};
+use crate::model::Secret;
 
 /// After this long without an answer the person is told what other servers' error pages mean.
 const HINT_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -48,21 +40,19 @@ pub(super) trait Errand: Send + Sync + 'static {
 }
 
 /// Opens the start page of a sign-in whose callback is bound, and starts to wait.
-pub(super) fn start(task: Task, port: &Arc<CallbackPort>, errand: impl Errand) -> Result<Started> {
-    let options = &task.cloud.sign_in;
+pub(super) fn start(
+    task: Task,
+    port: &Arc<CallbackPort>,
+    start_port: Arc<StartPort>,
+    errand: impl Errand,
+) -> Started {
     let (mail_to, mail) = mpsc::channel(16);
     let seat = port.seat(&task.id, errand.address().clone(), mail_to);
-
-    let (listeners, start_port) = loopback::any_port(&options.redirect_host)
-        .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
-    let host = format!("{}:{start_port}", options.redirect_host);
-    let ticket = random_hex::<16>();
-    let url = format!("http://{host}/start/{ticket}");
     let (progress, progress_seen) = watch::channel(Progress::default());
-    let router = start_routes(&task.cloud, &seat, ticket, host, progress.clone());
-    let start_page: Vec<Server> =
-        listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
-
+    let link = start_port.link(&task.cloud, &seat, progress.clone());
+    let url = link.url();
+    let tunnel = port.forward().zip(link.forward());
+    let tunnel = tunnel.map(|(callback, start)| format!("ssh -N {callback} {start}"));
     let elsewhere = errand.elsewhere().map(Url::to_string);
     let (commands, commands_heard) = mpsc::channel(4);
     let (end, outcome) = oneshot::channel();
@@ -71,52 +61,10 @@ pub(super) fn start(task: Task, port: &Arc<CallbackPort>, errand: impl Errand) -
     let cancelled = cancel.clone();
     tokio::spawn(async move {
         let ended = wait.until_over(mail, commands_heard, &cancelled).await;
-        drop(start_page);
+        drop(link);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, user_code: None, elsewhere, progress: progress_seen, commands, cancel, outcome })
-}
-
-#[derive(Clone)]
-struct StartPage {
-    ticket: String,
-    clean_url: String,
-    begin_url: String,
-    cloud: Cloud,
-    progress: watch::Sender<Progress>,
-}
-
-fn start_routes(
-    cloud: &Cloud,
-    seat: &Seat,
-    ticket: String,
-    host: String,
-    progress: watch::Sender<Progress>,
-) -> Router {
-    let (clean_url, begin_url) = (seat.clean_url(), seat.begin_url());
-    let start = StartPage { ticket, clean_url, begin_url, cloud: cloud.clone(), progress };
-    Router::new()
-        .route("/start/{ticket}", get(start_page))
-        .fallback(|| async { loopback::expired() })
-        .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
-        .with_state(start)
-}
-
-async fn start_page(
-    State(start): State<StartPage>,
-    headers: HeaderMap,
-    Path(ticket): Path<String>,
-) -> Response {
-    if ticket != start.ticket || !guard::is_navigation(&headers) {
-        return loopback::expired();
-    }
-    start.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.opened, true));
-    let about = About {
-        cloud: start.cloud.label(),
-        keystone: start.cloud.auth_url.host_str().unwrap_or_default(),
-        identity_provider: start.cloud.identity_provider.as_deref(),
-    };
-    page::start(&about, &start.clean_url, &start.begin_url)
+    Started { url, user_code: None, elsewhere, tunnel, progress: progress_seen, commands, cancel, outcome }
 }
 
 /// Tells the terminal, and hands on what ends the sign-in.

@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 use axum::Router;
@@ -21,10 +22,11 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
+use super::door::{Door, Forward, OwnSocket, any_port, listen};
+use super::start::StartPort;
 use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page;
@@ -36,6 +38,8 @@ use crate::sync::locked;
 
 /// The path that operators list in `trusted_dashboard`.
 pub const WEBSSO_PATH: &str = "/auth/websso/";
+/// The port that most of them list.
+const DEFAULT_PORT: u16 = 9990;
 /// Far above any real token, far below anything that hurts.
 const MAX_BODY: usize = 64 << 10;
 /// Tokens that wait for a proof; beyond this the oldest is dropped.
@@ -44,24 +48,59 @@ const MAX_PARKED: usize = 64;
 const MAX_TABS: usize = 16;
 
 /// The callback ports in use; sign-ins of several clouds share one.
-#[derive(Default)]
 pub struct Loopback {
-    ports: tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackPort>>>,
+    /// Where sockets lie.
+    folder: PathBuf,
+    /// The start page's port on the other side of an SSH session: the same for as long as the agent lives, so that one
+    /// `ssh -N -L` serves every sign-in of a day.
+    start_port: u16,
+    ports: tokio::sync::Mutex<HashMap<(String, u16, Door), Weak<CallbackPort>>>,
+    start: Mutex<Weak<StartPort>>,
 }
 
 impl Loopback {
+    /// Nothing is open yet. Sockets will lie in `folder`.
+    pub fn new(folder: &FilePath) -> Self {
+        // Below the ports that systems give out by themselves, and none that a page could have been prepared at.
+        let random = u16::from_str_radix(&random_hex::<2>(), 16).unwrap_or_default();
+        let start_port = 20_000 + random % 12_000;
+        Self {
+            folder: folder.to_owned(),
+            start_port,
+            ports: tokio::sync::Mutex::default(),
+            start: Mutex::default(),
+        }
+    }
+
     /// The listener for `http://host:port`, bound before anyone is sent there.
-    pub async fn open(&self, host: &str, port: u16) -> Result<Arc<CallbackPort>> {
+    pub async fn open(&self, host: &str, port: u16, door: Door) -> Result<Arc<CallbackPort>> {
         let mut ports = self.ports.lock().await;
-        let key = (host.to_owned(), port);
+        let key = (host.to_owned(), port, door);
         if let Some(open) = ports.get(&key).and_then(Weak::upgrade) {
             return Ok(open);
         }
-        let open = CallbackPort::bind(host, port)?;
+        let open = match door {
+            Door::Ports => CallbackPort::bind(host, port)?,
+            Door::Sockets => CallbackPort::bind_socket(host, port, &self.folder)?,
+        };
         // Any free port is each sign-in's own.
         if port > 0 {
             ports.insert(key, Arc::downgrade(&open));
         }
+        Ok(open)
+    }
+
+    /// Where start pages are shown: by a port that is one sign-in's own, or by the one socket.
+    pub(super) fn start(&self, host: &str, door: Door) -> Result<Arc<StartPort>> {
+        if door == Door::Ports {
+            return StartPort::on_any_port(host);
+        }
+        let mut start = locked(&self.start);
+        if let Some(open) = start.upgrade() {
+            return Ok(open);
+        }
+        let open = StartPort::on_socket(&self.folder.join("start.sock"), self.start_port)?;
+        *start = Arc::downgrade(&open);
         Ok(open)
     }
 }
@@ -70,6 +109,7 @@ impl Loopback {
 pub struct CallbackPort {
     origin: String,
     state: Arc<Mutex<Waiting>>,
+    socket: Option<(u16, OwnSocket)>,
     _servers: Vec<Server>,
 }
 
@@ -170,13 +210,7 @@ pub struct Seat {
 
 impl CallbackPort {
     fn bind(host: &str, port: u16) -> Result<Arc<Self>> {
-        if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-            return Err(Error::new(
-                Code::InvalidConfig,
-                format!("redirect_host {host} is not this computer: the token would cross a network"),
-            )
-            .remedy("set redirect_host to localhost"));
-        }
+        local(host)?;
         let (mut listeners, mut port) = (Vec::new(), port);
         if port == 0 {
             (listeners, port) =
@@ -192,12 +226,25 @@ impl CallbackPort {
                 Err(error) => return Err(Error::new(Code::Io, format!("port {port} on {ip}: {error}"))),
             }
         }
-        let origin = format!("http://{host}:{port}");
-        let state = Arc::new(Mutex::new(Waiting::default()));
-        let router =
-            routes(Shared { origin: origin.clone(), waiting: state.clone() }, format!("{host}:{port}"));
+        let (origin, state, router) = origin_of(host, port);
         let servers = listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
-        Ok(Arc::new(Self { origin, state, _servers: servers }))
+        Ok(Arc::new(Self { origin, state, socket: None, _servers: servers }))
+    }
+
+    /// The same behind a socket: `host` and `port` are what the browser at the other end of `ssh -L` sees.
+    fn bind_socket(host: &str, port: u16, folder: &FilePath) -> Result<Arc<Self>> {
+        local(host)?;
+        let name =
+            if port == DEFAULT_PORT { "callback.sock".into() } else { format!("callback-{port}.sock") };
+        let (listener, socket) = OwnSocket::bind(&folder.join(name))?;
+        let (origin, state, router) = origin_of(host, port);
+        let server = serve(listener, router);
+        Ok(Arc::new(Self { origin, state, socket: Some((port, socket)), _servers: vec![server] }))
+    }
+
+    /// What `ssh` must forward for a browser on another machine.
+    pub(super) fn forward(&self) -> Option<Forward<'_>> {
+        self.socket.as_ref().map(|(port, socket)| Forward { port: *port, socket })
     }
 
     /// The value of Keystone's `origin` parameter.
@@ -257,32 +304,20 @@ impl Drop for Seat {
     }
 }
 
-/// Like tokio's `bind`, which lets only 128 connections wait: who comes when that many do loses a second.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
+fn local(host: &str) -> Result<()> {
+    if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+        return Ok(());
+    }
+    let why = format!("redirect_host {host} is not this computer: the token would cross a network");
+    Err(Error::new(Code::InvalidConfig, why).remedy("set redirect_host to localhost"))
 }
 
-/// A free port on every address that `host` may mean: a browser may try either family first.
-pub(super) fn any_port(host: &str) -> std::io::Result<(Vec<TcpListener>, u16)> {
-    let (first, second) = match host {
-        "127.0.0.1" => (LOOPBACK[0], None),
-        "[::1]" => (LOOPBACK[1], None),
-        _ => (LOOPBACK[0], Some(LOOPBACK[1])),
-    };
-    loop {
-        let listener = listen(SocketAddr::new(first, 0))?;
-        let port = listener.local_addr()?.port();
-        let Some(second) = second else { return Ok((vec![listener], port)) };
-        match listen(SocketAddr::new(second, port)) {
-            Ok(other) => return Ok((vec![listener, other], port)),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-            // A machine without IPv6.
-            Err(_) => return Ok((vec![listener], port)),
-        }
-    }
+/// What is served at an origin, and what waits there.
+fn origin_of(host: &str, port: u16) -> (String, Arc<Mutex<Waiting>>, Router) {
+    let (host, state) = (format!("{host}:{port}"), Arc::new(Mutex::new(Waiting::default())));
+    let origin = format!("http://{host}");
+    let router = routes(Shared { origin: origin.clone(), waiting: state.clone() }, host);
+    (origin, state, router)
 }
 
 fn busy(port: u16) -> Error {

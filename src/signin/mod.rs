@@ -2,10 +2,12 @@
 
 mod browser;
 mod client_credentials;
+mod door;
 pub mod loopback;
 mod oidc_code;
 mod oidc_device;
 pub mod password;
+mod start;
 mod websso;
 mod workload;
 
@@ -34,6 +36,8 @@ pub struct Task {
     pub keystone: Keystone,
     /// Time.
     pub clock: SharedClock,
+    /// Whether the person's browser is at the other end of an SSH session.
+    pub remote: bool,
     /// The pinned user; anyone else is refused. Without one the person is asked.
     pub expected: Option<User>,
     /// When it began.
@@ -50,6 +54,8 @@ pub struct Started {
     pub user_code: Option<String>,
     /// Where a browser on another machine can go instead, if the person then brings back where it ended.
     pub elsewhere: Option<String>,
+    /// The `ssh` command, but for this machine's name, that lets a browser on another machine open `url`.
+    pub tunnel: Option<String>,
     /// How far it is.
     pub progress: watch::Receiver<Progress>,
     /// What the person at the terminal says meanwhile.

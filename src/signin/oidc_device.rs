@@ -30,7 +30,16 @@ pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
         drop(progress);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, user_code, elsewhere: None, progress: progress_seen, commands, cancel, outcome })
+    Ok(Started {
+        url,
+        user_code,
+        elsewhere: None,
+        tunnel: None,
+        progress: progress_seen,
+        commands,
+        cancel,
+        outcome,
+    })
 }
 
 async fn until_over(

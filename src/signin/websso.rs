@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::browser::{self, Errand};
+use super::door::Door;
 use super::loopback::{Brought, Loopback};
 use super::{SignedIn, Started, Task};
 use crate::error::Result;
@@ -17,13 +18,15 @@ const ROUNDING: SignedDuration = SignedDuration::from_secs(2);
 /// Binds the callback and starts to wait.
 pub(super) async fn start(task: Task, loopback: &Loopback) -> Result<Started> {
     let options = &task.cloud.sign_in;
+    let door = if task.remote { Door::Sockets } else { Door::Ports };
     let port = loopback
-        .open(&options.redirect_host, options.redirect_port)
+        .open(&options.redirect_host, options.redirect_port, door)
         .await
         .map_err(|error| error.cloud(task.cloud.label()))?;
+    let start = loopback.start(&options.redirect_host, door)?;
     let callback_url = port.websso_callback();
     let address = task.keystone.websso_url(&callback_url)?;
-    browser::start(task, &port, Websso { callback_url, address })
+    Ok(browser::start(task, &port, start, Websso { callback_url, address }))
 }
 
 struct Websso {

@@ -17,5 +17,6 @@ mod password;
 mod real;
 mod scenarios;
 mod signin;
+mod ssh;
 mod vault;
 mod workload;

@@ -84,7 +84,7 @@ async fn run(clock: SharedClock, folder: &Path, socket: &str, stop: Arc<Notify>,
     let listener = UnixListener::bind(&socket_path).unwrap();
     private_folder(&folder.join("state")).unwrap();
     let vault = Vault::at(place(folder, config.vault));
-    let broker = Broker::new(clock, config, vault);
+    let broker = Broker::new(clock, config, vault, folder);
     broker.recall().await;
     let _server = serve(listener, listen::socket::router(broker, stop.clone()));
     ready.send(()).unwrap();

@@ -13,4 +13,5 @@ pub mod port;
 pub mod sandbox;
 pub mod spawn;
 pub mod stranger;
+pub mod tunnel;
 pub mod world;

@@ -23,6 +23,7 @@ mod password;
 mod people;
 mod revoked;
 mod scopes;
+mod ssh;
 mod tools;
 mod vault;
 mod waiting;
