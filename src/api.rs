@@ -362,6 +362,7 @@ pub struct VaultRequest {
 
 /// Who is signed in where.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Session {
     /// Labels of the clouds that have used it, in order of first use.
     pub clouds: Vec<String>,
@@ -387,6 +388,12 @@ pub struct Session {
     /// Whether the session is renewed without the person, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,
+    /// Whether a browser tab keeps it going for as long as it is open.
+    #[serde(default)]
+    pub kept_by_tab: bool,
+    /// Whether it ends soon and nothing renews it: time to sign in again.
+    #[serde(default)]
+    pub ends_soon: bool,
     /// How the person proved who they are, as far as the identity provider tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,

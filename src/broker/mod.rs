@@ -2,15 +2,18 @@
 //! clouds.yaml.
 
 mod flight;
+mod keep;
 mod kept;
 mod known;
 mod policy;
 mod renewal;
 mod session;
 mod sign_ins;
+mod tell;
 mod unattended;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ use crate::model::{
     Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex,
 };
 use crate::outbound::Outbound;
-use crate::ports::SharedClock;
+use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
 use crate::signin::{self, Command, Grant, SignedIn};
@@ -58,6 +61,7 @@ struct Inner {
     outbound: Outbound,
     loopback: Loopback,
     used_codes: Arc<UsedCodes>,
+    notices: Arc<dyn Notices>,
     known: KnownClouds,
     vault: Arc<Vault>,
     changes: Changes,
@@ -116,8 +120,14 @@ pub enum LoggedIn {
 
 impl Broker {
     /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known; sockets lie in
-    /// `runtime_folder`.
-    pub fn new(clock: SharedClock, config: Config, vault: Vault, runtime_folder: &Path) -> Self {
+    /// `runtime_folder`, and `notices` reach the person.
+    pub fn new(
+        clock: SharedClock,
+        config: Config,
+        vault: Vault,
+        runtime_folder: &Path,
+        notices: Arc<dyn Notices>,
+    ) -> Self {
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
@@ -125,6 +135,7 @@ impl Broker {
             config,
             loopback: Loopback::new(runtime_folder),
             used_codes: Arc::default(),
+            notices,
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
             vault: Arc::new(vault),
             changes: Changes::default(),
@@ -214,7 +225,8 @@ impl Broker {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
                 && session.meets(cloud, now)
-                && (session.lives(now, request.min_validity) || session.is_fresh(now))
+                && (session.is_fresh(now)
+                    || (session.lives(now, request.min_validity) && !session.ends_soon(now)))
             {
                 session.used_by(cloud.label());
                 return Ok(LoggedIn::Session(Box::new(session.view(now))));
@@ -665,9 +677,14 @@ impl Inner {
         });
         let (inner, ending) = (self, entry.clone());
         tokio::spawn(async move {
-            let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.opening.id)));
+            let mut outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.opening.id)));
+            let tab = outcome.as_mut().ok().and_then(|signed_in| signed_in.tab.take());
             inner.finish(&ending, &identity, outcome).await;
-            inner.keep_renewed(identity).await;
+            tokio::join!(
+                inner.keep(&identity, tab),
+                inner.tell(&identity),
+                inner.keep_renewed(identity.clone())
+            );
         });
         Ok(entry)
     }
@@ -675,7 +692,7 @@ impl Inner {
     /// Takes the token in, or counts the failure; then tells everybody who waits.
     async fn finish(self: &Arc<Self>, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
-        let ended = outcome.and_then(|SignedIn { token, grant, evidence }| {
+        let ended = outcome.and_then(|SignedIn { token, grant, evidence, .. }| {
             let remembered = self
                 .outbound
                 .trust_of(&entry.opening.cloud.tls)

@@ -62,8 +62,14 @@ fn show(session: &Session) {
         (_, "") => "Keystone itself".to_owned(),
         (idp, protocol) => format!("{}/{protocol}", idp.as_deref().unwrap_or("its identity provider")),
     };
-    let until = if session.renews {
+    let until = if session.kept_by_tab {
+        format!("until {}; a browser tab keeps it signed in", say::until(session.expires_at))
+    } else if session.renews {
         "renews itself for as long as the identity provider allows".to_owned()
+    } else if session.ends_soon {
+        let left = say::span(session.expires_at.duration_since(say::now()));
+        let cloud = session.clouds.first().map_or("", String::as_str);
+        format!("ends in {left}; sign in again: ksb login {cloud}")
     } else {
         format!("until {}", say::until(session.expires_at))
     };

@@ -35,6 +35,10 @@ pub(super) trait Errand: Send + Sync + 'static {
     fn elsewhere(&self) -> Option<&Url> {
         None
     }
+    /// Whether the tab may go round again before the session ends.
+    fn may_be_kept(&self) -> bool {
+        false
+    }
     /// What the person should know who waits, and sees an error page that the broker cannot see.
     fn hint(&self, task: &Task) -> String;
 }
@@ -47,7 +51,7 @@ pub(super) fn start(
     errand: impl Errand,
 ) -> Started {
     let (mail_to, mail) = mpsc::channel(16);
-    let seat = port.seat(&task.id, errand.address().clone(), mail_to);
+    let seat = port.seat(&task.id, errand.address().clone(), mail_to, None);
     let (progress, progress_seen) = watch::channel(Progress::default());
     let link = start_port.link(&task.cloud, &seat, progress.clone());
     let url = link.url();
@@ -57,7 +61,7 @@ pub(super) fn start(
     let (commands, commands_heard) = mpsc::channel(4);
     let (end, outcome) = oneshot::channel();
     let cancel = Arc::new(Notify::new());
-    let wait = Wait { task, seat, errand, progress, candidates: HashMap::new() };
+    let wait = Wait { task, seat, errand, progress, keep: "offered", candidates: HashMap::new() };
     let cancelled = cancel.clone();
     tokio::spawn(async move {
         let ended = wait.until_over(mail, commands_heard, &cancelled).await;
@@ -65,6 +69,20 @@ pub(super) fn start(
         let _broker_is_gone = end.send(ended);
     });
     Started { url, user_code: None, elsewhere, tunnel, progress: progress_seen, commands, cancel, outcome }
+}
+
+/// A tab of an earlier sign-in goes round again. Nobody waits in a terminal, and no start page is needed: the callback's
+/// port has been ours since the first round.
+pub(super) async fn round(
+    task: Task,
+    seat: Seat,
+    errand: impl Errand,
+    mail: mpsc::Receiver<Mail>,
+) -> Result<SignedIn> {
+    let (progress, _nobody_watches) = watch::channel(Progress::default());
+    let (_, commands) = mpsc::channel(1);
+    let wait = Wait { task, seat, errand, progress, keep: "kept", candidates: HashMap::new() };
+    wait.until_over(mail, commands, &Notify::new()).await
 }
 
 /// Tells the terminal, and hands on what ends the sign-in.
@@ -83,6 +101,8 @@ struct Wait<E> {
     seat: Seat,
     errand: E,
     progress: watch::Sender<Progress>,
+    /// What the last page says of *Keep me signed in*.
+    keep: &'static str,
     /// Proven tokens that wait for the person's answer on their page, by claim.
     candidates: HashMap<String, SignedIn>,
 }
@@ -133,8 +153,8 @@ impl<E: Errand> Wait<E> {
 
     /// A page's word; the token that ends the sign-in, if it does.
     async fn read(&mut self, letter: Mail) -> Option<SignedIn> {
-        let Mail { claim, word, reply } = letter;
-        let (shown, token) = match word {
+        let Mail { claim, tab, word, reply } = letter;
+        let (mut shown, mut signed_in) = match word {
             Word::Brought(brought) => self.proven(claim, brought).await,
             Word::Answer(accept) => self.answered(&claim, accept),
             Word::Unproven => {
@@ -142,8 +162,15 @@ impl<E: Errand> Wait<E> {
                 (PageReply::state("unproven"), None)
             }
         };
+        if let (Some(signed_in), Some(tab)) = (&mut signed_in, tab)
+            && self.errand.may_be_kept()
+        {
+            // Before the page knows: it comes at once.
+            signed_in.tab = self.seat.keep(tab);
+            shown.keep = signed_in.tab.as_ref().map(|_| self.keep);
+        }
         let _page_is_gone = reply.send(shown);
-        token
+        signed_in
     }
 
     /// Something came back to our tab. Whose it is decides what the page shows.

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
 use super::door::{Door, Forward, OwnSocket, any_port, listen};
+use super::keep::{self, Keeper, Tab};
 use super::start::StartPort;
 use crate::error::{Code, Error, Result};
 use crate::http::guard;
@@ -44,6 +45,8 @@ const DEFAULT_PORT: u16 = 9990;
 const MAX_BODY: usize = 64 << 10;
 /// Tokens that wait for a proof; beyond this the oldest is dropped.
 const MAX_PARKED: usize = 64;
+/// Tabs that keep a connection open. Browsers have six for an address, and a sign-in needs some.
+const MAX_KEEPERS: usize = 3;
 /// Tabs that one sign-in may be opened in.
 const MAX_TABS: usize = 16;
 
@@ -116,16 +119,22 @@ pub struct CallbackPort {
 #[derive(Default)]
 struct Waiting {
     attempts: HashMap<String, Attempt>,
+    /// Tabs whose sign-in is done and that may keep it going, by the sign-in's id.
+    keepers: HashMap<String, Keeper>,
     parked: VecDeque<Parked>,
 }
 
 /// A sign-in that waits for its tab to come back.
 struct Attempt {
     address: Url,
-    /// SHA-256 of each tab's secret.
-    tabs: VecDeque<[u8; 32]>,
+    tabs: VecDeque<TabPrint>,
     mail: mpsc::Sender<Mail>,
+    /// The cloud that a tab was signed in to before, if it only goes round again.
+    again: Option<String>,
 }
+
+/// SHA-256 of a tab's secret.
+pub(super) type TabPrint = [u8; 32];
 
 /// What Keystone, an identity provider or somebody else sent here.
 struct Parked {
@@ -146,6 +155,8 @@ pub enum Brought {
 pub struct Mail {
     /// Names the token.
     pub claim: String,
+    /// The tab that proved itself; `None` when none did.
+    pub(super) tab: Option<TabPrint>,
     /// What the page says.
     pub word: Word,
     /// The answer for the page.
@@ -193,6 +204,9 @@ pub struct PageReply {
     pub remedy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Whether this tab may keep the person signed in: `offered`, or `kept` already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<&'static str>,
 }
 
 impl PageReply {
@@ -258,10 +272,23 @@ impl CallbackPort {
     }
 
     /// Lets the sign-in `id` take part; its tabs go to `address`.
-    pub fn seat(self: &Arc<Self>, id: &str, address: Url, mail: mpsc::Sender<Mail>) -> Seat {
-        let attempt = Attempt { address, tabs: VecDeque::new(), mail };
+    pub fn seat(
+        self: &Arc<Self>,
+        id: &str,
+        address: Url,
+        mail: mpsc::Sender<Mail>,
+        again: Option<String>,
+    ) -> Seat {
+        let attempt = Attempt { address, tabs: VecDeque::new(), mail, again };
         locked(&self.state).attempts.insert(id.to_owned(), attempt);
         Seat { port: self.clone(), id: id.to_owned() }
+    }
+}
+
+impl CallbackPort {
+    /// The tab of the sign-in `id` keeps nothing going any more.
+    pub(super) fn end_keeping(&self, id: &str) {
+        locked(&self.state).keepers.remove(id);
     }
 }
 
@@ -274,6 +301,17 @@ impl Seat {
     /// The address that binds a tab.
     pub fn begin_url(&self) -> String {
         format!("{}/begin/{}", self.port.origin, self.id)
+    }
+
+    /// Lets the tab go on when the sign-in is done, unless too many do.
+    pub(super) fn keep(&self, tab: TabPrint) -> Option<Tab> {
+        let mut waiting = locked(&self.port.state);
+        if waiting.keepers.len() >= MAX_KEEPERS {
+            return None;
+        }
+        let (keeper, tab) = Tab::new(self.port.clone(), self.id.clone(), tab);
+        waiting.keepers.insert(self.id.clone(), keeper);
+        Some(tab)
     }
 
     /// The tokens that nobody has proven. None while another sign-in waits on this port: a token
@@ -345,6 +383,7 @@ fn routes(shared: Shared, host: String) -> Router {
         .route(WEBSSO_PATH, post(callback))
         .route("/claim", post(claim))
         .route("/answer", post(answer))
+        .route("/keep", post(keep))
         .route("/signing-in", get(reloaded))
         .fallback(redirected)
         .method_not_allowed_fallback(nothing_here)
@@ -421,11 +460,11 @@ async fn begin(
             if attempt.tabs.len() > MAX_TABS {
                 attempt.tabs.pop_front();
             }
-            attempt.address.clone()
+            (attempt.address.clone(), attempt.again.clone())
         })
     };
     match target {
-        Some(url) => page::begin(&id, secret.expose(), url.as_str()),
+        Some((url, again)) => page::begin(&id, secret.expose(), url.as_str(), again.as_deref()),
         None => expired(),
     }
 }
@@ -525,6 +564,8 @@ struct Proof {
     secret: String,
     #[serde(default)]
     accept: bool,
+    #[serde(default)]
+    keep: bool,
 }
 
 /// The page that answered Keystone's POST proves that it is in our tab.
@@ -538,17 +579,17 @@ async fn claim(State(shared): State<Shared>, request: Request) -> Response {
         let Some(place) = waiting.parked.iter().position(|parked| parked.claim == proof.claim) else {
             return page_reply(PageReply::state("expired"));
         };
-        if let Some(mail) = waiting.proven(&proof) {
+        if let Some((tab, mail)) = waiting.proven(&proof) {
             // Taken out: a claim counts once.
             let Some(parked) = waiting.parked.remove(place) else {
                 return page_reply(PageReply::state("expired"));
             };
-            (Some(mail), Word::Brought(parked.brought), None)
+            (Some((Some(tab), mail)), Word::Brought(parked.brought), None)
         } else {
             let code = waiting.parked.get(place).map(|parked| parked.code.clone());
             let only = waiting.attempts.values().next().filter(|_| waiting.attempts.len() == 1);
             (
-                only.map(|attempt| attempt.mail.clone()),
+                only.map(|attempt| (None, attempt.mail.clone())),
                 Word::Unproven,
                 Some(PageReply { code, ..PageReply::state("unproven") }),
             )
@@ -564,7 +605,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         Ok(proof) => proof,
         Err(refusal) => return refusal,
     };
-    let mail = locked(&shared.waiting).proven(&proof);
+    let mail = locked(&shared.waiting).proven(&proof).map(|(tab, mail)| (Some(tab), mail));
     page_reply(deliver(mail, proof.claim, Word::Answer(proof.accept)).await)
 }
 
@@ -581,19 +622,34 @@ impl Shared {
 
 impl Waiting {
     /// Where to deliver what a page says, if it holds the secret of a tab that a sign-in began in.
-    fn proven(&self, proof: &Proof) -> Option<mpsc::Sender<Mail>> {
+    fn proven(&self, proof: &Proof) -> Option<(TabPrint, mpsc::Sender<Mail>)> {
         let attempt = self.attempts.get(&proof.id)?;
         let shown = fingerprint(&proof.secret);
         let ours = attempt.tabs.iter().any(|tab| bool::from(tab.ct_eq(&shown)));
-        ours.then(|| attempt.mail.clone())
+        ours.then(|| (shown, attempt.mail.clone()))
     }
 }
 
-async fn deliver(mail: Option<mpsc::Sender<Mail>>, claim: String, word: Word) -> PageReply {
+/// The last page of a sign-in, for as long as its tab is open: tells the broker so, and is told when to go round again.
+/// Only the tab that proved the sign-in has the secret, and it is in no storage any more.
+async fn keep(State(shared): State<Shared>, request: Request) -> Response {
+    let proof = match shared.proof(request).await {
+        Ok(proof) => proof,
+        Err(refusal) => return refusal,
+    };
+    let keeper = locked(&shared.waiting).keepers.get(&proof.id).cloned();
+    let ours = keeper.filter(|keeper| bool::from(keeper.tab.ct_eq(&fingerprint(&proof.secret))));
+    match ours {
+        Some(keeper) => keeper.visit(proof.keep).await,
+        None => keep::over(),
+    }
+}
+
+async fn deliver(to: Option<(Option<TabPrint>, mpsc::Sender<Mail>)>, claim: String, word: Word) -> PageReply {
     let expired = PageReply::state("expired");
-    let Some(mail) = mail else { return expired };
+    let Some((tab, mail)) = to else { return expired };
     let (reply, answer) = oneshot::channel();
-    if mail.send(Mail { claim, word, reply }).await.is_err() {
+    if mail.send(Mail { claim, tab, word, reply }).await.is_err() {
         return expired;
     }
     answer.await.unwrap_or(expired)

@@ -3,6 +3,7 @@
 mod browser;
 mod client_credentials;
 mod door;
+mod keep;
 pub mod loopback;
 mod oidc_code;
 mod oidc_device;
@@ -25,6 +26,8 @@ use crate::model::{Cloud, Evidence, Secret, Token, User, Way};
 use crate::oidc::Provider;
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
+
+pub use keep::Tab;
 
 /// What a sign-in is to achieve.
 pub struct Task {
@@ -74,6 +77,14 @@ pub struct SignedIn {
     pub grant: Option<Grant>,
     /// How the person proved who they are, as far as the identity provider tells.
     pub evidence: Option<Evidence>,
+    /// The tab that may keep it going, where nothing else can.
+    pub tab: Option<Tab>,
+}
+
+impl SignedIn {
+    fn without_grant(token: Token) -> Self {
+        Self { token, grant: None, evidence: None, tab: None }
+    }
 }
 
 impl Started {

@@ -51,7 +51,7 @@ impl Errand for OidcCode {
             task.check(granted.evidence.as_ref())?;
             let token = task.keystone.federated(&granted.bearer).await?;
             let grant = granted.refresh_token.map(|token| Grant::new(self.provider.clone(), token));
-            Ok(SignedIn { token, grant, evidence: granted.evidence })
+            Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
         })
     }
 

@@ -81,5 +81,5 @@ async fn approved(task: &Task, provider: Provider, device: &Device) -> Result<Si
     let token = task.keystone.federated(&granted.bearer).await?;
     task.check_user(&token).await?;
     let grant = granted.refresh_token.map(|token| Grant::new(provider, token));
-    Ok(SignedIn { token, grant, evidence: granted.evidence })
+    Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
 }

@@ -309,6 +309,8 @@ fn status_as_json_keeps_its_shape() {
         "signed_in_at",
         "expires_at",
         "renews",
+        "kept_by_tab",
+        "ends_soon",
         "scopes",
         "tls_verified",
     ];

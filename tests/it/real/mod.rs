@@ -9,15 +9,17 @@ mod keystone;
 mod program;
 mod relay;
 mod terminal;
-mod wait;
+pub mod wait;
 
 mod adopt;
 mod attacks;
 mod crowd;
 mod entries;
 mod first_use;
+mod kept;
 mod killed;
 mod logout;
+mod notify;
 mod oidc;
 mod password;
 mod people;
