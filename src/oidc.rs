@@ -20,14 +20,13 @@ use openidconnect::{
     OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata, RedirectUrl, RefreshToken,
     RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
 };
-use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use url::Url;
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Bearer, Cloud, Evidence, OidcClient, Secret, random_hex};
-use crate::outbound::{self, Outbound, Peer};
+use crate::outbound::{self, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
@@ -458,7 +457,7 @@ fn caller(
 async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<HttpResponse> {
     let request = reqwest::Request::try_from(request)
         .map_err(|error| failed(cloud, format!("a request that cannot be sent: {error}")))?;
-    let builder = reqwest::RequestBuilder::from_parts(http.clone(), request);
+    let builder = reqwest::RequestBuilder::from_parts(http.current(), request);
     let answer = outbound::send(cloud, Peer::IdentityProvider, builder).await?;
     let mut response = HttpResponse::new(answer.body.into_bytes());
     *response.status_mut() = axum::http::StatusCode::from_u16(answer.status).unwrap_or_default();

@@ -70,7 +70,7 @@ impl Inner {
             }
             (pause, not_before) = (FIRST_PAUSE, Timestamp::MIN);
             let cloud = round.cloud.clone();
-            match self.go_round(identity, round, tab).await {
+            match Box::pin(self.go_round(identity, round, tab)).await {
                 Ok(Some(back)) => tab = back,
                 Ok(None) => return,
                 Err(error) => {

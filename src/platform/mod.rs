@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod files;
 pub mod machine;
+pub mod network;
 pub mod notify;
 pub mod paths;
 pub mod peer;

@@ -96,6 +96,7 @@ impl Started {
             url: String::new(),
             user_code: None,
             elsewhere: None,
+            tunnel: None,
             progress: watch::channel(Progress::default()).1,
             commands: mpsc::channel(1).0,
             cancel: Arc::default(),

@@ -21,4 +21,5 @@ mod signin;
 mod ssh;
 mod tell;
 mod vault;
+mod wake;
 mod workload;
