@@ -20,6 +20,7 @@ use crate::http::serve::serve;
 use crate::listen::socket;
 use crate::platform::clock::SystemClock;
 use crate::platform::machine;
+use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
 use crate::vault::{Place, Vault};
 
@@ -44,7 +45,7 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
         wish: config.vault,
         passphrase_file: passphrase_file(),
     });
-    let broker = Broker::new(Arc::new(SystemClock), config, vault);
+    let broker = Broker::new(Arc::new(SystemClock), config, vault, folder, Arc::new(Desktop));
     broker.recall().await;
     let stop = Arc::new(Notify::new());
     let server = serve(listener, socket::router(broker, stop.clone()));

@@ -34,6 +34,9 @@ pub struct TokenRequest {
     /// Whether a person started the caller, so that a browser may be opened.
     #[serde(default)]
     pub prompt: bool,
+    /// Whether that person's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
+    #[serde(default)]
+    pub remote: bool,
 }
 
 /// `200` of `POST /v1/tokens`.
@@ -85,6 +88,10 @@ pub struct SignIn {
     /// there; a person gives that to `POST …/redirected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
+    /// The `ssh` command, but for this machine's name, that a person runs on the machine with the browser: `url` can be
+    /// opened there while it runs, and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
     /// True for exactly one caller at a time: open `url`, or ask for what `asks` names, and say so with `POST …/opened`.
     pub opener: bool,
     /// The configured command that opens it, `{url}` standing for the address; else the system's browser.
@@ -153,6 +160,9 @@ pub struct LoginRequest {
     /// Accept, and pin, another user than before.
     #[serde(default)]
     pub switch_user: bool,
+    /// Whether the person's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
+    #[serde(default)]
+    pub remote: bool,
 }
 
 /// `200` of `POST /v1/sign-ins`: a session that lasts long enough is there already.
@@ -352,6 +362,7 @@ pub struct VaultRequest {
 
 /// Who is signed in where.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Session {
     /// Labels of the clouds that have used it, in order of first use.
     pub clouds: Vec<String>,
@@ -380,6 +391,12 @@ pub struct Session {
     /// Whether that goes on after the person's own session at the identity provider has ended (`offline_access`).
     #[serde(default)]
     pub offline_access: bool,
+    /// Whether a browser tab keeps it going for as long as it is open.
+    #[serde(default)]
+    pub kept_by_tab: bool,
+    /// Whether it ends soon and nothing renews it: time to sign in again.
+    #[serde(default)]
+    pub ends_soon: bool,
     /// How the person proved who they are, as far as the identity provider tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,

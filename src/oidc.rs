@@ -23,7 +23,6 @@ use openidconnect::{
     LogoutRequest, Nonce, OAuth2TokenResponse, PkceCodeChallenge, PkceCodeVerifier, ProviderMetadata,
     RedirectUrl, RefreshToken, RequestTokenError, RevocationUrl, Scope, StandardErrorResponse,
 };
-use reqwest::Client;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use url::Url;
@@ -31,7 +30,7 @@ use url::Url;
 use self::heard::Heard;
 use crate::error::{Code, Error, Result};
 use crate::model::{AuthMethod, Bearer, Cloud, Evidence, OidcClient, Secret, random_hex};
-use crate::outbound::{self, Answer, Outbound, Peer};
+use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
@@ -468,7 +467,7 @@ fn caller(
 async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<Answer> {
     let request = reqwest::Request::try_from(request)
         .map_err(|error| failed(cloud, format!("a request that cannot be sent: {error}")))?;
-    let builder = reqwest::RequestBuilder::from_parts(http.clone(), request);
+    let builder = reqwest::RequestBuilder::from_parts(http.current(), request);
     outbound::send(cloud, Peer::IdentityProvider, builder).await
 }
 

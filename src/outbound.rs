@@ -9,15 +9,16 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use reqwest::{Certificate, Client, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
+use reqwest::{Certificate, Identity as ClientIdentity, IntoUrl, Method, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Tls};
+use crate::platform::network::Network;
 use crate::ports::SharedClock;
 use crate::sync::locked;
 
@@ -35,12 +36,61 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 /// The HTTP clients, made when first needed.
 pub struct Outbound {
     clock: SharedClock,
+    network: Arc<Network>,
     clients: Mutex<HashMap<Route, Client>>,
     files: Mutex<HashMap<PathBuf, Seen>>,
 }
 
 /// TLS trust, whether it is checked, and the proxy.
 type Route = (TrustDigest, bool, Option<String>);
+
+/// A client whose connections are used again, as long as they may be alive: what a computer held open before it slept,
+/// or in another network, would have the next request hang until it times out.
+#[derive(Clone)]
+pub struct Client {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    cloud: Cloud,
+    network: Arc<Network>,
+    current: Mutex<(u64, reqwest::Client)>,
+}
+
+impl Client {
+    fn new(cloud: &Cloud, network: Arc<Network>) -> Result<Self> {
+        let current = Mutex::new((network.era(), build(cloud)?));
+        Ok(Self { pool: Arc::new(Pool { cloud: cloud.clone(), network, current }) })
+    }
+
+    /// Begins a request.
+    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
+        self.current().request(method, url)
+    }
+
+    /// Begins a `GET`.
+    pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::GET, url)
+    }
+
+    /// Begins a `POST`.
+    pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
+        self.request(Method::POST, url)
+    }
+
+    /// The client with the connections of today.
+    pub fn current(&self) -> reqwest::Client {
+        let era = self.pool.network.era();
+        let mut current = locked(&self.pool.current);
+        if current.0 != era {
+            match build(&self.pool.cloud) {
+                Ok(client) => *current = (era, client),
+                Err(error) => tracing::warn!(%error, "the connections of before go on being used"),
+            }
+        }
+        current.1.clone()
+    }
+}
 
 /// A TLS file as it was found.
 struct Seen {
@@ -71,7 +121,8 @@ impl Answer {
 impl Outbound {
     /// No client yet.
     pub fn new(clock: SharedClock) -> Self {
-        Self { clock, clients: Mutex::default(), files: Mutex::default() }
+        let network = Arc::new(Network::new(clock.clone()));
+        Self { clock, network, clients: Mutex::default(), files: Mutex::default() }
     }
 
     /// Digest of the files that decide whom we trust and who we are.
@@ -110,16 +161,16 @@ impl Outbound {
         if let Some(client) = locked(&self.clients).get(&key) {
             return Ok(client.clone());
         }
-        let client = build(cloud)?;
+        let client = Client::new(cloud, self.network.clone())?;
         locked(&self.clients).insert(key, client.clone());
         Ok(client)
     }
 }
 
-fn build(cloud: &Cloud) -> Result<Client> {
+fn build(cloud: &Cloud) -> Result<reqwest::Client> {
     // The second and later calls find the provider installed, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
+    let mut builder = reqwest::Client::builder()
         .user_agent(concat!("keystone-broker/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .timeout(TIMEOUT)

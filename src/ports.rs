@@ -1,4 +1,4 @@
-//! What a test stands between: time.
+//! What a test stands between: time, and the person's desktop.
 //!
 //! Keystone, the IdP and the browser are stood for by real servers in the tests, so the network
 //! needs no seam of its own.
@@ -14,6 +14,12 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Returns once the wall clock has reached `when`, also after sleep or a change of the clock.
     fn sleep_until(&self, when: Timestamp) -> BoxFuture<'static, ()>;
+}
+
+/// Where a person is told something who looks at no terminal.
+pub trait Notices: Send + Sync + 'static {
+    /// Tells it, or does not: nothing depends on it.
+    fn tell(&self, title: String, text: String) -> BoxFuture<'static, ()>;
 }
 
 /// A clock that is passed around.

@@ -139,6 +139,24 @@ def sees_browser() -> bool:
     return bool(os.environ.get("BROWSER")) or (has_display() and not os.environ.get("SSH_CONNECTION"))
 
 
+def is_remote() -> bool:
+    """Whether the person's browser is at the other end of an SSH session. `BROWSER` says that one is here."""
+    here = os.environ.get("BROWSER") and not os.environ.get("KSB_NO_BROWSER")
+    return bool(os.environ.get("SSH_CONNECTION")) and not here
+
+
+def this_machine() -> tuple[str, str]:
+    """The last words of the `ssh` command that leads here, and which of them is only a guess.
+
+    As `src/cli/tunnel.rs` has it.
+    """
+    user = os.environ.get("USER") or os.environ.get("LOGNAME")
+    words = os.environ.get("SSH_CONNECTION", "").split(" ")  # client, its port, server, its port
+    address, port = (words[2], words[3]) if len(words) == 4 else (os.uname().nodename, "22")
+    guess = f"{user}@{address}" if user else address
+    return (guess if port == "22" else f"-p {port} {guess}"), guess
+
+
 class Prompting:
     """Whether a person started this process, and can wait with it."""
 
@@ -147,6 +165,8 @@ class Prompting:
         self.display = has_display()
         #: May a browser be opened at all?
         self.browser = not os.environ.get("KSB_NO_BROWSER")
+        #: Is the person's browser on another machine?
+        self.remote = is_remote()
         #: Can a person be asked for a password?
         self.terminal = terminal = has_terminal()
         #: May a sign-in be started, and a browser be opened?

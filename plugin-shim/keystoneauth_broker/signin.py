@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from keystoneauth_broker import agent, browser, unattended
-from keystoneauth_broker.environment import Prompting
+from keystoneauth_broker.environment import Prompting, this_machine
 from keystoneauth_broker.errors import BrokerError, from_problem, one_line
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class TokenRequest:
     ) -> None:
         self._prompting = Prompting()
         self._request = {**request, "prompt": self._prompting.allowed}
+        if self._prompting.remote:
+            self._request["remote"] = True
         self._label = label
         self._clock = clock
         self._sleep = sleep
@@ -194,7 +196,22 @@ class TokenRequest:
         sign_in_id, url = sign_in["id"], sign_in.get("url")
         if sign_in.get("state") not in ("done", "failed") and isinstance(url, str):
             private = " (in a private window)" if sign_in.get("private_window") else ""
-            say(self._label, f"sign in{private}: {url}", once=f"{sign_in_id} {url}")
+            tunnel = sign_in.get("tunnel")
+            if isinstance(tunnel, str):
+                machine, guess = this_machine()
+                say(
+                    self._label,
+                    f"run this on the computer in front of you, and let it run ({guess} is a guess: "
+                    f"write what you connect to this one by): {tunnel} {machine}",
+                    once=f"{sign_in_id} {tunnel}",
+                )
+                say(
+                    self._label,
+                    f"then open this there, and sign in{private}: {url}",
+                    once=f"{sign_in_id} {url}",
+                )
+            else:
+                say(self._label, f"sign in{private}: {url}", once=f"{sign_in_id} {url}")
             say(
                 self._label,
                 "waiting for it; Ctrl-C ends this wait, not the sign-in"

@@ -168,6 +168,28 @@ def test_no_browser(
     assert not agent.opened.is_set()
 
 
+@pytest.mark.usefixtures("terminal")
+def test_browser_at_the_other_end_of_ssh(
+    agent: Agent,
+    make: Make,
+    session: ks_session.Session,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SSH_CONNECTION", "198.51.100.7 50022 192.0.2.1 2222")
+    monkeypatch.setenv("USER", "alice")
+    monkeypatch.delenv("BROWSER", raising=False)
+    tunnel = "ssh -N -L 9990:/run/user/7/keystone-broker/callback.sock"
+    agent.on_tokens(waiting(tunnel=tunnel), token())
+    agent.on_poll(poll("done"))
+    make().get_auth_ref(session)
+    assert [sent["remote"] for sent in agent.sent()] == [True, True]
+    err = capfd.readouterr().err
+    guess = "alice@192.0.2.1 is a guess: write what you connect to this one by"
+    assert f"({guess}): {tunnel} -p 2222 alice@192.0.2.1\n" in err
+    assert f": then open this there, and sign in: {URL}\n" in err
+
+
 def test_prompt_refused(agent: Agent, make: Make, session: ks_session.Session) -> None:
     agent.on_tokens(
         problem(401, "sign-in-needed", "nobody is signed in", cloud="demo", remedy="ksb login demo")

@@ -82,14 +82,14 @@ impl Inner {
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
         let ending: Vec<_> = kept.ending.into_iter().map(Arc::new).collect();
-        let mut renewing = Vec::new();
+        let mut restored = Vec::new();
         {
             let mut state = locked(&self.state);
             for (identity, session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
                 if let Some(newer) = state.sessions.get_mut(&identity) {
                     newer.take_over(&session, now);
                 } else {
-                    renewing.extend(session.grant.is_some().then(|| identity.clone()));
+                    restored.push(identity.clone());
                     state.sessions.insert(identity, session);
                 }
             }
@@ -106,9 +106,11 @@ impl Inner {
             let inner = self.clone();
             tokio::spawn(async move { inner.end_all(ending).await });
         }
-        for identity in renewing {
+        for identity in restored {
             let inner = self.clone();
-            tokio::spawn(async move { inner.keep_renewed(identity).await });
+            tokio::spawn(async move {
+                tokio::join!(inner.tell(&identity), inner.keep_renewed(identity.clone()));
+            });
         }
         Ok(())
     }

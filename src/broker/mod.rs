@@ -2,15 +2,18 @@
 //! clouds.yaml.
 
 mod flight;
+mod keep;
 mod kept;
 mod known;
 mod policy;
 mod renewal;
 mod session;
 mod sign_ins;
+mod tell;
 mod unattended;
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,7 +33,7 @@ use crate::model::{
     Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex,
 };
 use crate::outbound::Outbound;
-use crate::ports::SharedClock;
+use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
 use crate::signin::{self, Command, Grant, SignedIn};
@@ -58,6 +61,7 @@ struct Inner {
     outbound: Outbound,
     loopback: Loopback,
     used_codes: Arc<UsedCodes>,
+    notices: Arc<dyn Notices>,
     known: KnownClouds,
     vault: Arc<Vault>,
     changes: Changes,
@@ -115,15 +119,23 @@ pub enum LoggedIn {
 }
 
 impl Broker {
-    /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known.
-    pub fn new(clock: SharedClock, config: Config, vault: Vault) -> Self {
+    /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known; sockets lie in
+    /// `runtime_folder`, and `notices` reach the person.
+    pub fn new(
+        clock: SharedClock,
+        config: Config,
+        vault: Vault,
+        runtime_folder: &Path,
+        notices: Arc<dyn Notices>,
+    ) -> Self {
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
             clock,
             config,
-            loopback: Loopback::default(),
+            loopback: Loopback::new(runtime_folder),
             used_codes: Arc::default(),
+            notices,
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
             vault: Arc::new(vault),
             changes: Changes::default(),
@@ -180,7 +192,8 @@ impl Broker {
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
                 self.inner.check_cool_down(cloud, &identity)?;
-                let entry = self.pending_or_new(cloud, &identity, false).await.map_err(in_cloud)?;
+                let starting = self.pending_or_new(cloud, &identity, false, request.remote);
+                let entry = starting.await.map_err(in_cloud)?;
                 Ok(Served::SignIn(Box::new(entry.view(self.inner.clock.now()))))
             }
             Minting::SignInNeeded => {
@@ -212,14 +225,16 @@ impl Broker {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
                 && session.meets(cloud, now)
-                && (session.lives(now, request.min_validity) || session.is_fresh(now))
+                && (session.is_fresh(now)
+                    || (session.lives(now, request.min_validity) && !session.ends_soon(now)))
             {
                 session.used_by(cloud.label());
                 return Ok(LoggedIn::Session(Box::new(session.view(now))));
             }
         }
         self.inner.check_vault(cloud)?;
-        let entry = self.pending_or_new(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
+        let starting = self.pending_or_new(cloud, &identity, request.switch_user, request.remote);
+        let entry = starting.await.map_err(in_cloud)?;
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
     }
 
@@ -434,6 +449,7 @@ impl Broker {
         cloud: &Cloud,
         identity: &Identity,
         switch_user: bool,
+        remote: bool,
     ) -> Result<Arc<Entry>> {
         let pending = locked(&self.inner.state).pending.get(identity).cloned();
         match pending {
@@ -448,7 +464,7 @@ impl Broker {
         let identity = identity.clone();
         self.inner
             .starts
-            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user)).await })
+            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user, remote)).await })
             .await
     }
 }
@@ -604,6 +620,7 @@ impl Inner {
         cloud: Cloud,
         identity: Identity,
         switch_user: bool,
+        remote: bool,
     ) -> Result<Arc<Entry>> {
         if let Some(entry) = locked(&self.state).pending.get(&identity) {
             return Ok(entry.clone());
@@ -620,6 +637,8 @@ impl Inner {
             cloud: cloud.clone(),
             keystone: keystone.clone(),
             clock: self.clock.clone(),
+            // A browser that the person's own configuration names needs no other machine.
+            remote: remote && self.config.browser(&cloud).is_none(),
             expected,
             started_at,
             deadline,
@@ -631,6 +650,7 @@ impl Inner {
             url: started.url,
             user_code: started.user_code,
             elsewhere: started.elsewhere,
+            tunnel: started.tunnel,
             browser: self.config.browser(&cloud),
             private_window: switch_user,
             started_at,
@@ -657,9 +677,14 @@ impl Inner {
         });
         let (inner, ending) = (self, entry.clone());
         tokio::spawn(async move {
-            let outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.opening.id)));
+            let mut outcome = started.outcome.await.unwrap_or_else(|_| Err(over(&ending.opening.id)));
+            let tab = outcome.as_mut().ok().and_then(|signed_in| signed_in.tab.take());
             inner.finish(&ending, &identity, outcome).await;
-            inner.keep_renewed(identity).await;
+            tokio::join!(
+                inner.keep(&identity, tab),
+                inner.tell(&identity),
+                inner.keep_renewed(identity.clone())
+            );
         });
         Ok(entry)
     }
@@ -667,7 +692,7 @@ impl Inner {
     /// Takes the token in, or counts the failure; then tells everybody who waits.
     async fn finish(self: &Arc<Self>, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
-        let ended = outcome.and_then(|SignedIn { token, grant, evidence }| {
+        let ended = outcome.and_then(|SignedIn { token, grant, evidence, .. }| {
             let remembered = self
                 .outbound
                 .trust_of(&entry.opening.cloud.tls)

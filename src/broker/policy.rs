@@ -26,6 +26,11 @@ pub(super) fn renewal(token: &Token) -> Timestamp {
     token.expires_at - soft - soft / 1000 * spread
 }
 
+/// When a token is not served any more to a caller who does not ask for more life than any.
+pub(super) fn hard_end(token: &Token) -> Timestamp {
+    token.expires_at - hard_threshold(token)
+}
+
 /// How long a session counts as fresh: a caller who wants more life than a new sign-in gives is
 /// served what there is instead of being sent to the browser again and again.
 pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(60);

@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Evidence, Holder, OidcClient, Scope, Secret, Token};
 use crate::signin::Grant;
 
+use super::keep::Hold;
 use super::policy;
 
 /// What a successful sign-in left. The vault keeps all but the scoped tokens: they can be had again.
@@ -32,6 +33,9 @@ pub(super) struct Session {
     pub(super) grant: Option<Grant>,
     /// How the person proved who they are, as far as the identity provider tells.
     evidence: Option<Evidence>,
+    /// The tab that may keep it going.
+    #[serde(skip)]
+    pub(super) tab: Option<Hold>,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
@@ -110,6 +114,7 @@ impl Session {
             dead: false,
             grant,
             evidence,
+            tab: None,
             signed_in_at: now,
             made_at: now,
             tokens: HashMap::new(),
@@ -181,6 +186,16 @@ impl Session {
         now.duration_since(self.made_at) < policy::FRESH
     }
 
+    fn renews(&self) -> bool {
+        self.grant.is_some() || self.cloud.sign_in.renews()
+    }
+
+    /// Whether it is about to end, and nothing renews it: a person who asks for a sign-in gets one.
+    pub(super) fn ends_soon(&self, now: Timestamp) -> bool {
+        let renews = self.renews() || self.tab.as_ref().is_some_and(Hold::keeps);
+        !renews && policy::renewal(&self.unscoped.token) <= now
+    }
+
     /// Remembers a cloud that shares this session.
     pub(super) fn used_by(&mut self, label: &str) {
         if !self.labels.iter().any(|known| known == label) {
@@ -218,9 +233,11 @@ impl Session {
             user: self.unscoped.token.user.clone(),
             signed_in_at: self.signed_in_at,
             expires_at: self.unscoped.token.expires_at,
-            renews: self.grant.is_some() || self.cloud.sign_in.renews(),
+            renews: self.renews(),
             offline_access: self.grant.is_some()
                 && self.cloud.sign_in.oidc.as_ref().is_some_and(OidcClient::asks_offline_access),
+            kept_by_tab: self.tab.as_ref().is_some_and(Hold::keeps),
+            ends_soon: self.ends_soon(now),
             evidence: self.evidence.clone(),
             scopes,
             tls_verified: self.cloud.tls.verify,

@@ -45,6 +45,7 @@ pub(super) struct Opening {
     pub(super) url: String,
     pub(super) user_code: Option<String>,
     pub(super) elsewhere: Option<String>,
+    pub(super) tunnel: Option<String>,
     pub(super) browser: Option<String>,
     pub(super) private_window: bool,
     pub(super) started_at: Timestamp,
@@ -102,7 +103,11 @@ impl Entry {
             url: self.opening.url.clone(),
             user_code: self.opening.user_code.clone(),
             elsewhere: self.opening.elsewhere.clone(),
-            opener: matches!(state, SignInState::Waiting | SignInState::Asking) && self.ask(now),
+            tunnel: self.opening.tunnel.clone(),
+            // No browser of this machine can open what waits at the other end of SSH.
+            opener: matches!(state, SignInState::Waiting | SignInState::Asking)
+                && self.opening.tunnel.is_none()
+                && self.ask(now),
             browser: self.opening.browser.clone(),
             private_window: self.opening.private_window,
             started_at: self.opening.started_at,

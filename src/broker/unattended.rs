@@ -12,6 +12,6 @@ impl Broker {
         identity: &Identity,
         switch_user: bool,
     ) -> Result<()> {
-        self.pending_or_new(cloud, identity, switch_user).await?.over().await
+        self.pending_or_new(cloud, identity, switch_user, false).await?.over().await
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, mend, say, target, wait};
+use super::{Done, duration, mend, person, say, target, wait};
 use crate::api::{LoginRequest, Session, SessionReply, SignInReply};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -26,6 +26,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         cloud: resolved.cloud,
         min_validity: u64::try_from(lasting.as_secs()).unwrap_or_default(),
         switch_user: args.switch_user,
+        remote: person::is_remote(),
     };
     let session = sign_in(&target::client()?, &mut request).await?;
     let label = request.cloud.label();

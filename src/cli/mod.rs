@@ -20,6 +20,7 @@ mod target;
 mod terminal;
 mod token;
 mod trust;
+mod tunnel;
 mod unlock;
 mod vault;
 mod wait;

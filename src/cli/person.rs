@@ -17,6 +17,11 @@ pub(super) fn has_browser(configured: bool) -> bool {
     !is_set("KSB_NO_BROWSER") && (configured || is_set("BROWSER") || has_display())
 }
 
+/// Whether the person's browser is on another machine, at the other end of an SSH session. `BROWSER` says that one is here.
+pub(super) fn is_remote() -> bool {
+    is_set("SSH_CONNECTION") && (is_set("KSB_NO_BROWSER") || !is_set("BROWSER"))
+}
+
 fn has_terminal() -> bool {
     // Opening it fails with ENXIO for a process without a controlling terminal, such as cron's.
     OpenOptions::new().read(true).write(true).open("/dev/tty").is_ok()

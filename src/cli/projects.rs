@@ -26,8 +26,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
                 trust::ask(&client, &request.cloud, error).await?;
             }
             Err(error) if error.code == Code::SignInNeeded && may_sign_in(&request.cloud) => {
-                let cloud = request.cloud.clone();
-                let mut login = LoginRequest { cloud, min_validity: 0, switch_user: false };
+                let (cloud, remote) = (request.cloud.clone(), person::is_remote());
+                let mut login = LoginRequest { cloud, min_validity: 0, switch_user: false, remote };
                 login::sign_in(&client, &mut login).await?;
             }
             Err(error) => return Err(error),

@@ -62,12 +62,18 @@ fn show(session: &Session) {
         (_, "") => "Keystone itself".to_owned(),
         (idp, protocol) => format!("{}/{protocol}", idp.as_deref().unwrap_or("its identity provider")),
     };
-    let until = match (session.renews, session.offline_access) {
-        (true, false) => "renews itself for as long as the identity provider allows".to_owned(),
-        (true, true) => {
-            "renews itself even when you are signed out at the identity provider (offline_access)".to_owned()
-        }
-        (false, _) => format!("until {}", say::until(session.expires_at)),
+    let until = if session.kept_by_tab {
+        format!("until {}; a browser tab keeps it signed in", say::until(session.expires_at))
+    } else if session.renews && session.offline_access {
+        "renews itself even when you are signed out at the identity provider (offline_access)".to_owned()
+    } else if session.renews {
+        "renews itself for as long as the identity provider allows".to_owned()
+    } else if session.ends_soon {
+        let left = say::span(session.expires_at.duration_since(say::now()));
+        let cloud = session.clouds.first().map_or("", String::as_str);
+        format!("ends in {left}; sign in again: ksb login {cloud}")
+    } else {
+        format!("until {}", say::until(session.expires_at))
     };
     println!("{}: {} by {by} {until}", session.clouds.join(", "), say::user(&session.user));
     println!("    {}", session.auth_url);

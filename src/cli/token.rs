@@ -36,8 +36,8 @@ const ROUNDS: u32 = 3;
 pub(super) async fn run(args: Args) -> Result<()> {
     let Resolved { cloud, scope, .. } = target::resolve(&args.cloud, &args.scope)?;
     let client = target::client()?;
-    let mut request =
-        TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt: person::may_prompt() };
+    let (prompt, remote) = (person::may_prompt(), person::is_remote());
+    let mut request = TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt, remote };
     let token = obtain(&client, &mut request).await?;
     if let Some(assumed) = &token.assumed {
         eprintln!("ksb: {}: {assumed}", request.cloud.label());

@@ -8,7 +8,7 @@ use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
 use super::terminal::Keys;
-use super::{browser, factors, person, say};
+use super::{browser, factors, person, say, tunnel};
 use crate::api::{AcceptRequest, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -184,10 +184,19 @@ impl Screen {
     }
 
     fn announce(&mut self, sign_in: &SignIn) {
-        if sign_in.url.is_empty() {
-            return;
+        let SignIn { cloud, url, .. } = sign_in;
+        match &sign_in.tunnel {
+            _ if url.is_empty() => return,
+            None => self.line(&format!("ksb: {cloud}: sign in: {url}")),
+            Some(tunnel) => {
+                let (machine, guessed) = tunnel::this_machine();
+                self.line(&format!(
+                    "ksb: {cloud}: run this on the computer in front of you, and let it run ({guessed} is a guess: \
+                     write what you connect to this one by):\n{tunnel} {machine}"
+                ));
+                self.line(&format!("ksb: {cloud}: then open this there, and sign in: {url}"));
+            }
         }
-        self.line(&format!("ksb: {}: sign in: {}", sign_in.cloud, sign_in.url));
         if sign_in.user_code.is_some() && self.live {
             self.qr_code(&sign_in.url);
         }

@@ -39,13 +39,14 @@ pub fn start(cloud: &About<'_>, clean_url: &str, begin_url: &str) -> Response {
 }
 
 /// The first page on the callback's origin (`/begin/<id>`): leaves the secret in the tab and goes on to Keystone.
-pub fn begin(id: &str, secret: &str, websso_url: &str) -> Response {
+/// `again` is the cloud that this tab was signed in to before.
+pub fn begin(id: &str, secret: &str, websso_url: &str, again: Option<&str>) -> Response {
     let nonce = nonce();
     let parsed = Url::parse(websso_url).ok();
     let keystone = parsed.as_ref().and_then(Url::host_str).unwrap_or("Keystone");
     let websso_url = web_url(websso_url);
     let data = script_json(&json!({ "id": id, "secret": secret, "websso": websso_url }));
-    respond(StatusCode::OK, &nonce, "'none'", &Begin { nonce: &nonce, data, keystone, websso_url })
+    respond(StatusCode::OK, &nonce, "'none'", &Begin { nonce: &nonce, data, keystone, websso_url, again })
 }
 
 /// The answer to Keystone's form POST (`/auth/websso/`). It holds no token: the token waits under `claim` until the
@@ -84,6 +85,7 @@ struct Begin<'a> {
     data: String,
     keystone: &'a str,
     websso_url: &'a str,
+    again: Option<&'a str>,
 }
 
 #[derive(Template)]
@@ -201,7 +203,7 @@ mod tests {
         let about = About { cloud: HOSTILE, keystone: HOSTILE, identity_provider: Some(HOSTILE) };
         vec![
             start(&about, "http://localhost:9990/clean/abc", "http://localhost:9990/begin/abc"),
-            begin(HOSTILE, HOSTILE, "https://keystone.example.org/v3/auth?origin=<script>"),
+            begin(HOSTILE, HOSTILE, "https://keystone.example.org/v3/auth?origin=<script>", Some(HOSTILE)),
             callback(HOSTILE, HOSTILE),
             notice(StatusCode::GONE, HOSTILE, HOSTILE, HOSTILE, Some(HOSTILE)),
         ]
@@ -300,7 +302,7 @@ mod tests {
     async fn scripts_read_back_what_was_given() {
         let html = text(callback(HOSTILE, "K7MX")).await;
         assert_eq!(data(&html), json!({ "claim": HOSTILE, "code": "K7MX" }));
-        let html = text(begin("id", HOSTILE, "https://keystone.example.org/v3?a=b&c=d")).await;
+        let html = text(begin("id", HOSTILE, "https://keystone.example.org/v3?a=b&c=d", None)).await;
         let wanted =
             json!({ "id": "id", "secret": HOSTILE, "websso": "https://keystone.example.org/v3?a=b&c=d" });
         assert_eq!(data(&html), wanted);
@@ -316,7 +318,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_browser_is_sent_to_the_web_only() {
-        let html = text(begin("id", "secret", "javascript:alert(1)")).await;
+        let html = text(begin("id", "secret", "javascript:alert(1)", None)).await;
         assert!(!html.contains("javascript:"), "{html}");
         assert_eq!(data(&html)["websso"], "");
     }
@@ -326,7 +328,9 @@ mod tests {
         let about = About { cloud: "demo", keystone: "keystone.example.org", identity_provider: None };
         let page = start(&about, "http://localhost:9990/clean", "http://localhost:9990/begin/x");
         assert!(text(page).await.contains("<body data-ksb-state=\"starting\">"));
-        assert!(text(begin("a", "b", "https://k/")).await.contains("<body data-ksb-state=\"starting\">"));
+        assert!(
+            text(begin("a", "b", "https://k/", None)).await.contains("<body data-ksb-state=\"starting\">")
+        );
         let html = text(callback("a", "K7MX")).await;
         assert!(html.contains("<body data-ksb-state=\"checking\">"));
         let known = [

@@ -7,14 +7,14 @@ mod wire;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Unit};
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use url::Url;
 
 use crate::api::Reach;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Scope, Secret, Token};
-use crate::outbound::{self, Answer, Outbound, Peer};
+use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
 pub use password::{Proof, Receipt};

@@ -1,7 +1,9 @@
-//! What differs from system to system: the clock, files, which machine it is, who is at the other end.
+//! What differs from system to system: the clock, files, which machine it is, who is at the other end, notifications.
 
 pub mod clock;
 pub mod files;
 pub mod machine;
+pub mod network;
+pub mod notify;
 pub mod paths;
 pub mod peer;

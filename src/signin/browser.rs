@@ -10,25 +10,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::middleware;
-use axum::response::Response;
-use axum::routing::get;
 use futures_util::future::{BoxFuture, join_all};
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use url::Url;
 
 use super::loopback::{self, Brought, CallbackPort, Mail, PageReply, Seat, Unclaimed, Word};
+use super::start::StartPort;
 use super::{Command, Progress, SignedIn, Started, Task};
 use crate::api::Offer;
 use crate::error::{Code, Error, Result};
-use crate::http::guard;
-use crate::http::page::{self, About};
-use crate::http::serve::{Server, serve};
-use crate::model::{Cloud, Secret, random_hex};
+use crate::model::Secret;
 
 /// After this long without an answer the person is told what other servers' error pages mean.
 const HINT_AFTER: SignedDuration = SignedDuration::from_secs(20);
@@ -43,80 +35,54 @@ pub(super) trait Errand: Send + Sync + 'static {
     fn elsewhere(&self) -> Option<&Url> {
         None
     }
+    /// Whether the tab may go round again before the session ends.
+    fn may_be_kept(&self) -> bool {
+        false
+    }
     /// What the person should know who waits, and sees an error page that the broker cannot see.
     fn hint(&self, task: &Task) -> String;
 }
 
 /// Opens the start page of a sign-in whose callback is bound, and starts to wait.
-pub(super) fn start(task: Task, port: &Arc<CallbackPort>, errand: impl Errand) -> Result<Started> {
-    let options = &task.cloud.sign_in;
+pub(super) fn start(
+    task: Task,
+    port: &Arc<CallbackPort>,
+    start_port: Arc<StartPort>,
+    errand: impl Errand,
+) -> Started {
     let (mail_to, mail) = mpsc::channel(16);
-    let seat = port.seat(&task.id, errand.address().clone(), mail_to);
-
-    let (listeners, start_port) = loopback::any_port(&options.redirect_host)
-        .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
-    let host = format!("{}:{start_port}", options.redirect_host);
-    let ticket = random_hex::<16>();
-    let url = format!("http://{host}/start/{ticket}");
+    let seat = port.seat(&task.id, errand.address().clone(), mail_to, None);
     let (progress, progress_seen) = watch::channel(Progress::default());
-    let router = start_routes(&task.cloud, &seat, ticket, host, progress.clone());
-    let start_page: Vec<Server> =
-        listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
-
+    let link = start_port.link(&task.cloud, &seat, progress.clone());
+    let url = link.url();
+    let tunnel = port.forward().zip(link.forward());
+    let tunnel = tunnel.map(|(callback, start)| format!("ssh -N {callback} {start}"));
     let elsewhere = errand.elsewhere().map(Url::to_string);
     let (commands, commands_heard) = mpsc::channel(4);
     let (end, outcome) = oneshot::channel();
     let cancel = Arc::new(Notify::new());
-    let wait = Wait { task, seat, errand, progress, candidates: HashMap::new() };
+    let wait = Wait { task, seat, errand, progress, keep: "offered", candidates: HashMap::new() };
     let cancelled = cancel.clone();
     tokio::spawn(async move {
         let ended = wait.until_over(mail, commands_heard, &cancelled).await;
-        drop(start_page);
+        drop(link);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, user_code: None, elsewhere, progress: progress_seen, commands, cancel, outcome })
+    Started { url, user_code: None, elsewhere, tunnel, progress: progress_seen, commands, cancel, outcome }
 }
 
-#[derive(Clone)]
-struct StartPage {
-    ticket: String,
-    clean_url: String,
-    begin_url: String,
-    cloud: Cloud,
-    progress: watch::Sender<Progress>,
-}
-
-fn start_routes(
-    cloud: &Cloud,
-    seat: &Seat,
-    ticket: String,
-    host: String,
-    progress: watch::Sender<Progress>,
-) -> Router {
-    let (clean_url, begin_url) = (seat.clean_url(), seat.begin_url());
-    let start = StartPage { ticket, clean_url, begin_url, cloud: cloud.clone(), progress };
-    Router::new()
-        .route("/start/{ticket}", get(start_page))
-        .fallback(|| async { loopback::expired() })
-        .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
-        .with_state(start)
-}
-
-async fn start_page(
-    State(start): State<StartPage>,
-    headers: HeaderMap,
-    Path(ticket): Path<String>,
-) -> Response {
-    if ticket != start.ticket || !guard::is_navigation(&headers) {
-        return loopback::expired();
-    }
-    start.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.opened, true));
-    let about = About {
-        cloud: start.cloud.label(),
-        keystone: start.cloud.auth_url.host_str().unwrap_or_default(),
-        identity_provider: start.cloud.identity_provider.as_deref(),
-    };
-    page::start(&about, &start.clean_url, &start.begin_url)
+/// A tab of an earlier sign-in goes round again. Nobody waits in a terminal, and no start page is needed: the callback's
+/// port has been ours since the first round.
+pub(super) async fn round(
+    task: Task,
+    seat: Seat,
+    errand: impl Errand,
+    mail: mpsc::Receiver<Mail>,
+) -> Result<SignedIn> {
+    let (progress, _nobody_watches) = watch::channel(Progress::default());
+    let (_, commands) = mpsc::channel(1);
+    let wait = Wait { task, seat, errand, progress, keep: "kept", candidates: HashMap::new() };
+    wait.until_over(mail, commands, &Notify::new()).await
 }
 
 /// Tells the terminal, and hands on what ends the sign-in.
@@ -135,6 +101,8 @@ struct Wait<E> {
     seat: Seat,
     errand: E,
     progress: watch::Sender<Progress>,
+    /// What the last page says of *Keep me signed in*.
+    keep: &'static str,
     /// Proven tokens that wait for the person's answer on their page, by claim.
     candidates: HashMap<String, SignedIn>,
 }
@@ -185,8 +153,8 @@ impl<E: Errand> Wait<E> {
 
     /// A page's word; the token that ends the sign-in, if it does.
     async fn read(&mut self, letter: Mail) -> Option<SignedIn> {
-        let Mail { claim, word, reply } = letter;
-        let (shown, token) = match word {
+        let Mail { claim, tab, word, reply } = letter;
+        let (mut shown, mut signed_in) = match word {
             Word::Brought(brought) => self.proven(claim, brought).await,
             Word::Answer(accept) => self.answered(&claim, accept),
             Word::Unproven => {
@@ -194,8 +162,15 @@ impl<E: Errand> Wait<E> {
                 (PageReply::state("unproven"), None)
             }
         };
+        if let (Some(signed_in), Some(tab)) = (&mut signed_in, tab)
+            && self.errand.may_be_kept()
+        {
+            // Before the page knows: it comes at once.
+            signed_in.tab = self.seat.keep(tab);
+            shown.keep = signed_in.tab.as_ref().map(|_| self.keep);
+        }
         let _page_is_gone = reply.send(shown);
-        token
+        signed_in
     }
 
     /// Something came back to our tab. Whose it is decides what the page shows.

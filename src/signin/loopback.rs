@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 use axum::Router;
@@ -21,10 +22,12 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
+use super::door::{Door, Forward, OwnSocket, any_port, listen};
+use super::keep::{self, Keeper, Tab};
+use super::start::StartPort;
 use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page;
@@ -36,32 +39,71 @@ use crate::sync::locked;
 
 /// The path that operators list in `trusted_dashboard`.
 pub const WEBSSO_PATH: &str = "/auth/websso/";
+/// The port that most of them list.
+const DEFAULT_PORT: u16 = 9990;
 /// Far above any real token, far below anything that hurts.
 const MAX_BODY: usize = 64 << 10;
 /// Tokens that wait for a proof; beyond this the oldest is dropped.
 const MAX_PARKED: usize = 64;
+/// Tabs that keep a connection open. Browsers have six for an address, and a sign-in needs some.
+const MAX_KEEPERS: usize = 3;
 /// Tabs that one sign-in may be opened in.
 const MAX_TABS: usize = 16;
 
 /// The callback ports in use; sign-ins of several clouds share one.
-#[derive(Default)]
 pub struct Loopback {
-    ports: tokio::sync::Mutex<HashMap<(String, u16), Weak<CallbackPort>>>,
+    /// Where sockets lie.
+    folder: PathBuf,
+    /// The start page's port on the other side of an SSH session: the same for as long as the agent lives, so that one
+    /// `ssh -N -L` serves every sign-in of a day.
+    start_port: u16,
+    ports: tokio::sync::Mutex<HashMap<(String, u16, Door), Weak<CallbackPort>>>,
+    start: Mutex<Weak<StartPort>>,
 }
 
 impl Loopback {
+    /// Nothing is open yet. Sockets will lie in `folder`.
+    pub fn new(folder: &FilePath) -> Self {
+        // Below the ports that systems give out by themselves, and none that a page could have been prepared at.
+        let random = u16::from_str_radix(&random_hex::<2>(), 16).unwrap_or_default();
+        let start_port = 20_000 + random % 12_000;
+        Self {
+            folder: folder.to_owned(),
+            start_port,
+            ports: tokio::sync::Mutex::default(),
+            start: Mutex::default(),
+        }
+    }
+
     /// The listener for `http://host:port`, bound before anyone is sent there.
-    pub async fn open(&self, host: &str, port: u16) -> Result<Arc<CallbackPort>> {
+    pub async fn open(&self, host: &str, port: u16, door: Door) -> Result<Arc<CallbackPort>> {
         let mut ports = self.ports.lock().await;
-        let key = (host.to_owned(), port);
+        let key = (host.to_owned(), port, door);
         if let Some(open) = ports.get(&key).and_then(Weak::upgrade) {
             return Ok(open);
         }
-        let open = CallbackPort::bind(host, port)?;
+        let open = match door {
+            Door::Ports => CallbackPort::bind(host, port)?,
+            Door::Sockets => CallbackPort::bind_socket(host, port, &self.folder)?,
+        };
         // Any free port is each sign-in's own.
         if port > 0 {
             ports.insert(key, Arc::downgrade(&open));
         }
+        Ok(open)
+    }
+
+    /// Where start pages are shown: by a port that is one sign-in's own, or by the one socket.
+    pub(super) fn start(&self, host: &str, door: Door) -> Result<Arc<StartPort>> {
+        if door == Door::Ports {
+            return StartPort::on_any_port(host);
+        }
+        let mut start = locked(&self.start);
+        if let Some(open) = start.upgrade() {
+            return Ok(open);
+        }
+        let open = StartPort::on_socket(&self.folder.join("start.sock"), self.start_port)?;
+        *start = Arc::downgrade(&open);
         Ok(open)
     }
 }
@@ -70,22 +112,29 @@ impl Loopback {
 pub struct CallbackPort {
     origin: String,
     state: Arc<Mutex<Waiting>>,
+    socket: Option<(u16, OwnSocket)>,
     _servers: Vec<Server>,
 }
 
 #[derive(Default)]
 struct Waiting {
     attempts: HashMap<String, Attempt>,
+    /// Tabs whose sign-in is done and that may keep it going, by the sign-in's id.
+    keepers: HashMap<String, Keeper>,
     parked: VecDeque<Parked>,
 }
 
 /// A sign-in that waits for its tab to come back.
 struct Attempt {
     address: Url,
-    /// SHA-256 of each tab's secret.
-    tabs: VecDeque<[u8; 32]>,
+    tabs: VecDeque<TabPrint>,
     mail: mpsc::Sender<Mail>,
+    /// The cloud that a tab was signed in to before, if it only goes round again.
+    again: Option<String>,
 }
+
+/// SHA-256 of a tab's secret.
+pub(super) type TabPrint = [u8; 32];
 
 /// What Keystone, an identity provider or somebody else sent here.
 struct Parked {
@@ -106,6 +155,8 @@ pub enum Brought {
 pub struct Mail {
     /// Names the token.
     pub claim: String,
+    /// The tab that proved itself; `None` when none did.
+    pub(super) tab: Option<TabPrint>,
     /// What the page says.
     pub word: Word,
     /// The answer for the page.
@@ -153,6 +204,9 @@ pub struct PageReply {
     pub remedy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
+    /// Whether this tab may keep the person signed in: `offered`, or `kept` already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<&'static str>,
 }
 
 impl PageReply {
@@ -170,13 +224,7 @@ pub struct Seat {
 
 impl CallbackPort {
     fn bind(host: &str, port: u16) -> Result<Arc<Self>> {
-        if !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-            return Err(Error::new(
-                Code::InvalidConfig,
-                format!("redirect_host {host} is not this computer: the token would cross a network"),
-            )
-            .remedy("set redirect_host to localhost"));
-        }
+        local(host)?;
         let (mut listeners, mut port) = (Vec::new(), port);
         if port == 0 {
             (listeners, port) =
@@ -192,12 +240,25 @@ impl CallbackPort {
                 Err(error) => return Err(Error::new(Code::Io, format!("port {port} on {ip}: {error}"))),
             }
         }
-        let origin = format!("http://{host}:{port}");
-        let state = Arc::new(Mutex::new(Waiting::default()));
-        let router =
-            routes(Shared { origin: origin.clone(), waiting: state.clone() }, format!("{host}:{port}"));
+        let (origin, state, router) = origin_of(host, port);
         let servers = listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
-        Ok(Arc::new(Self { origin, state, _servers: servers }))
+        Ok(Arc::new(Self { origin, state, socket: None, _servers: servers }))
+    }
+
+    /// The same behind a socket: `host` and `port` are what the browser at the other end of `ssh -L` sees.
+    fn bind_socket(host: &str, port: u16, folder: &FilePath) -> Result<Arc<Self>> {
+        local(host)?;
+        let name =
+            if port == DEFAULT_PORT { "callback.sock".into() } else { format!("callback-{port}.sock") };
+        let (listener, socket) = OwnSocket::bind(&folder.join(name))?;
+        let (origin, state, router) = origin_of(host, port);
+        let server = serve(listener, router);
+        Ok(Arc::new(Self { origin, state, socket: Some((port, socket)), _servers: vec![server] }))
+    }
+
+    /// What `ssh` must forward for a browser on another machine.
+    pub(super) fn forward(&self) -> Option<Forward<'_>> {
+        self.socket.as_ref().map(|(port, socket)| Forward { port: *port, socket })
     }
 
     /// The value of Keystone's `origin` parameter.
@@ -211,10 +272,23 @@ impl CallbackPort {
     }
 
     /// Lets the sign-in `id` take part; its tabs go to `address`.
-    pub fn seat(self: &Arc<Self>, id: &str, address: Url, mail: mpsc::Sender<Mail>) -> Seat {
-        let attempt = Attempt { address, tabs: VecDeque::new(), mail };
+    pub fn seat(
+        self: &Arc<Self>,
+        id: &str,
+        address: Url,
+        mail: mpsc::Sender<Mail>,
+        again: Option<String>,
+    ) -> Seat {
+        let attempt = Attempt { address, tabs: VecDeque::new(), mail, again };
         locked(&self.state).attempts.insert(id.to_owned(), attempt);
         Seat { port: self.clone(), id: id.to_owned() }
+    }
+}
+
+impl CallbackPort {
+    /// The tab of the sign-in `id` keeps nothing going any more.
+    pub(super) fn end_keeping(&self, id: &str) {
+        locked(&self.state).keepers.remove(id);
     }
 }
 
@@ -227,6 +301,17 @@ impl Seat {
     /// The address that binds a tab.
     pub fn begin_url(&self) -> String {
         format!("{}/begin/{}", self.port.origin, self.id)
+    }
+
+    /// Lets the tab go on when the sign-in is done, unless too many do.
+    pub(super) fn keep(&self, tab: TabPrint) -> Option<Tab> {
+        let mut waiting = locked(&self.port.state);
+        if waiting.keepers.len() >= MAX_KEEPERS {
+            return None;
+        }
+        let (keeper, tab) = Tab::new(self.port.clone(), self.id.clone(), tab);
+        waiting.keepers.insert(self.id.clone(), keeper);
+        Some(tab)
     }
 
     /// The tokens that nobody has proven. None while another sign-in waits on this port: a token
@@ -257,32 +342,20 @@ impl Drop for Seat {
     }
 }
 
-/// Like tokio's `bind`, which lets only 128 connections wait: who comes when that many do loses a second.
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
+fn local(host: &str) -> Result<()> {
+    if matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
+        return Ok(());
+    }
+    let why = format!("redirect_host {host} is not this computer: the token would cross a network");
+    Err(Error::new(Code::InvalidConfig, why).remedy("set redirect_host to localhost"))
 }
 
-/// A free port on every address that `host` may mean: a browser may try either family first.
-pub(super) fn any_port(host: &str) -> std::io::Result<(Vec<TcpListener>, u16)> {
-    let (first, second) = match host {
-        "127.0.0.1" => (LOOPBACK[0], None),
-        "[::1]" => (LOOPBACK[1], None),
-        _ => (LOOPBACK[0], Some(LOOPBACK[1])),
-    };
-    loop {
-        let listener = listen(SocketAddr::new(first, 0))?;
-        let port = listener.local_addr()?.port();
-        let Some(second) = second else { return Ok((vec![listener], port)) };
-        match listen(SocketAddr::new(second, port)) {
-            Ok(other) => return Ok((vec![listener, other], port)),
-            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-            // A machine without IPv6.
-            Err(_) => return Ok((vec![listener], port)),
-        }
-    }
+/// What is served at an origin, and what waits there.
+fn origin_of(host: &str, port: u16) -> (String, Arc<Mutex<Waiting>>, Router) {
+    let (host, state) = (format!("{host}:{port}"), Arc::new(Mutex::new(Waiting::default())));
+    let origin = format!("http://{host}");
+    let router = routes(Shared { origin: origin.clone(), waiting: state.clone() }, host);
+    (origin, state, router)
 }
 
 fn busy(port: u16) -> Error {
@@ -310,6 +383,7 @@ fn routes(shared: Shared, host: String) -> Router {
         .route(WEBSSO_PATH, post(callback))
         .route("/claim", post(claim))
         .route("/answer", post(answer))
+        .route("/keep", post(keep))
         .route("/signing-in", get(reloaded))
         .fallback(redirected)
         .method_not_allowed_fallback(nothing_here)
@@ -386,11 +460,11 @@ async fn begin(
             if attempt.tabs.len() > MAX_TABS {
                 attempt.tabs.pop_front();
             }
-            attempt.address.clone()
+            (attempt.address.clone(), attempt.again.clone())
         })
     };
     match target {
-        Some(url) => page::begin(&id, secret.expose(), url.as_str()),
+        Some((url, again)) => page::begin(&id, secret.expose(), url.as_str(), again.as_deref()),
         None => expired(),
     }
 }
@@ -490,6 +564,8 @@ struct Proof {
     secret: String,
     #[serde(default)]
     accept: bool,
+    #[serde(default)]
+    keep: bool,
 }
 
 /// The page that answered Keystone's POST proves that it is in our tab.
@@ -503,17 +579,17 @@ async fn claim(State(shared): State<Shared>, request: Request) -> Response {
         let Some(place) = waiting.parked.iter().position(|parked| parked.claim == proof.claim) else {
             return page_reply(PageReply::state("expired"));
         };
-        if let Some(mail) = waiting.proven(&proof) {
+        if let Some((tab, mail)) = waiting.proven(&proof) {
             // Taken out: a claim counts once.
             let Some(parked) = waiting.parked.remove(place) else {
                 return page_reply(PageReply::state("expired"));
             };
-            (Some(mail), Word::Brought(parked.brought), None)
+            (Some((Some(tab), mail)), Word::Brought(parked.brought), None)
         } else {
             let code = waiting.parked.get(place).map(|parked| parked.code.clone());
             let only = waiting.attempts.values().next().filter(|_| waiting.attempts.len() == 1);
             (
-                only.map(|attempt| attempt.mail.clone()),
+                only.map(|attempt| (None, attempt.mail.clone())),
                 Word::Unproven,
                 Some(PageReply { code, ..PageReply::state("unproven") }),
             )
@@ -529,7 +605,7 @@ async fn answer(State(shared): State<Shared>, request: Request) -> Response {
         Ok(proof) => proof,
         Err(refusal) => return refusal,
     };
-    let mail = locked(&shared.waiting).proven(&proof);
+    let mail = locked(&shared.waiting).proven(&proof).map(|(tab, mail)| (Some(tab), mail));
     page_reply(deliver(mail, proof.claim, Word::Answer(proof.accept)).await)
 }
 
@@ -546,19 +622,34 @@ impl Shared {
 
 impl Waiting {
     /// Where to deliver what a page says, if it holds the secret of a tab that a sign-in began in.
-    fn proven(&self, proof: &Proof) -> Option<mpsc::Sender<Mail>> {
+    fn proven(&self, proof: &Proof) -> Option<(TabPrint, mpsc::Sender<Mail>)> {
         let attempt = self.attempts.get(&proof.id)?;
         let shown = fingerprint(&proof.secret);
         let ours = attempt.tabs.iter().any(|tab| bool::from(tab.ct_eq(&shown)));
-        ours.then(|| attempt.mail.clone())
+        ours.then(|| (shown, attempt.mail.clone()))
     }
 }
 
-async fn deliver(mail: Option<mpsc::Sender<Mail>>, claim: String, word: Word) -> PageReply {
+/// The last page of a sign-in, for as long as its tab is open: tells the broker so, and is told when to go round again.
+/// Only the tab that proved the sign-in has the secret, and it is in no storage any more.
+async fn keep(State(shared): State<Shared>, request: Request) -> Response {
+    let proof = match shared.proof(request).await {
+        Ok(proof) => proof,
+        Err(refusal) => return refusal,
+    };
+    let keeper = locked(&shared.waiting).keepers.get(&proof.id).cloned();
+    let ours = keeper.filter(|keeper| bool::from(keeper.tab.ct_eq(&fingerprint(&proof.secret))));
+    match ours {
+        Some(keeper) => keeper.visit(proof.keep).await,
+        None => keep::over(),
+    }
+}
+
+async fn deliver(to: Option<(Option<TabPrint>, mpsc::Sender<Mail>)>, claim: String, word: Word) -> PageReply {
     let expired = PageReply::state("expired");
-    let Some(mail) = mail else { return expired };
+    let Some((tab, mail)) = to else { return expired };
     let (reply, answer) = oneshot::channel();
-    if mail.send(Mail { claim, word, reply }).await.is_err() {
+    if mail.send(Mail { claim, tab, word, reply }).await.is_err() {
         return expired;
     }
     answer.await.unwrap_or(expired)

@@ -2,10 +2,13 @@
 
 mod browser;
 mod client_credentials;
+mod door;
+mod keep;
 pub mod loopback;
 mod oidc_code;
 mod oidc_device;
 pub mod password;
+mod start;
 mod websso;
 mod workload;
 
@@ -25,6 +28,8 @@ use crate::oidc::Provider;
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
 
+pub use keep::Tab;
+
 /// What a sign-in is to achieve.
 pub struct Task {
     /// The sign-in's id.
@@ -35,6 +40,8 @@ pub struct Task {
     pub keystone: Keystone,
     /// Time.
     pub clock: SharedClock,
+    /// Whether the person's browser is at the other end of an SSH session.
+    pub remote: bool,
     /// The pinned user; anyone else is refused. Without one the person is asked.
     pub expected: Option<User>,
     /// When it began.
@@ -51,6 +58,8 @@ pub struct Started {
     pub user_code: Option<String>,
     /// Where a browser on another machine can go instead, if the person then brings back where it ended.
     pub elsewhere: Option<String>,
+    /// The `ssh` command, but for this machine's name, that lets a browser on another machine open `url`.
+    pub tunnel: Option<String>,
     /// How far it is.
     pub progress: watch::Receiver<Progress>,
     /// What the person at the terminal says meanwhile.
@@ -69,6 +78,14 @@ pub struct SignedIn {
     pub grant: Option<Grant>,
     /// How the person proved who they are, as far as the identity provider tells.
     pub evidence: Option<Evidence>,
+    /// The tab that may keep it going, where nothing else can.
+    pub tab: Option<Tab>,
+}
+
+impl SignedIn {
+    fn without_grant(token: Token) -> Self {
+        Self { token, grant: None, evidence: None, tab: None }
+    }
 }
 
 impl Started {
@@ -80,6 +97,7 @@ impl Started {
             url: String::new(),
             user_code: None,
             elsewhere: None,
+            tunnel: None,
             progress: watch::channel(Progress::default()).1,
             commands: mpsc::channel(1).0,
             cancel: Arc::default(),

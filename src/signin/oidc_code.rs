@@ -4,6 +4,7 @@ use futures_util::future::BoxFuture;
 use url::Url;
 
 use super::browser::{self, Errand};
+use super::door::Door;
 use super::loopback::{Brought, Loopback};
 use super::{Grant, SignedIn, Started, Task};
 use crate::error::{Code, Error, Result};
@@ -14,11 +15,13 @@ pub(super) async fn start(task: Task, provider: Provider, loopback: &Loopback) -
     let options = &task.cloud.sign_in;
     let path = options.oidc.as_ref().map_or("/", |oidc| &oidc.redirect_path);
     let port = loopback
-        .open(&options.redirect_host, options.redirect_port)
+        .open(&options.redirect_host, options.redirect_port, Door::Ports)
         .await
         .map_err(|error| error.cloud(task.cloud.label()))?;
+    // From the other end of an SSH session the person pastes the address at which the browser ended.
+    let start = loopback.start(&options.redirect_host, Door::Ports)?;
     let authorization = provider.authorization(port.url(path))?;
-    browser::start(task, &port, OidcCode { provider, authorization })
+    Ok(browser::start(task, &port, start, OidcCode { provider, authorization }))
 }
 
 struct OidcCode {
@@ -48,7 +51,7 @@ impl Errand for OidcCode {
             task.check(granted.evidence.as_ref())?;
             let token = task.keystone.federated(&granted.bearer).await?;
             let grant = granted.refresh_token.map(|token| Grant::new(self.provider.clone(), token));
-            Ok(SignedIn { token, grant, evidence: granted.evidence })
+            Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
         })
     }
 

@@ -30,7 +30,16 @@ pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
         drop(progress);
         let _broker_is_gone = end.send(ended);
     });
-    Ok(Started { url, user_code, elsewhere: None, progress: progress_seen, commands, cancel, outcome })
+    Ok(Started {
+        url,
+        user_code,
+        elsewhere: None,
+        tunnel: None,
+        progress: progress_seen,
+        commands,
+        cancel,
+        outcome,
+    })
 }
 
 async fn until_over(
@@ -72,5 +81,5 @@ async fn approved(task: &Task, provider: Provider, device: &Device) -> Result<Si
     let token = task.keystone.federated(&granted.bearer).await?;
     task.check_user(&token).await?;
     let grant = granted.refresh_token.map(|token| Grant::new(provider, token));
-    Ok(SignedIn { token, grant, evidence: granted.evidence })
+    Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
 }

@@ -49,7 +49,7 @@ pub(super) async fn start(task: Task, codes: Arc<UsedCodes>) -> Result<Started> 
     let mut proving =
         Proving { task, user, codes, next: first, receipt: None, tries: TRIES, notices: Vec::new() };
     if let Some(token) = proving.with_the_entrys_password().await? {
-        return Ok(Started::over(SignedIn { token, grant: None, evidence: None }));
+        return Ok(Started::over(SignedIn::without_grant(token)));
     }
     let (progress, progress_seen) = watch::channel(proving.progress());
     let (commands, heard) = mpsc::channel(4);
@@ -65,6 +65,7 @@ pub(super) async fn start(task: Task, codes: Arc<UsedCodes>) -> Result<Started> 
         url: String::new(),
         user_code: None,
         elsewhere: None,
+        tunnel: None,
         progress: progress_seen,
         commands,
         cancel,
@@ -106,7 +107,7 @@ impl Proving {
                     Command::Factors(answers, reply) => match self.answered(&answers).await {
                         Ok(Some(token)) => {
                             drop(reply.send(Ok(())));
-                            return Ok(SignedIn { token, grant: None, evidence: None });
+                            return Ok(SignedIn::without_grant(token));
                         }
                         Ok(None) => {
                             progress.send_replace(self.progress());

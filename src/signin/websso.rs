@@ -5,7 +5,8 @@ use jiff::SignedDuration;
 use url::Url;
 
 use super::browser::{self, Errand};
-use super::loopback::{Brought, Loopback};
+use super::door::Door;
+use super::loopback::{Brought, CallbackPort, Loopback};
 use super::{SignedIn, Started, Task};
 use crate::error::Result;
 use crate::keystone::Verdict;
@@ -17,21 +18,35 @@ const ROUNDING: SignedDuration = SignedDuration::from_secs(2);
 /// Binds the callback and starts to wait.
 pub(super) async fn start(task: Task, loopback: &Loopback) -> Result<Started> {
     let options = &task.cloud.sign_in;
+    let door = if task.remote { Door::Sockets } else { Door::Ports };
     let port = loopback
-        .open(&options.redirect_host, options.redirect_port)
+        .open(&options.redirect_host, options.redirect_port, door)
         .await
         .map_err(|error| error.cloud(task.cloud.label()))?;
-    let callback_url = port.websso_callback();
-    let address = task.keystone.websso_url(&callback_url)?;
-    browser::start(task, &port, Websso { callback_url, address })
+    let start = loopback.start(&options.redirect_host, door)?;
+    let errand = Websso::at(&port, &task)?;
+    Ok(browser::start(task, &port, start, errand))
 }
 
-struct Websso {
+pub(super) struct Websso {
     callback_url: String,
     address: Url,
 }
 
+impl Websso {
+    pub(super) fn at(port: &CallbackPort, task: &Task) -> Result<Self> {
+        let callback_url = port.websso_callback();
+        let address = task.keystone.websso_url(&callback_url)?;
+        Ok(Self { callback_url, address })
+    }
+}
+
 impl Errand for Websso {
+    /// Nothing else renews what came in a form.
+    fn may_be_kept(&self) -> bool {
+        true
+    }
+
     fn address(&self) -> &Url {
         &self.address
     }
@@ -39,9 +54,7 @@ impl Errand for Websso {
     fn redeem<'a>(&'a self, task: &'a Task, brought: Brought) -> BoxFuture<'a, Result<SignedIn>> {
         Box::pin(async move {
             match brought {
-                Brought::Token(id) => {
-                    examine(task, &id).await.map(|token| SignedIn { token, grant: None, evidence: None })
-                }
+                Brought::Token(id) => examine(task, &id).await.map(SignedIn::without_grant),
                 Brought::Response(_) => Err(task.refused("it is not what Keystone sends")),
             }
         })

@@ -33,7 +33,7 @@ pub(super) async fn start(task: Task, outbound: &Outbound) -> Result<Started> {
         _ => error,
     })?;
     task.check_user(&token).await?;
-    Ok(Started::over(SignedIn { token, grant: None, evidence: None }))
+    Ok(Started::over(SignedIn::without_grant(token)))
 }
 
 async fn bearer(task: &Task, workload: Workload, outbound: &Outbound) -> Result<Secret> {

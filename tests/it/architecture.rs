@@ -13,7 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("api", &[]),
     ("config", &["vault"]),
     ("clouds", &[]),
-    ("outbound", &["ports"]),
+    ("outbound", &["platform", "ports"]),
     ("platform", &["ports"]),
     ("client", &["api", "platform"]),
     ("keystone", &["api", "outbound", "ports"]),

@@ -310,6 +310,8 @@ fn status_as_json_keeps_its_shape() {
         "expires_at",
         "renews",
         "offline_access",
+        "kept_by_tab",
+        "ends_soon",
         "scopes",
         "tls_verified",
     ];

@@ -11,7 +11,7 @@ use crate::support::api::{SignIn, scope};
 use crate::support::browser::{Browser, Form, data, navigation, origin_of, own_fetch, state};
 use crate::support::http::{Request, Response, connect};
 use crate::support::keystone::{Fault, LAB, VALIDATION};
-use crate::support::lab::Lab;
+use crate::support::lab::{Lab, until};
 use crate::support::stranger;
 use crate::support::world::World;
 
@@ -622,8 +622,12 @@ fn the_ports_are_open_only_while_somebody_signs_in() {
     let callback = Url::parse(&lab.callback()).unwrap();
     assert!(connect(&callback).is_err());
     let sign_in = lab.signed_in("alice");
-    assert!(connect(&callback).is_err());
     assert!(connect(&Url::parse(&sign_in.url).unwrap()).is_err());
+    // The last page may ask to keep the person signed in; this one does not.
+    until("the callback is closed", || {
+        lab.clock.advance(3);
+        connect(&callback).is_err()
+    });
 }
 
 #[test]

@@ -3,8 +3,8 @@
 set -euo pipefail
 
 wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless chromium firefox-esr
-  libnss3-tools build-essential pkg-config sqlite3 procps iproute2 strace openssh-client openssl curl ca-certificates
-  fonts-dejavu-core tmux gnome-keyring dbus)
+  libnss3-tools build-essential pkg-config sqlite3 procps iproute2 strace openssh-client openssh-server openssl curl
+  ca-certificates fonts-dejavu-core tmux gnome-keyring dbus)
 
 installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
@@ -39,21 +39,20 @@ if [ ! -e "$policy" ]; then
   "${as_root[@]}" chmod 755 "$policy"
 fi
 
-# The package also enables its service for the next boot: that is undone below, unless Apache was here before us.
-apache_was_there=no
-installed apache2 && apache_was_there=yes
+# Packages also enable their services for the next boot: that is undone below, unless they were here before us.
+services=()
+installed apache2 || services+=(apache2 apache-htcacheclean)
+installed openssh-server || services+=(ssh)
 
 echo "stack: installing ${missing[*]}" >&2
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
 "${apt[@]}" update >&2
 "${apt[@]}" install --no-install-recommends "${missing[@]}" >&2
 
-if [ "$apache_was_there" = no ]; then
-  for service in apache2 apache-htcacheclean; do
-    if command -v systemctl >/dev/null; then
-      "${as_root[@]}" systemctl disable "$service.service" >/dev/null 2>&1 || true
-    else
-      "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
-    fi
-  done
-fi
+for service in "${services[@]}"; do
+  if command -v systemctl >/dev/null; then
+    "${as_root[@]}" systemctl disable "$service.service" >/dev/null 2>&1 || true
+  else
+    "${as_root[@]}" update-rc.d "$service" disable >/dev/null 2>&1 || true
+  fi
+done

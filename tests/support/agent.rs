@@ -17,6 +17,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Notify;
 
 use super::api::Api;
+use super::notices::Desktop;
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
@@ -24,6 +25,7 @@ pub struct Agent {
     folder: Arc<TempDir>,
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
+    desktop: Arc<Desktop>,
 }
 
 impl Agent {
@@ -59,16 +61,23 @@ impl Agent {
         let stop = Arc::new(Notify::new());
         let (is_ready, ready) = mpsc::channel();
         let (place, stopped) = (folder.path().to_owned(), stop.clone());
+        let desktop = Desktop::new();
+        let notices = desktop.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(clock, &place, socket, stopped, &is_ready));
+            runtime.block_on(run(clock, &place, socket, notices, stopped, &is_ready));
         });
         ready.recv().unwrap();
-        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread) }
+        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread), desktop }
     }
 
     pub fn api(&self) -> &Api {
         &self.api
+    }
+
+    /// What the person was told on the desktop.
+    pub fn told(&self) -> Vec<(String, String)> {
+        self.desktop.told()
     }
 
     /// Where its socket lies.
@@ -77,14 +86,21 @@ impl Agent {
     }
 }
 
-async fn run(clock: SharedClock, folder: &Path, socket: &str, stop: Arc<Notify>, ready: &mpsc::Sender<()>) {
+async fn run(
+    clock: SharedClock,
+    folder: &Path,
+    socket: &str,
+    desktop: Arc<Desktop>,
+    stop: Arc<Notify>,
+    ready: &mpsc::Sender<()>,
+) {
     let config = Config::load(&folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
     std::fs::remove_file(&socket_path).ok();
     let listener = UnixListener::bind(&socket_path).unwrap();
     private_folder(&folder.join("state")).unwrap();
     let vault = Vault::at(place(folder, config.vault));
-    let broker = Broker::new(clock, config, vault);
+    let broker = Broker::new(clock, config, vault, folder, desktop);
     broker.recall().await;
     let _server = serve(listener, listen::socket::router(broker, stop.clone()));
     ready.send(()).unwrap();

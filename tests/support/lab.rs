@@ -8,6 +8,7 @@ use super::agent::Agent;
 use super::api::{Api, SignIn};
 use super::browser::Browser;
 use super::clock::ManualClock;
+use super::http::PATIENCE;
 use super::keystone::Keystone;
 use super::port;
 use super::world::World;
@@ -133,5 +134,15 @@ impl World for Lab {
 
     fn accepts(&self, token: &str) -> bool {
         self.keystone.accepts(token)
+    }
+}
+
+/// Looks until it is so: for what the agent does behind its answers.
+#[track_caller]
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < PATIENCE, "waited for this: {what}");
+        std::thread::yield_now();
     }
 }

@@ -120,10 +120,15 @@
     }
     document.getElementById('ksb-steps').hidden = !['checking', 'confirm', 'done'].includes(reply.state);
     // In every other state the sign-in may go on in this tab, and the secret must prove it.
-    if (reply.state === 'done') forgetProof();
+    if (reply.state === 'done') {
+      const last = proof;
+      forgetProof();
+      if (reply.keep) ksb.keep(last, cloud ?? 'cloud', reply.keep === 'kept');
+    }
     asking = reply.state === 'confirm';
     answering = false;
     ksb.show(reply.state, !asking);
+    if (reply.state === 'done' && reply.keep === 'kept') ksb.kept();
     if (asking) guard();
   }
 

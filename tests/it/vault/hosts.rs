@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 
+use crate::real::wait;
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::sandbox::{KSB, Outcome, end_of};
@@ -49,6 +51,9 @@ impl<'a> Host<'a> {
         let ksb = spawn::start(self.desk.sandbox.ksb(&["login"]).env("KSB_SOCK", &self.socket));
         assert_eq!(Browser::of("alice").tab().sign_in(&self.desk.sandbox.opened()).state, "done");
         end_of(ksb).ok();
+        // Both hosts are this one: the port is let go when the last page does not ask to keep it.
+        let port = ("127.0.0.1", self.desk.port);
+        wait::until("a free port", || TcpStream::connect(port).is_err().then_some(()));
     }
 
     /// Whether it gives a token without a person.

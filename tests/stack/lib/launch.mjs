@@ -20,8 +20,12 @@ const FIREFOX_PREFERENCES = {
   'signon.rememberSignons': false
 }
 
-// options: kind (chromium | firefox), profile (a folder that stays; without one a fresh one that goes), args, visible
-export async function launch ({ kind = 'chromium', profile, args = [], visible = false } = {}) {
+// Puppeteer spares background tabs what a person's browser does to them.
+const SPARED = ['--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding']
+
+// options: kind (chromium | firefox), profile (a folder that stays; without one a fresh one that goes), args, visible,
+// throttled (Chromium: background tabs are slowed down as a person's are)
+export async function launch ({ kind = 'chromium', profile, args = [], visible = false, throttled = false } = {}) {
   const temporary = profile ? null : mkdtempSync(join(tmpdir(), 'ksb-browser-'))
   const folder = profile ?? temporary
   mkdirSync(folder, { recursive: true })
@@ -40,7 +44,7 @@ export async function launch ({ kind = 'chromium', profile, args = [], visible =
   const browser = await puppeteer.launch(kind === 'firefox'
     ? { ...common, executablePath: program('firefox-esr', 'firefox'), acceptInsecureCerts: true, extraPrefsFirefox: FIREFOX_PREFERENCES }
     // By a pipe: no debugging port that a page could find, and the browser ends with us, however we end.
-    : { ...common, executablePath: program('chromium', 'chromium-browser', 'google-chrome'), args: [...CHROMIUM_FLAGS, ...args], pipe: true })
+    : { ...common, executablePath: program('chromium', 'chromium-browser', 'google-chrome'), args: [...CHROMIUM_FLAGS, ...args], ignoreDefaultArgs: throttled ? SPARED : [], pipe: true })
   // Sign-in cookies are session cookies, which a browser forgets when it ends; a profile that stays keeps them.
   const jar = profile && join(folder, 'cookies.json')
   if (jar && existsSync(jar)) await browser.setCookie(...JSON.parse(readFileSync(jar, 'utf8')))

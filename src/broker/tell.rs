@@ -1,0 +1,62 @@
+//! Ahead of its end, a session that does not renew itself says so: once, and not in the middle of a run.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{Inner, policy};
+use crate::model::Identity;
+use crate::sync::locked;
+
+/// The session's token, as far as its end matters.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Ending {
+    signed_in_at: Timestamp,
+    renewal: Timestamp,
+    hard_end: Timestamp,
+    ends: Timestamp,
+}
+
+impl Inner {
+    /// Waits for the end to come near, and tells. Whoever renews has until the token is not served any more.
+    pub(super) async fn tell(&self, identity: &Identity) {
+        let Some(mut now) = self.ending(identity) else { return };
+        loop {
+            let before = now;
+            self.clock.sleep_until(before.renewal).await;
+            if self.ending(identity) == Some(before) && !self.ends_soon(identity) {
+                self.clock.sleep_until(before.hard_end).await;
+            }
+            match self.ending(identity) {
+                Some(same) if same == before => return self.notify(identity, before.ends).await,
+                Some(renewed) if renewed.signed_in_at == before.signed_in_at => now = renewed,
+                // Signed out, or in again: that sign-in tells for itself.
+                _ => return,
+            }
+        }
+    }
+
+    async fn notify(&self, identity: &Identity, ends: Timestamp) {
+        let left = ends.duration_since(self.clock.now());
+        let cloud = locked(&self.state).sessions.get(identity).map(|session| session.cloud.clone());
+        // A computer that slept through it has nobody to tell.
+        let Some(cloud) = cloud.filter(|_| left > SignedDuration::ZERO) else { return };
+        let left = match left.as_secs() {
+            seconds @ ..120 => format!("{seconds} s"),
+            seconds => format!("{} min", seconds / 60),
+        };
+        let title = format!("{}: your sign-in ends in {left}", cloud.label());
+        self.notices.tell(title, format!("Sign in again: ksb login {}", cloud.argument())).await;
+    }
+
+    fn ending(&self, identity: &Identity) -> Option<Ending> {
+        let state = locked(&self.state);
+        let session = state.sessions.get(identity)?;
+        let (signed_in_at, token) = (session.signed_in_at, &session.unscoped.token);
+        let (renewal, hard_end) = (policy::renewal(token), policy::hard_end(token));
+        Some(Ending { signed_in_at, renewal, hard_end, ends: token.expires_at })
+    }
+
+    fn ends_soon(&self, identity: &Identity) -> bool {
+        let now = self.clock.now();
+        locked(&self.state).sessions.get(identity).is_some_and(|session| session.ends_soon(now))
+    }
+}

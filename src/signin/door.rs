@@ -1,0 +1,98 @@
+//! Where a browser gets in: by TCP ports of this computer or, from the other end of an SSH session, by unix sockets of
+//! one's own that `ssh -L` reaches. A socket lies in a private folder and belongs to one user, so that two users of a
+//! server never meet on a port; sshd forwards as the user, which is what the peer's credentials must say.
+
+use std::fmt;
+use std::fs::{self, Permissions};
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+
+use crate::error::{Code, Error, Result};
+use crate::platform::paths::private_folder;
+use crate::platform::peer::LOOPBACK;
+
+/// Where a sign-in's browser is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// On this computer.
+    Ports,
+    /// At the other end of an SSH session.
+    Sockets,
+}
+
+/// A unix socket that goes when this is dropped.
+pub(super) struct OwnSocket {
+    path: PathBuf,
+}
+
+impl OwnSocket {
+    /// Binds `path`, which nobody else may serve.
+    pub(super) fn bind(path: &Path) -> Result<(UnixListener, Self)> {
+        let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
+        private_folder(path.parent().unwrap_or(Path::new("/")))?;
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            let why = format!("{} is served by another agent of yours", path.display());
+            return Err(Error::new(Code::PortBusy, why).remedy("end the other agent: ksb stop"));
+        }
+        // What lies there is the rest of an agent that died.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        // The folder keeps everybody else away until the mode does.
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
+        Ok((listener, Self { path: path.to_owned() }))
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        fs::remove_file(&self.path).ok();
+    }
+}
+
+/// An option of `ssh` that leads a port of the person's own machine to one of our sockets.
+pub(super) struct Forward<'a> {
+    pub(super) port: u16,
+    pub(super) socket: &'a OwnSocket,
+}
+
+impl fmt::Display for Forward<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.socket.path.to_string_lossy();
+        write!(f, "-L {}:{}", self.port, shlex::try_quote(&path).unwrap_or_default())
+    }
+}
+
+/// Like tokio's `bind`, which lets only 128 connections wait: who comes when that many do loses a second.
+pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// A free port on every address that `host` may mean: a browser may try either family first.
+pub(super) fn any_port(host: &str) -> std::io::Result<(Vec<TcpListener>, u16)> {
+    let (first, second) = match host {
+        "127.0.0.1" => (LOOPBACK[0], None),
+        "[::1]" => (LOOPBACK[1], None),
+        _ => (LOOPBACK[0], Some(LOOPBACK[1])),
+    };
+    loop {
+        let listener = listen(SocketAddr::new(first, 0))?;
+        let port = listener.local_addr()?.port();
+        let Some(second) = second else { return Ok((vec![listener], port)) };
+        match listen(SocketAddr::new(second, port)) {
+            Ok(other) => return Ok((vec![listener, other], port)),
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            // A machine without IPv6.
+            Err(_) => return Ok((vec![listener], port)),
+        }
+    }
+}
