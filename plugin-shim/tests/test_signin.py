@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -365,8 +366,13 @@ def test_ctrl_c_ends_the_wait_only(
 
     agent.on_poll(interrupt)
     plugin = make()
-    with pytest.raises(KeyboardInterrupt):
-        plugin.get_token(session)
+    # A shell starts what it puts into the background with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            plugin.get_token(session)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert {request.method for request in agent.requests} == {"GET", "POST"}
     agent.on_tokens(token())
     assert plugin.get_token(session) == "gAAAA-secret-one", "no lock is left held"
