@@ -14,6 +14,7 @@ pub mod wait;
 mod wiretap;
 
 mod adopt;
+mod aging;
 mod attacks;
 mod canaries;
 mod crowd;
@@ -21,7 +22,6 @@ mod diagnosis;
 mod entries;
 mod first_use;
 mod grants;
-mod kept;
 mod killed;
 mod logout;
 mod notify;

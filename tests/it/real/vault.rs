@@ -3,26 +3,25 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use linux_keyutils::{Key, KeyRing, KeyRingIdentifier};
 use serde_json::Value;
 
-use super::front::{Front, Log, stack};
+use super::front::Front;
 use super::terminal::Terminal;
 use super::wait;
 use crate::support::sandbox::{KSB, Sandbox};
 
 /// The agent of this front keeps a vault.
-fn keep(front: &Front, wish: &str) {
+pub fn keep(front: &Front, wish: &str) {
     fs::write(front.sandbox.paths().config, format!("vault = \"{wish}\"\n")).unwrap();
 }
 
 /// The kernel's key of this front's vault. It goes with the test.
-struct KernelKey(String);
+pub struct KernelKey(String);
 
 impl KernelKey {
-    fn of(front: &Front) -> Self {
+    pub fn of(front: &Front) -> Self {
         let files = fs::read_dir(front.sandbox.paths().state).unwrap().map(|entry| entry.unwrap().path());
         let mut vaults =
             files.filter(|file| file.extension().is_none() && file.to_str().unwrap().contains("/vault-"));
@@ -147,41 +146,6 @@ fn the_desktops_keyring_keeps_the_key() {
     let ended = front.ksb(&["logout"]).ok().stdout;
     assert!(!ended.contains("NOT revoked"), "{ended}");
     assert!(!front.keystone.accepts(&handed_out) && !front.keystone.accepts(&next));
-}
-
-#[test]
-fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
-    let front = Front::take(0, "alice");
-    keep(&front, "kernel");
-    let log = Log::take(stack("SHORT_FRONTS").split(' ').nth(1).unwrap().parse().unwrap());
-    let options = format!(
-        "discovery_endpoint: {}/.well-known/openid-configuration, client_id: cli, project_name: demo, \
-         project_domain_name: lab",
-        stack("ISSUER")
-    );
-    front.clouds(&[front.entry_at(&log.url, "demo", &options)]);
-    let issue = ["token", "issue", "-f", "value", "-c", "id"];
-    let mut tokens = vec![front.answer(&issue)];
-    let _key = KernelKey::of(&front);
-    for round in 1..=3 {
-        if round == 2 {
-            front.sandbox.kill_agent();
-        }
-        // Tools ask again and again, and are given the same one for as long as it is good.
-        let next = wait::every(Duration::from_secs(1), wait::LIMIT, || {
-            let outcome = front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]).ok();
-            Some(outcome.stdout.trim().to_owned()).filter(|token| !tokens.contains(token))
-        });
-        let next = next.expect("the next token");
-        assert_eq!(front.answer(&issue), next);
-        assert!(front.keystone.accepts(&next));
-        tokens.push(next);
-    }
-    assert_eq!(front.browsers_opened(), 1);
-    let renewals = log.all().iter().filter(|request| request.path.contains("/protocols/openid/auth")).count();
-    assert!((3..=5).contains(&renewals), "{renewals} bearer exchanges for four tokens");
-    front.ksb(&["logout"]).ok();
-    assert!(!front.keystone.accepts(tokens.last().unwrap()));
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::front::{Front, Log, stack};
-use super::wait;
+use crate::real::front::{Front, Log, stack};
+use crate::real::wait;
 use crate::support::api::Api;
 
 /// A browser that stays open, driven by `tests/stack/tab.mjs`.

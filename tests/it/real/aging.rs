@@ -1,0 +1,76 @@
+//! What takes its time: tokens that live for a minute, and sessions that outlive them. First among the tests on the real
+//! stack, so that the others run meanwhile.
+
+mod kept;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::front::{Counts, Front, Log, stack};
+use super::vault::{KernelKey, keep};
+use super::wait;
+use crate::support::api::Api;
+
+#[test]
+fn tokens_that_live_for_a_minute_are_used_for_most_of_it() {
+    let front = Front::free();
+    let log = Log::take(stack("SHORT_FRONTS").split(' ').next().unwrap().parse().unwrap());
+    let demo = "project_name: demo, project_domain_name: lab";
+    front.clouds(&[front.entry_at(&log.url, "demo", demo)]);
+    let counts = || Counts { browsers: front.browsers_opened(), ..log.counts() };
+    let token = front.token(&[]);
+    assert_eq!(front.answer(&["token", "issue", "-f", "value", "-c", "id"]), token);
+    assert!(front.answer(&["federation", "project", "list", "-f", "value", "-c", "Name"]).contains("demo"));
+    front.token(&["--project", "staging"]);
+    assert_eq!(front.token(&[]), token);
+    assert_eq!(counts(), Counts { browsers: 1, logins: 1, exchanges: 2 }, "{:?}", log.all());
+
+    // Until there is too little life left in them; then, and only then, somebody has to sign in.
+    let resolved: Value = serde_json::from_str(&front.ksb(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let api = Api::new(front.sandbox.paths().socket);
+    let served = || api.token_unprompted(&resolved["cloud"], &resolved["scope"]);
+    let (pause, limit) = (Duration::from_millis(500), Duration::from_secs(60));
+    let refused = wait::every(pause, limit, || Some(served()).filter(|answer| answer.status != 200));
+    refused.expect("the token's end").problem("sign-in-needed");
+    assert!(front.keystone.accepts(&token), "it is replaced before it ends");
+    assert_eq!(counts(), Counts { browsers: 1, logins: 1, exchanges: 2 }, "{:?}", log.all());
+    front.browsers.ended();
+    assert_ne!(front.token(&[]), token);
+    assert_eq!(counts(), Counts { browsers: 2, logins: 2, exchanges: 3 }, "{:?}", log.all());
+}
+
+#[test]
+fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
+    let front = Front::take(0, "alice");
+    keep(&front, "kernel");
+    let log = Log::take(stack("SHORT_FRONTS").split(' ').next().unwrap().parse().unwrap());
+    let options = format!(
+        "discovery_endpoint: {}/.well-known/openid-configuration, client_id: cli, project_name: demo, \
+         project_domain_name: lab",
+        stack("ISSUER")
+    );
+    front.clouds(&[front.entry_at(&log.url, "demo", &options)]);
+    let issue = ["token", "issue", "-f", "value", "-c", "id"];
+    let mut tokens = vec![front.answer(&issue)];
+    let _key = KernelKey::of(&front);
+    for round in 1..=3 {
+        if round == 2 {
+            front.sandbox.kill_agent();
+        }
+        // Tools ask again and again, and are given the same one for as long as it is good.
+        let next = wait::every(Duration::from_secs(1), wait::LIMIT, || {
+            let outcome = front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]).ok();
+            Some(outcome.stdout.trim().to_owned()).filter(|token| !tokens.contains(token))
+        });
+        let next = next.expect("the next token");
+        assert_eq!(front.answer(&issue), next);
+        assert!(front.keystone.accepts(&next));
+        tokens.push(next);
+    }
+    assert_eq!(front.browsers_opened(), 1);
+    let renewals = log.all().iter().filter(|request| request.path.contains("/protocols/openid/auth")).count();
+    assert!((3..=5).contains(&renewals), "{renewals} bearer exchanges for four tokens");
+    front.ksb(&["logout"]).ok();
+    assert!(!front.keystone.accepts(tokens.last().unwrap()));
+}
