@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import json
@@ -189,7 +190,9 @@ def call(method: str, target: str, body: object = None, *, timeout: float = ANSW
         headers["Content-Type"] = "application/json"
     connection = _Connection(path, timeout)
     try:
-        connection.request(method, target, body=data, headers=headers)
+        # An agent that answers before it has read everything may close its end while we still send.
+        with contextlib.suppress(BrokenPipeError):
+            connection.request(method, target, body=data, headers=headers)
         response = connection.getresponse()
         content = response.read()
     except TimeoutError:

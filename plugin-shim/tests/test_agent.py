@@ -249,3 +249,26 @@ def test_a_user_does_not_trust_roots_socket(
     with pytest.raises(BrokerError, match="belongs to user id"):
         make().get_token(session)
     assert agent.sent() == []
+
+
+def test_an_agent_that_answers_before_it_has_read_everything(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "broker.sock")
+    monkeypatch.setenv("KSB_SOCK", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+
+        def hasty() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(10)
+                connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=hasty)
+        thread.start()
+        # More than fits into the socket's buffers.
+        reply = client.call("POST", "/v1/tokens", "x" * 4_000_000)
+        thread.join()
+    assert (reply.status, reply.body) == (404, {})

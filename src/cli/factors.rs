@@ -8,8 +8,15 @@ use tokio::signal::unix::Signal;
 use super::terminal::Keys;
 use crate::api::{FactorsRequest, SignIn};
 use crate::client::Client;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Result};
 use crate::model::Secret;
+
+/// How the person answered.
+pub(super) enum Answered {
+    Typed,
+    /// By Ctrl-C.
+    Interrupted,
+}
 
 /// Asks for everything that the sign-in waits for, until Keystone takes it or has had enough.
 pub(super) async fn ask(
@@ -17,7 +24,7 @@ pub(super) async fn ask(
     sign_in: &SignIn,
     keys: &mut Keys,
     interrupt: &mut Signal,
-) -> Result<()> {
+) -> Result<Answered> {
     let path = format!("/v1/sign-ins/{}", sign_in.id);
     // Nobody else needs to ask.
     client.post(&format!("{path}/opened"), &json!({})).await?;
@@ -30,16 +37,15 @@ pub(super) async fn ask(
                 _ = interrupt.recv() => {
                     // Unlike a browser, a terminal that is gone answers no more.
                     client.delete(&path).await.ok();
-                    let off = Error::new(Code::SignInCancelled, "the sign-in was called off").cloud(&sign_in.cloud);
-                    return Err(off.remedy(format!("ksb login {}", sign_in.cloud)));
+                    return Ok(Answered::Interrupted);
                 }
             };
             factors.insert(ask.factor.name().to_owned(), typed);
         }
         match client.post(&format!("{path}/factors"), &FactorsRequest { factors }).await {
             // Over: what there is to say comes with the sign-in.
-            Ok(_) => return Ok(()),
-            Err(error) if error.code == Code::UnknownSignIn => return Ok(()),
+            Ok(_) => return Ok(Answered::Typed),
+            Err(error) if error.code == Code::UnknownSignIn => return Ok(Answered::Typed),
             Err(error) if error.code == Code::FactorRefused => {
                 eprintln!("ksb: {}: {}", sign_in.cloud, error.detail);
             }

@@ -7,6 +7,7 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
+use super::factors::Answered;
 use super::terminal::Keys;
 use super::{browser, factors, person, say, tunnel};
 use crate::api::{AcceptRequest, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
@@ -48,8 +49,13 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
                 return Err(sign_in.problem.take().map_or_else(fallback, Error::from));
             }
             SignInState::Asking if asks || sign_in.opener => {
-                let keys = keys.as_mut().ok_or_else(|| no_terminal(&sign_in))?;
-                factors::ask(client, &sign_in, keys, &mut interrupt).await?;
+                let terminal = keys.as_mut().ok_or_else(|| no_terminal(&sign_in))?;
+                if let Answered::Interrupted =
+                    factors::ask(client, &sign_in, terminal, &mut interrupt).await?
+                {
+                    drop(keys);
+                    interrupted(&mut screen, &sign_in, "the sign-in was called off");
+                }
                 asks = true;
             }
             SignInState::Waiting if sign_in.opener => open(client, &sign_in, &mut screen).await?,
@@ -64,9 +70,7 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
                 reply = &mut poll => break reply?.json::<SignInReply>()?.sign_in,
                 _ = interrupt.recv() => {
                     drop(keys);
-                    screen.clear();
-                    eprintln!("ksb: {}: not waiting any longer; the sign-in goes on in the browser", sign_in.cloud);
-                    std::process::exit(130);
+                    interrupted(&mut screen, &sign_in, "not waiting any longer; the sign-in goes on in the browser");
                 }
                 key = next_key(&mut keys) => {
                     if let Some(keys) = &mut keys {
@@ -91,6 +95,13 @@ fn no_terminal(sign_in: &SignIn) -> Error {
     Error::new(Code::SignInNeeded, why)
         .cloud(&sign_in.cloud)
         .remedy(format!("in a terminal: ksb login {}", sign_in.cloud))
+}
+
+/// Ends as a program does that was interrupted. The terminal must be as it was by then.
+fn interrupted(screen: &mut Screen, sign_in: &SignIn, why: &str) -> ! {
+    screen.clear();
+    eprintln!("ksb: {}: {why}", sign_in.cloud);
+    std::process::exit(130);
 }
 
 async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {

@@ -151,6 +151,19 @@ struct Input<T>(T);
 #[from_request(via(Query), rejection(Failure))]
 struct Asked<T>(T);
 
+/// A body that says nothing. Read all the same: a connection on which an answer overtakes the question ends, and a slow
+/// client is then told of a broken pipe.
+struct Unused;
+
+impl<S: Send + Sync> FromRequest<S> for Unused {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        Bytes::from_request(request, state).await?;
+        Ok(Self)
+    }
+}
+
 /// The body of a token request, parsed once.
 struct Question(Arc<TokenRequest>);
 
@@ -258,7 +271,11 @@ async fn cancel(State(agent): State<Agent>, Path(id): Path<String>) -> Result<St
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn opened(State(agent): State<Agent>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+async fn opened(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    _body: Unused,
+) -> Result<StatusCode, Failure> {
     agent.broker.opened(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -393,7 +410,7 @@ async fn vault(
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn stop(State(agent): State<Agent>) -> StatusCode {
+async fn stop(State(agent): State<Agent>, _body: Unused) -> StatusCode {
     agent.stop.notify_one();
     StatusCode::NO_CONTENT
 }

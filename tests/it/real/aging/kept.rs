@@ -84,7 +84,10 @@ fn a_tab_in_the_background_keeps_its_person_signed_in_and_never_comes_to_the_fro
     in_background(&throttled);
     within(100, "two rounds", &|| log.counts().logins >= 3);
     assert_eq!(served().status, 200);
-    let seen = person.does("look");
+    // Its last page comes a moment after Keystone's answer.
+    let seen = wait::until("the tab's last page", || {
+        Some(person.does("look")).filter(|seen| seen["state"] == "done" && seen["kept"] == "true")
+    });
     in_background(&seen);
     assert_eq!((&seen["kept"], front.browsers_opened()), (&json!("true"), 0), "{seen:#}");
     assert!(seen["title"].as_str().unwrap().starts_with("Keeps you signed in: demo"), "{seen:#}");
