@@ -108,20 +108,29 @@ fn in_keyring<T: Send + 'static>(
 ) -> Result<T, NoKey> {
     let (id, (answer, wait)) = (format!("vault {id}"), mpsc::channel());
     std::thread::spawn(move || {
-        let store = zbus_secret_service_keyring_store::Store::new();
-        let answered = store.and_then(|store| ask(&store.build(SERVICE, &id, None)?));
+        let answered = match zbus_secret_service_keyring_store::Store::new() {
+            Ok(store) => store.build(SERVICE, &id, None).and_then(|entry| ask(&entry)).map_err(no_key),
+            Err(error) => {
+                tracing::debug!(%error, "no Secret Service");
+                Err(NoKey::Unavailable("there is none in this session".into()))
+            }
+        };
         answer.send(answered).ok();
     });
     match wait.recv_timeout(patience) {
-        Ok(answered) => answered.map_err(|error| match error {
-            KeyringError::NoEntry => NoKey::Gone,
-            KeyringError::NoStorageAccess(_) => NoKey::Unavailable("it is locked".into()),
-            other => NoKey::Unavailable(innermost(&other)),
-        }),
+        Ok(answered) => answered,
         Err(_) => Err(NoKey::Unavailable(format!(
             "it did not answer within {} s; is it locked?",
             patience.as_secs()
         ))),
+    }
+}
+
+fn no_key(error: KeyringError) -> NoKey {
+    match error {
+        KeyringError::NoEntry => NoKey::Gone,
+        KeyringError::NoStorageAccess(_) => NoKey::Unavailable("it is locked".into()),
+        other => NoKey::Unavailable(innermost(&other)),
     }
 }
 
