@@ -409,6 +409,8 @@ impl Identity {
         if let Some(user) = &cloud.sign_in.password {
             user.tell_apart(&mut part);
         }
+        // Whatever the label: an empty one must not make it look like one that is checked.
+        hash.update([u8::from(cloud.tls.verify)]);
         hash.update(trust);
         Self(hash.finalize().into())
     }
@@ -531,5 +533,21 @@ impl fmt::Debug for Token {
             .field("user", &self.user.name)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_that_is_not_checked_shares_with_none_that_is_even_without_a_name() {
+        let cloud = |verify: bool| -> Cloud {
+            let json = serde_json::json!({
+                "name": "", "auth_url": "https://keystone.example.org/v3", "tls": {"verify": verify},
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        assert_ne!(Identity::of(&cloud(true), &[0; 32]), Identity::of(&cloud(false), &[0; 32]));
     }
 }
