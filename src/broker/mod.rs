@@ -2,13 +2,13 @@
 //! clouds.yaml.
 
 mod flight;
-mod keep;
 mod kept;
 mod known;
 mod policy;
 mod renewal;
 mod session;
 mod sign_ins;
+mod tab;
 mod tell;
 mod unattended;
 

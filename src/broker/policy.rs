@@ -49,6 +49,27 @@ pub(super) fn cool_down(failures: u32) -> SignedDuration {
     SignedDuration::from_mins(minutes.min(30))
 }
 
+/// Rests between attempts at what does not answer: a minute, doubled each time, ten at most.
+pub(super) struct Rests {
+    next: SignedDuration,
+    over: Timestamp,
+}
+
+impl Rests {
+    /// No rest yet.
+    pub(super) const NONE: Self = Self { next: SignedDuration::from_mins(1), over: Timestamp::MIN };
+
+    /// An attempt failed.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        *self = Self { next: SignedDuration::from_mins(10).min(self.next * 2), over: now + self.next };
+    }
+
+    /// The time of the next attempt that is due then.
+    pub(super) fn after(&self, due: Timestamp) -> Timestamp {
+        due.max(self.over)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

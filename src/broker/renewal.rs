@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use super::Inner;
-use super::policy;
+use super::policy::{self, Rests};
 use super::session::{Held, Session};
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Secret, User};
 use crate::signin::Grant;
 use crate::sync::locked;
-
-/// Rest after a renewal that failed; doubled each time, up to the longest.
-const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
 impl Inner {
     /// Renews the session; false when it cannot be, and a sign-in is needed. Many callers cost one request.
@@ -30,10 +26,9 @@ impl Inner {
     /// the pauses grow; once the token has ended, renewal waits for somebody to ask.
     pub(super) async fn keep_renewed(self: &Arc<Self>, identity: Identity) {
         let since = locked(&self.state).sessions.get(&identity).map(|session| session.signed_in_at);
-        let mut pause = FIRST_PAUSE;
-        let mut not_before = Timestamp::MIN;
+        let mut rests = Rests::NONE;
         while let Some((due, ends)) = self.due(&identity, since) {
-            self.clock.sleep_until(due.max(not_before)).await;
+            self.clock.sleep_until(rests.after(due)).await;
             if self.due(&identity, since).is_none_or(|(newer, _)| newer != due) {
                 // Somebody asked for more and had it renewed meanwhile.
                 continue;
@@ -44,14 +39,14 @@ impl Inner {
                 Ok(_) if self.due(&identity, since).is_some_and(|(next, _)| next <= self.clock.now()) => {
                     return;
                 }
-                Ok(_) => (pause, not_before) = (FIRST_PAUSE, Timestamp::MIN),
+                Ok(_) => rests = Rests::NONE,
                 Err(error) => {
                     let now = self.clock.now();
                     tracing::info!(%error, "renewal failed");
                     if now >= ends {
                         return;
                     }
-                    (not_before, pause) = (now + pause, LONGEST_PAUSE.min(pause * 2));
+                    rests.begin(now);
                 }
             }
         }

@@ -14,8 +14,8 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Evidence, Holder, OidcClient, Scope, Secret, Token};
 use crate::signin::Grant;
 
-use super::keep::Hold;
 use super::policy;
+use super::tab::Hold;
 
 /// What a successful sign-in left. The vault keeps all but the scoped tokens: they can be had again.
 #[derive(Serialize, Deserialize)]

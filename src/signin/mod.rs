@@ -24,7 +24,7 @@ use crate::api::{Ask, Offer};
 use crate::error::{Code, Error, Result};
 use crate::keystone::Keystone;
 use crate::model::{Cloud, Evidence, Secret, Token, User, Way};
-use crate::oidc::Provider;
+use crate::oidc::{Granted, Provider};
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
 
@@ -89,6 +89,27 @@ impl SignedIn {
 }
 
 impl Started {
+    /// One that goes on by itself. Its page, if it has one, is somebody else's.
+    fn going_on<W>(
+        url: String,
+        user_code: Option<String>,
+        first: Progress,
+        work: impl FnOnce(watch::Sender<Progress>, mpsc::Receiver<Command>, Arc<Notify>) -> W,
+    ) -> Self
+    where
+        W: Future<Output = Result<SignedIn>> + Send + 'static,
+    {
+        let (tell, progress) = watch::channel(first);
+        let (commands, heard) = mpsc::channel(4);
+        let (end, outcome) = oneshot::channel();
+        let cancel = Arc::new(Notify::new());
+        let work = work(tell, heard, cancel.clone());
+        tokio::spawn(async move {
+            let _broker_is_gone = end.send(work.await);
+        });
+        Self { url, user_code, elsewhere: None, tunnel: None, progress, commands, cancel, outcome }
+    }
+
     /// One that needed nobody.
     fn over(signed_in: SignedIn) -> Self {
         let (end, outcome) = oneshot::channel();
@@ -130,6 +151,14 @@ impl Task {
         Err(Error::new(Code::TokenRefused, why)
             .cloud(self.cloud.label())
             .remedy(format!("ksb login {} --switch-user", self.cloud.argument())))
+    }
+
+    /// What the identity provider granted, as a token of Keystone's.
+    async fn redeem(&self, provider: &Provider, granted: Granted) -> Result<SignedIn> {
+        self.check(granted.evidence.as_ref())?;
+        let token = self.keystone.federated(&granted.bearer).await?;
+        let grant = granted.refresh_token.map(|token| Grant::new(provider.clone(), token));
+        Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
     }
 
     /// Refuses a sign-in that does not show what the cloud's entry requires.

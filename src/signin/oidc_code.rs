@@ -6,7 +6,7 @@ use url::Url;
 use super::browser::{self, Errand};
 use super::door::Door;
 use super::loopback::{Brought, Loopback};
-use super::{Grant, SignedIn, Started, Task};
+use super::{SignedIn, Started, Task};
 use crate::error::{Code, Error, Result};
 use crate::oidc::{Authorization, Provider};
 
@@ -48,10 +48,7 @@ impl Errand for OidcCode {
                 .cloud(task.cloud.label()));
             };
             let granted = self.provider.exchange(&self.authorization, *answer).await?;
-            task.check(granted.evidence.as_ref())?;
-            let token = task.keystone.federated(&granted.bearer).await?;
-            let grant = granted.refresh_token.map(|token| Grant::new(self.provider.clone(), token));
-            Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
+            task.redeem(&self.provider, granted).await
         })
     }
 

@@ -1,11 +1,9 @@
 //! OAuth's device authorization (RFC 8628): a person approves on any device, this computer needs no browser.
 
-use std::sync::Arc;
-
 use jiff::SignedDuration;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc};
 
-use super::{Command, Grant, Progress, SignedIn, Started, Task};
+use super::{Command, Progress, SignedIn, Started, Task};
 use crate::error::{Code, Result};
 use crate::oidc::{Device, Provider};
 
@@ -19,32 +17,15 @@ pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
         device.user_code
     );
     let started = Progress { opened: true, notices: vec![notice], ..Progress::default() };
-    let (progress, progress_seen) = watch::channel(started);
-    let (commands, heard) = mpsc::channel(4);
-    let (end, outcome) = oneshot::channel();
-    let cancel = Arc::new(Notify::new());
     let (url, user_code) = (device.url.clone(), Some(device.user_code.clone()));
-    let cancelled = cancel.clone();
-    tokio::spawn(async move {
-        let ended = until_over(&task, provider, device, heard, &cancelled).await;
-        drop(progress);
-        let _broker_is_gone = end.send(ended);
-    });
-    Ok(Started {
-        url,
-        user_code,
-        elsewhere: None,
-        tunnel: None,
-        progress: progress_seen,
-        commands,
-        cancel,
-        outcome,
-    })
+    Ok(Started::going_on(url, user_code, started, |_, heard, cancelled| async move {
+        until_over(&task, &provider, device, heard, &cancelled).await
+    }))
 }
 
 async fn until_over(
     task: &Task,
-    provider: Provider,
+    provider: &Provider,
     device: Device,
     mut heard: mpsc::Receiver<Command>,
     cancelled: &Notify,
@@ -71,15 +52,13 @@ async fn until_over(
     }
 }
 
-async fn approved(task: &Task, provider: Provider, device: &Device) -> Result<SignedIn> {
+async fn approved(task: &Task, provider: &Provider, device: &Device) -> Result<SignedIn> {
     let clock = task.clock.clone();
     let pause = move |time: std::time::Duration| {
         clock.sleep_until(clock.now() + SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX))
     };
     let granted = provider.approved(device, pause).await?;
-    task.check(granted.evidence.as_ref())?;
-    let token = task.keystone.federated(&granted.bearer).await?;
-    task.check_user(&token).await?;
-    let grant = granted.refresh_token.map(|token| Grant::new(provider, token));
-    Ok(SignedIn { token, grant, evidence: granted.evidence, tab: None })
+    let signed_in = task.redeem(provider, granted).await?;
+    task.check_user(&signed_in.token).await?;
+    Ok(signed_in)
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{Command, Progress, SignedIn, Started, Task};
 use crate::api::Ask;
@@ -51,26 +51,10 @@ pub(super) async fn start(task: Task, codes: Arc<UsedCodes>) -> Result<Started> 
     if let Some(token) = proving.with_the_entrys_password().await? {
         return Ok(Started::over(SignedIn::without_grant(token)));
     }
-    let (progress, progress_seen) = watch::channel(proving.progress());
-    let (commands, heard) = mpsc::channel(4);
-    let (end, outcome) = oneshot::channel();
-    let cancel = Arc::new(Notify::new());
-    let cancelled = cancel.clone();
-    tokio::spawn(async move {
-        let ended = proving.until_over(&progress, heard, &cancelled).await;
-        drop(progress);
-        let _broker_is_gone = end.send(ended);
-    });
-    Ok(Started {
-        url: String::new(),
-        user_code: None,
-        elsewhere: None,
-        tunnel: None,
-        progress: progress_seen,
-        commands,
-        cancel,
-        outcome,
-    })
+    let first = proving.progress();
+    Ok(Started::going_on(String::new(), None, first, |progress, heard, cancelled| async move {
+        proving.until_over(&progress, heard, &cancelled).await
+    }))
 }
 
 /// How far a person's proof is.

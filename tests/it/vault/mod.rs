@@ -6,15 +6,13 @@ mod killed;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
 use crate::support::api::{Answer, scope};
-use crate::support::http::PATIENCE;
 use crate::support::keystone::{FEDERATED, Fault, REVOCATION, TOKEN_ENDPOINT};
-use crate::support::lab::Lab;
+use crate::support::lab::{Lab, until};
 use crate::support::world::World;
 
 /// A lab whose agent has a vault that a passphrase in a file opens.
@@ -147,11 +145,7 @@ fn a_logout_that_was_cut_off_is_finished_by_the_next_agent() {
     assert_eq!(next.api().status()["sessions"], json!([]), "nobody is signed in again");
     lab.keystone.wait_for(REVOCATION, 4);
     drop(slow);
-    let began = Instant::now();
-    while lab.keystone.accepts(&handed_out) {
-        assert!(began.elapsed() < PATIENCE, "it is not revoked");
-        std::thread::yield_now();
-    }
+    until("it is revoked", || !lab.keystone.accepts(&handed_out));
 }
 
 #[test]

@@ -2,20 +2,16 @@
 
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::sync::oneshot;
 
 use super::Inner;
-use super::policy;
+use super::policy::{self, Rests};
 use super::session::Held;
 use crate::error::Result;
 use crate::model::{Cloud, Identity, User, random_hex};
 use crate::signin::{SignedIn, Tab, Task};
 use crate::sync::locked;
-
-/// Rest after the cloud was not reachable; doubled each time, up to the longest.
-const FIRST_PAUSE: SignedDuration = SignedDuration::from_mins(1);
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_mins(10);
 
 /// A session's hold on its tab: the tab is let go with the session.
 pub(super) struct Hold {
@@ -51,7 +47,7 @@ impl Inner {
     }
 
     async fn keep_by(self: &Arc<Self>, identity: &Identity, mut tab: Tab) {
-        let (mut pause, mut not_before) = (FIRST_PAUSE, Timestamp::MIN);
+        let mut rests = Rests::NONE;
         while tab.is_wanted(&self.clock).await {
             self.want(identity, true);
             let Some(round) = self.round(identity) else { return };
@@ -60,15 +56,15 @@ impl Inner {
                     self.want(identity, false);
                     continue;
                 }
-                () = self.clock.sleep_until(round.due.max(not_before)) => {}
+                () = self.clock.sleep_until(rests.after(round.due)) => {}
             }
             // A tab that meets a browser's error page does not come back.
             if let Err(error) = self.is_reachable(&round.cloud).await {
                 tracing::info!(%error, "the tab does not go round yet");
-                (not_before, pause) = (self.clock.now() + pause, LONGEST_PAUSE.min(pause * 2));
+                rests.begin(self.clock.now());
                 continue;
             }
-            (pause, not_before) = (FIRST_PAUSE, Timestamp::MIN);
+            rests = Rests::NONE;
             let cloud = round.cloud.clone();
             match Box::pin(self.go_round(identity, round, tab)).await {
                 Ok(Some(back)) => tab = back,
