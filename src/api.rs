@@ -416,6 +416,147 @@ pub struct CachedScope {
     pub expires_at: Timestamp,
 }
 
+/// `POST /v1/leases`: a local application credential, valid only at the facade.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own on the wire")]
+pub struct LeaseRequest {
+    /// The cloud, resolved by the client.
+    pub cloud: Cloud,
+    /// What its tokens are for when a tool names no scope, and the only thing where the lease is confined.
+    #[serde(default)]
+    pub scope: Scope,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Seconds that it lives; until it is revoked when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl: Option<u64>,
+    /// Whether its secret is good for a single authentication.
+    #[serde(default)]
+    pub once: bool,
+    /// Whether it ends with the process that asks.
+    #[serde(default)]
+    pub for_caller: bool,
+    /// Whether its tokens come from a restricted application credential of one project, so that Keystone itself keeps
+    /// their holder from other projects and from making credentials.
+    #[serde(default)]
+    pub confined: bool,
+    /// Whether its holder may have the whole identity where the cloud refuses such credentials.
+    #[serde(default)]
+    pub whole_identity: bool,
+    /// Whether it goes on after the person's session has ended. Always confined.
+    #[serde(default)]
+    pub unattended: bool,
+    /// Whether it comes with an EC2 credential of its project, for S3.
+    #[serde(default)]
+    pub s3: bool,
+    /// Whether a person started the caller, so that a sign-in may be begun for the lease's tokens.
+    #[serde(default)]
+    pub prompt: bool,
+    /// Whether that person's browser is at the other end of an SSH session.
+    #[serde(default)]
+    pub remote: bool,
+}
+
+/// `201` of `POST /v1/leases`. The secrets are shown this once.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LeaseReply {
+    /// The lease; its id is the application credential's.
+    pub lease: Lease,
+    /// The application credential's secret.
+    pub secret: Secret,
+    /// The same as one string, for tools that take a token only.
+    pub handle: Secret,
+    /// The facade's address: what tools take for Keystone's.
+    pub auth_url: String,
+    /// The EC2 credential that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Key>,
+}
+
+/// An EC2 credential and where it is good.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct S3Key {
+    /// The access key.
+    pub access: String,
+    /// The secret key.
+    pub secret: Secret,
+    /// The catalog's S3 endpoint, or the root of its object store's.
+    pub endpoint: String,
+}
+
+/// A lease, without its secret.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
+pub struct Lease {
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// The cloud's label.
+    pub cloud: String,
+    /// The scope in words.
+    pub scope: String,
+    /// The scope's project at Keystone, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_id: Option<String>,
+    /// Whether its tokens reach one project only.
+    pub confined: bool,
+    /// Whether it goes on without the person's session.
+    pub unattended: bool,
+    /// Whether its secret is good once.
+    pub once: bool,
+    /// The process that it ends with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<u32>,
+    /// When it was made.
+    #[schema(value_type = String, format = DateTime)]
+    pub made_at: Timestamp,
+    /// When it ends by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+    /// When a tool last had a token by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub used_at: Option<Timestamp>,
+    /// What the person should know of it, each a sentence.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// `GET /v1/leases`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LeasesReply {
+    /// The oldest first.
+    pub leases: Vec<Lease>,
+    /// Where they are good.
+    pub facade: FacadeReport,
+}
+
+/// The Keystone on loopback.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct FacadeReport {
+    /// Its address.
+    pub url: String,
+    /// Why it does not answer, where it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// `DELETE /v1/leases/{id}`: what became of what the lease had.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct RevokeReply {
+    /// The lease that was.
+    pub lease: Lease,
+    /// Tokens that Keystone has revoked.
+    pub revoked: u32,
+    /// Credentials that Keystone has deleted.
+    pub deleted: u32,
+    /// What Keystone still honours, and until when.
+    pub not_revoked: Vec<NotRevoked>,
+}
+
 /// A failure (RFC 9457, `application/problem+json`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {

@@ -67,6 +67,12 @@ pub enum Code {
     VaultUnavailable,
     /// There can be no vault, or the one that there is is not for us.
     VaultUnusable,
+    /// No such lease (any more).
+    UnknownLease,
+    /// The cloud does not let this user make the credentials that a lease needs.
+    CredentialsRefused,
+    /// The facade's port is not ours.
+    FacadeUnavailable,
     /// The peer is another user of this machine.
     ForeignPeer,
     /// No agent answers, and none could be started.
@@ -87,10 +93,11 @@ impl Code {
             | Self::ForeignPeer
             | Self::ScopeRefused
             | Self::BearerRefused
+            | Self::CredentialsRefused
             | Self::FactorRefused
             | Self::TokenRefused
             | Self::SignInCancelled => 403,
-            Self::UnknownCloud | Self::UnknownSignIn => 404,
+            Self::UnknownCloud | Self::UnknownLease | Self::UnknownSignIn => 404,
             Self::SignInTimedOut => 408,
             Self::PortBusy | Self::VaultUnusable => 409,
             Self::VaultSealed => 423,
@@ -104,6 +111,7 @@ impl Code {
             Self::KeystoneUnreachable
             | Self::IdentityProviderUnreachable
             | Self::AgentUnavailable
+            | Self::FacadeUnavailable
             | Self::VaultUnavailable => 503,
         }
     }
