@@ -176,6 +176,13 @@ impl Broker {
         locked(&self.inner.state).leases.get(id).is_some_and(|lease| lease.made(token, now))
     }
 
+    /// Something speaks against a lease's token: Keystone is asked before it is given out again.
+    pub fn doubt(&self, id: &str, token: &Secret) {
+        if let Some(lease) = locked(&self.inner.state).leases.get_mut(id) {
+            lease.confirmed(token, Timestamp::MIN);
+        }
+    }
+
     /// Keystone refused a lease's token, or its holder gave it back.
     pub fn lost(&self, id: &str, token: &Secret) {
         self.inner.with_lease(id, |lease| lease.forget(token));
@@ -183,12 +190,19 @@ impl Broker {
 
     /// The holder of a lease showed its secret and gets a token. False when the secret was good once, and somebody else was
     /// there before.
-    pub fn spend(&self, id: &str) -> bool {
+    pub async fn spend(&self, id: &str) -> bool {
         let now = self.inner.clock.now();
-        let mut state = locked(&self.inner.state);
-        let Some(lease) = state.leases.get_mut(id).filter(|lease| !lease.is_spent()) else { return false };
-        if lease.used(now) {
+        let was_the_last = {
+            let mut state = locked(&self.inner.state);
+            let Some(lease) = state.leases.get_mut(id).filter(|lease| !lease.is_spent()) else {
+                return false;
+            };
+            lease.used(now)
+        };
+        if was_the_last {
+            // Not good again after a crash either.
             self.inner.changes.note();
+            self.inner.settle().await;
         }
         true
     }

@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http_body_util::LengthLimitError;
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -48,11 +49,16 @@ pub fn is(headers: &HeaderMap, name: &str, value: &str) -> bool {
     values.next().is_some_and(|found| found.as_bytes() == value.as_bytes()) && values.next().is_none()
 }
 
+fn is_too_long(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
+}
+
 /// Reads a body of at most `limit` bytes, as long as it keeps coming.
 pub async fn read(body: Body, limit: usize) -> Result<Bytes, StatusCode> {
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(_)) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(error)) if is_too_long(&error) => Err(StatusCode::PAYLOAD_TOO_LARGE),
+        Ok(Err(_)) => Err(StatusCode::BAD_REQUEST),
         Err(_) => Err(StatusCode::REQUEST_TIMEOUT),
     }
 }

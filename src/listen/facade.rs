@@ -76,10 +76,6 @@ async fn programs_only(request: Request, next: Next) -> Response {
     if by_a_page || matches!(*request.method(), Method::OPTIONS | Method::TRACE | Method::CONNECT) {
         return refusal(StatusCode::FORBIDDEN, "this is for programs, not for pages of a browser");
     }
-    // Two readings of where a request ends are one too many (RFC 9112 section 6.1).
-    if headers.contains_key(header::TRANSFER_ENCODING) && headers.contains_key(header::CONTENT_LENGTH) {
-        return refusal(StatusCode::BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other");
-    }
     next.run(request).await
 }
 
@@ -144,7 +140,7 @@ async fn authenticate(
     }
     let body = match guard::read(body, MAX_BODY).await {
         Ok(body) => body,
-        Err(status) => return Ok(refusal(status, "the body is too large, or does not come")),
+        Err(status) => return Ok(refusal(status, "the body is too large, malformed, or does not come")),
     };
     let asked = match AuthRequest::read(&body) {
         Ok(asked) => asked,
@@ -164,7 +160,7 @@ async fn authenticate(
     let given = locked(&caller.memory).get::<GivenHere>().and_then(|given| given.0.get(&key).cloned());
     let patience = patience(&parts.headers);
     let token = facade.broker.lease_token(&lease, asked.scope, given.as_ref(), patience).await?;
-    if !matches!(shown, Shown::Token(_)) && !facade.broker.spend(&lease) {
+    if !matches!(shown, Shown::Token(_)) && !facade.broker.spend(&lease).await {
         return Err(facade.stranger());
     }
     locked(&caller.memory).get_or_insert_default::<GivenHere>().0.insert(key, token.id.clone());
@@ -182,7 +178,7 @@ async fn show(State(facade): State<Facade>, request: Request) -> Result<Response
     if Broker::is_handle(&subject) {
         let lease = facade.broker.holder(&Shown::Handle(&subject)).map_err(|_| facade.stranger())?;
         let token = facade.broker.lease_token(&lease, None, None, patience(request.headers())).await?;
-        if !facade.broker.spend(&lease) {
+        if !facade.broker.spend(&lease).await {
             return Err(facade.stranger());
         }
         return Ok(token_response(StatusCode::OK, &token, false));

@@ -46,11 +46,15 @@ pub(super) async fn pass_on(State(facade): State<Facade>, request: Request) -> R
         .collect();
     // A question is small, and goes out whole or not at all; answers can be long, and stream.
     let body = guard::read(body, MAX_BODY).await;
-    let body =
-        body.map_err(|status| Failure::from(refusal(status, "the body is too large, or does not come")))?;
+    let body = body.map_err(|status| {
+        Failure::from(refusal(status, "the body is too large, malformed, or does not come"))
+    })?;
     let answer = keystone.pass_on(parts.method, url, headers, body).await?;
-    if answer.status() == StatusCode::UNAUTHORIZED {
-        facade.broker.lost(&lease, &token);
+    match answer.status() {
+        StatusCode::UNAUTHORIZED => facade.broker.lost(&lease, &token),
+        // So Keystone also answers a token whose application credential was deleted.
+        StatusCode::NOT_FOUND => facade.broker.doubt(&lease, &token),
+        _ => {}
     }
     let (mut parts, body) = answer.into_parts();
     for name in NOT_RETURNED {

@@ -1,7 +1,6 @@
 //! The agent in this process: broker and API as in `ksb agent`, with a clock of the test's.
 
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -28,7 +27,6 @@ pub struct Agent {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
-    facade: SocketAddr,
 }
 
 impl Agent {
@@ -70,15 +68,8 @@ impl Agent {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(run(clock, &place, socket, notices, stopped, &is_ready));
         });
-        let facade = ready.recv().unwrap();
-        Self {
-            api: Api::new(folder.path().join(socket)),
-            folder,
-            stop,
-            thread: Some(thread),
-            desktop,
-            facade,
-        }
+        ready.recv().unwrap();
+        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread), desktop }
     }
 
     pub fn api(&self) -> &Api {
@@ -88,11 +79,6 @@ impl Agent {
     /// What the person was told on the desktop.
     pub fn told(&self) -> Vec<(String, String)> {
         self.desktop.told()
-    }
-
-    /// Where its facade listens.
-    pub fn facade(&self) -> SocketAddr {
-        self.facade
     }
 
     /// Where its socket lies.
@@ -107,7 +93,7 @@ async fn run(
     socket: &str,
     desktop: Arc<Desktop>,
     stop: Arc<Notify>,
-    ready: &mpsc::Sender<SocketAddr>,
+    ready: &mpsc::Sender<()>,
 ) {
     let config = Config::load(&folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
@@ -118,7 +104,7 @@ async fn run(
     let broker = Broker::new(clock, config, vault, folder, desktop);
     broker.recall().await;
     // A restarted agent has the port that its leases name.
-    let port_file = folder.join("facade-port");
+    let port_file = socket_path.with_extension("facade");
     let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok()).unwrap_or(0);
     let facade = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let address = facade.local_addr().unwrap();
@@ -126,7 +112,7 @@ async fn run(
     broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
     let _facade = serve(facade, listen::facade::router(broker.clone(), address));
     let _server = serve(listener, listen::socket::router(broker, stop.clone()));
-    ready.send(address).unwrap();
+    ready.send(()).unwrap();
     stop.notified().await;
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Who lives here is in `keystone/identity.rs`; the stack has the same people and projects.
 
+mod credentials;
 mod factors;
 mod identity;
 mod provider;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+pub use self::credentials::Policy;
 pub use self::factors::PASSWORD;
 use self::identity::Identity;
 pub use self::provider::Lie;
@@ -256,6 +258,37 @@ impl Keystone {
     /// Every token id that was ever given out.
     pub fn all_tokens(&self) -> Vec<String> {
         self.state().identity.all_tokens()
+    }
+
+    /// What the cloud thinks of application credentials.
+    pub fn credentials_are(&self, policy: Policy) {
+        self.state().identity.credentials.policy = policy;
+    }
+
+    /// Seconds that a sign-in's membership of its groups lasts (`authorization_ttl`).
+    pub fn membership(&self, seconds: i64) {
+        self.state().identity.credentials.membership = Some(SignedDuration::from_secs(seconds));
+    }
+
+    /// Names of the application credentials that there are.
+    pub fn credentials(&self) -> Vec<String> {
+        self.state().identity.credentials.names()
+    }
+
+    /// Ids of the EC2 credentials that there are.
+    pub fn ec2(&self) -> Vec<String> {
+        self.state().identity.credentials.ec2()
+    }
+
+    /// The owner of the token deletes all of theirs.
+    pub fn delete_credentials(&self, token: &str) {
+        self.state().identity.delete_credentials(token);
+    }
+
+    /// An application credential of the token's owner that somebody else made.
+    pub fn add_credential(&self, token: &str, name: &str) {
+        let now = self.shared.clock.now();
+        self.state().identity.add_credential(token, name, now);
     }
 
     /// Puts a fault in force for a method and path such as [`EXCHANGE`].

@@ -16,5 +16,6 @@ pub mod proxy;
 pub mod sandbox;
 pub mod spawn;
 pub mod stranger;
+pub mod tool;
 pub mod tunnel;
 pub mod world;

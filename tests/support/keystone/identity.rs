@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
+use super::credentials::Credentials;
 use super::factors::Factors;
 use super::provider::Provider;
 
@@ -37,25 +38,29 @@ pub struct Identity {
     pub domain_admins: BTreeSet<String>,
     pub provider: Provider,
     pub factors: Factors,
+    pub credentials: Credentials,
     tokens: HashMap<String, Token>,
     requests: u64,
 }
 
 #[derive(Clone)]
-struct Token {
-    user: String,
-    idp: String,
-    protocol: String,
-    rescoped: bool,
-    scope: Scope,
-    issued_at: Timestamp,
-    expires_at: Timestamp,
-    audit_id: String,
-    revoked: bool,
+pub struct Token {
+    pub user: String,
+    pub idp: String,
+    pub protocol: String,
+    pub rescoped: bool,
+    pub scope: Scope,
+    pub signed_in_at: Timestamp,
+    pub issued_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub audit_id: String,
+    pub revoked: bool,
+    /// The application credential that it was made from.
+    pub credential: Option<String>,
 }
 
 #[derive(Clone)]
-enum Scope {
+pub enum Scope {
     None,
     Project(String),
     Domain,
@@ -135,6 +140,7 @@ impl Identity {
         Self {
             provider: Provider::new(&base),
             factors: Factors::new(),
+            credentials: Credentials::default(),
             base,
             trusted_dashboard: BTreeSet::new(),
             lifetime: SignedDuration::from_hours(1),
@@ -187,6 +193,7 @@ impl Identity {
                 }
             }
             ("POST", ["v3", "auth", "tokens"]) => self.exchange(now, ask),
+            (_, ["v3", "users" | "credentials", ..]) => self.users(now, ask, &parts[1..]),
             (method, ["v3", "auth", rest @ ..]) => {
                 let asker = ask.header("X-Auth-Token");
                 if !self.is_valid(now, asker) {
@@ -263,10 +270,12 @@ impl Identity {
             protocol: protocol.into(),
             rescoped: false,
             scope: Scope::None,
+            signed_in_at: now,
             issued_at,
             expires_at: issued_at + self.lifetime,
             audit_id: String::new(),
             revoked: false,
+            credential: None,
         }))
     }
 
@@ -275,6 +284,9 @@ impl Identity {
             return Answer::error(400, "Expecting to find valid JSON in request body.");
         };
         let identity = &body["auth"]["identity"];
+        if identity["methods"] == json!(["application_credential"]) {
+            return self.by_credential(now, &identity["application_credential"]);
+        }
         if identity["methods"] != json!(["token"]) {
             let proven = self.factors.prove(now, identity, ask.header("Openstack-Auth-Receipt"));
             return match proven.and_then(|user| self.sign_in(now, &user, LOCAL, "openid")) {
@@ -298,6 +310,9 @@ impl Identity {
             Some(_) => {}
         }
         let parent = self.tokens[from].clone();
+        if parent.credential.is_some() {
+            return Err(Answer::error(403, "Application credential tokens cannot be rescoped."));
+        }
         let scope = self.scope(&parent, scope)?;
         let issued_at = whole_second(now);
         let id = self.add(Token { rescoped: true, scope, issued_at, ..parent });
@@ -354,7 +369,19 @@ impl Identity {
     }
 
     pub fn is_valid(&self, now: Timestamp, id: &str) -> bool {
-        self.tokens.get(id).is_some_and(|token| !token.revoked && token.expires_at > now)
+        let by_living =
+            |token: &Token| token.credential.as_ref().is_none_or(|id| self.credentials.is_there(id));
+        self.tokens.get(id).is_some_and(|token| !token.revoked && token.expires_at > now && by_living(token))
+    }
+
+    pub fn token_of(&self, id: &str) -> &Token {
+        &self.tokens[id]
+    }
+
+    /// When the owner of a token last signed in.
+    pub fn latest_sign_in(&self, token: &Token) -> Timestamp {
+        let own = self.tokens.values().filter(|other| user_id(other) == user_id(token));
+        own.map(|other| other.signed_in_at).max().unwrap_or(token.signed_in_at)
     }
 
     /// Whether there was such a token. Those made from it live on, as in Keystone.
@@ -370,7 +397,7 @@ impl Identity {
         self.tokens.keys().cloned().collect()
     }
 
-    fn add(&mut self, token: Token) -> String {
+    pub fn add(&mut self, token: Token) -> String {
         let number = self.tokens.len();
         let secret = digest(&format!("{} token {number}", self.base));
         let id = format!("gAAAAABcanary_{secret}-{}", digest(&secret));
@@ -420,15 +447,27 @@ fn catalog(base: &str) -> Value {
         "id": digest32("endpoint"), "interface": "public", "region_id": "RegionOne",
         "url": format!("{base}/v3"), "region": "RegionOne",
     });
-    json!([{"endpoints": [endpoint], "id": digest32("service"), "type": "identity", "name": "keystone"}])
+    let store = json!({
+        "id": digest32("store"), "interface": "public", "region_id": "RegionOne",
+        "url": format!("{base}/v1/AUTH_demo"), "region": "RegionOne",
+    });
+    json!([
+        {"endpoints": [endpoint], "id": digest32("service"), "type": "identity", "name": "keystone"},
+        {"endpoints": [store], "id": digest32("swift"), "type": "object-store", "name": "swift"},
+    ])
+}
+
+pub fn user_id(token: &Token) -> String {
+    let id = digest(&format!("{} {}", token.user, token.idp));
+    if token.idp == LOCAL { id[..32].to_owned() } else { id }
 }
 
 fn user(token: &Token) -> Value {
     let domain = PROVIDERS.iter().find(|(idp, _)| *idp == token.idp).map_or("", |(_, domain)| domain);
-    let id = digest(&format!("{} {}", token.user, token.idp));
+    let id = user_id(token);
     if token.idp == LOCAL {
         return json!({
-            "domain": domain_ref(domain), "id": &id[..32], "name": token.user, "password_expires_at": null,
+            "domain": domain_ref(domain), "id": id, "name": token.user, "password_expires_at": null,
         });
     }
     json!({"domain": domain_ref(domain), "id": id, "name": token.user, "OS-FEDERATION": {
@@ -469,11 +508,11 @@ pub fn digest(text: &str) -> String {
     Sha256::digest(text).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
-fn digest32(text: &str) -> String {
+pub fn digest32(text: &str) -> String {
     digest(text)[..32].into()
 }
 
-fn whole_second(now: Timestamp) -> Timestamp {
+pub fn whole_second(now: Timestamp) -> Timestamp {
     Timestamp::from_second(now.as_second()).unwrap()
 }
 
