@@ -15,6 +15,7 @@ from . import (
     hosts,
     keycloak,
     keystone,
+    postgres,
     processes,
     secrets_file,
     venvs,
@@ -22,7 +23,7 @@ from . import (
 from .layout import DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
 from .running import Phases, StackError, only_one
 
-DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak")
+DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres")
 
 
 def main(arguments: list[str]) -> int:
@@ -91,6 +92,7 @@ def _up(phases: Phases, *, everything: bool) -> None:
         def cloud() -> None:
             uv.result()
             phases.run("keystone: installed", lambda: venvs.make("keystone"))
+            phases.run("postgresql: ready", postgres.start)
             phases.run("keystone: database", lambda: keystone.prepare(secrets["admin"]))
             phases.run("keystone: ready", keystone.start)
             phases.run("keystone: filled", lambda: content.make(secrets))

@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from urllib.parse import urlencode
 
-from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, ROTATING_ISSUER, STATE
+from . import postgres
+from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, ROTATING_ISSUER
 from .running import Json, StackError, request, write
 
 PROJECTS = ("demo", "staging", "production", "solo")
@@ -78,7 +79,7 @@ class Api:
 
 def make(secrets: dict[str, str]) -> None:
     """Everything, unless this very file has done so before; what is there already is left or corrected."""
-    mark = STATE / "keystone" / "content.sha256"
+    mark = postgres.HOME / "content.sha256"  # beside the database: a new one is empty
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if mark.exists() and mark.read_text() == digest:
         return
