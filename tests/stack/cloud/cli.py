@@ -12,6 +12,7 @@ from . import (
     certificates,
     content,
     environment,
+    golang,
     hosts,
     keycloak,
     keystone,
@@ -69,7 +70,10 @@ def _run(options: argparse.Namespace) -> int:
             case "clean":
                 _down()
                 # By name: other things of the project lie in the same cache.
-                for folder in (STATE, *((DOWNLOADS, venvs.HOME, browser.MODULES) if options.all else ())):
+                for folder in (
+                    STATE,
+                    *((DOWNLOADS, venvs.HOME, golang.HOME, browser.MODULES) if options.all else ()),
+                ):
                     shutil.rmtree(folder, ignore_errors=True)
     return 0
 
@@ -108,8 +112,15 @@ def _up(phases: Phases, *, everything: bool) -> None:
             for name in venvs.NAMES if everything else ("client",):
                 phases.run(f"python environment: {name}", partial(venvs.make, name))
 
+        def programs() -> None:
+            uv.result()
+            for program in golang.PROGRAMS:
+                phases.run(f"{program.folder}: built from Go modules", partial(golang.build, program))
+            golang.configure()
+
         # The longest first; each of these is a chain whose steps need one another.
-        chains = [pool.submit(chain) for chain in (identity_provider, cloud, browsers, environments)]
+        work = (programs, identity_provider, cloud, browsers, environments)
+        chains = [pool.submit(chain) for chain in work]
         for chain in chains:
             chain.result()
     phases.run("apache: ready", lambda: apache.start(secrets))

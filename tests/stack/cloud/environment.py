@@ -2,7 +2,7 @@
 
 import shlex
 
-from . import browser, venvs
+from . import browser, golang, venvs
 from .layout import (
     BROKEN_SERVICE,
     CA,
@@ -46,6 +46,8 @@ def text() -> str:
         "KSB_STACK_BROKEN_SERVICE": BROKEN_SERVICE,
         "KSB_STACK_PYTHON": venvs.path("client") / "bin" / "python",
         "KSB_STACK_UV": venvs.UV,
+        "KSB_STACK_TOFU": golang.TOFU.path(),
+        "KSB_STACK_TOFU_CONFIG": golang.tofu_config(),
         "KSB_STACK_BROWSER": browser.SCRIPT,
         "KSB_STACK_NODE_MODULES": browser.node_modules(),
         "KSB_STACK_BROWSER_LIB": SOURCE / "lib",
