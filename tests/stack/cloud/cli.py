@@ -19,12 +19,13 @@ from . import (
     postgres,
     processes,
     secrets_file,
+    swift,
     venvs,
 )
 from .layout import DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
 from .running import Phases, StackError, only_one
 
-DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres")
+DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres", *swift.NAMES.values())
 
 
 def main(arguments: list[str]) -> int:
@@ -32,7 +33,9 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="install, start and fill everything that is not there yet")
     up.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
-    up.add_argument("--all", action="store_true", help="make all Python environments, not only `client`")
+    up.add_argument(
+        "--all", action="store_true", help="make all Python environments, not only `client` and `plain`"
+    )
     commands.add_parser("down", help="end what `up` started")
     commands.add_parser("status", help="what runs (exit 3: not all of it)")
     commands.add_parser("env", help="print what tests need to know as shell assignments")
@@ -101,6 +104,11 @@ def _up(phases: Phases, *, everything: bool) -> None:
             phases.run("keystone: ready", keystone.start)
             phases.run("keystone: filled", lambda: content.make(secrets))
 
+        def object_store() -> None:
+            uv.result()
+            phases.run("swift: installed", lambda: venvs.make("swift"))
+            phases.run("swift: ready", lambda: swift.start(secrets))
+
         def browsers() -> None:
             phases.run("puppeteer-core: from npm", browser.install)
             tls.result()
@@ -109,7 +117,7 @@ def _up(phases: Phases, *, everything: bool) -> None:
 
         def environments() -> None:
             uv.result()
-            for name in venvs.NAMES if everything else ("client",):
+            for name in venvs.NAMES if everything else ("client", "plain"):
                 phases.run(f"python environment: {name}", partial(venvs.make, name))
 
         def programs() -> None:
@@ -119,7 +127,7 @@ def _up(phases: Phases, *, everything: bool) -> None:
             golang.configure()
 
         # The longest first; each of these is a chain whose steps need one another.
-        work = (programs, identity_provider, cloud, browsers, environments)
+        work = (programs, identity_provider, cloud, object_store, browsers, environments)
         chains = [pool.submit(chain) for chain in work]
         for chain in chains:
             chain.result()

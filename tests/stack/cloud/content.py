@@ -5,7 +5,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from . import postgres
-from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, ROTATING_ISSUER
+from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, REGION, ROTATING_ISSUER, SWIFT
 from .running import Json, StackError, request, write
 
 PROJECTS = ("demo", "staging", "production", "solo")
@@ -108,7 +108,9 @@ def make(secrets: dict[str, str]) -> None:
     # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
     _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
     _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
-    _broken_service(api)
+    _service(api, "broken", "broken", BROKEN_SERVICE)
+    _service(api, "swift", "object-store", f"{SWIFT}/v1/AUTH_%(project_id)s")
+    _swift_user(api, secrets["swift"])
     write(mark, digest)
 
 
@@ -132,9 +134,17 @@ def _mfa_user(api: Api, name: str, secrets: dict[str, str]) -> str:
     return user
 
 
-def _broken_service(api: Api) -> None:
-    service = api.ensure("service", "broken", type="broken")
-    endpoints = api.call("GET", f"/endpoints?service_id={service}")["endpoints"]
-    if not endpoints:
-        endpoint = {"service_id": service, "interface": "public", "region_id": "RegionOne"}
-        api.call("POST", "/endpoints", {"endpoint": {**endpoint, "url": BROKEN_SERVICE}})
+def _service(api: Api, name: str, kind: str, url: str) -> None:
+    service = api.ensure("service", name, type=kind)
+    if not api.call("GET", f"/endpoints?service_id={service}")["endpoints"]:
+        endpoint = {"service_id": service, "interface": "public", "region_id": REGION, "url": url}
+        api.call("POST", "/endpoints", {"endpoint": endpoint})
+
+
+def _swift_user(api: Api, password: str) -> None:
+    """Whoever may ask Keystone about other people's tokens and signatures."""
+    project = api.ensure("project", "service", domain_id="default")
+    user = api.ensure("user", "swift", domain_id="default")
+    api.call("PATCH", f"/users/{user}", {"user": {"password": password}})
+    role = api.ensure("role", "service")
+    api.call("PUT", f"/projects/{project}/users/{user}/roles/{role}")

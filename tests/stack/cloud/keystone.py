@@ -14,6 +14,7 @@ from .layout import (
     LOG,
     LONG_BACKEND,
     LONG_LIFETIME,
+    REGION,
     SHORT_BACKEND,
     SHORT_LIFETIME,
     STATE,
@@ -50,7 +51,7 @@ provider = fernet
 expiration = {lifetime}
 
 [auth]
-methods = external,password,token,totp,oauth1,mapped,application_credential,openid
+methods = external,password,token,totp,oauth1,mapped,application_credential,openid,ec2credential
 
 [openid]
 remote_id_attribute = HTTP_OIDC_ISS
@@ -80,7 +81,7 @@ def prepare(admin_password: str) -> None:
     _manage("fernet_setup", *owner)
     _manage("credential_setup", *owner)
     _manage("db_sync")
-    _manage("bootstrap", "--bootstrap-service-name", "keystone", "--bootstrap-region-id", "RegionOne",
+    _manage("bootstrap", "--bootstrap-service-name", "keystone", "--bootstrap-region-id", REGION,
             "--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url,
             environment={"OS_BOOTSTRAP_PASSWORD": admin_password})  # fmt: skip
     done.touch()
