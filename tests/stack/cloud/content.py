@@ -105,6 +105,9 @@ def make(secrets: dict[str, str]) -> None:
     # In a domain of its own: a user of the same name and domain is the same one, whoever vouches for them.
     rotating = api.ensure("domain", "rotating")
     _identity_provider(api, "rotating-idp", rotating, LAB_RULES, remote_ids=[ROTATING_ISSUER])
+    # Keystone forgets its users' groups at once: no application credentials for them.
+    momentary = api.ensure("domain", "momentary")
+    _identity_provider(api, "momentary-idp", momentary, LAB_RULES, remote_ids=[], minutes=None)
     # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
     _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
     _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
@@ -114,9 +117,11 @@ def make(secrets: dict[str, str]) -> None:
     write(mark, digest)
 
 
-def _identity_provider(api: Api, name: str, domain: str, rules: list[Json], remote_ids: list[str]) -> None:
-    # authorization_ttl (minutes): group memberships outlive a sign-in. Application credentials need that.
-    provider = {"enabled": True, "domain_id": domain, "remote_ids": remote_ids, "authorization_ttl": 60}
+def _identity_provider(
+    api: Api, name: str, domain: str, rules: list[Json], remote_ids: list[str], minutes: int | None = 60
+) -> None:
+    # How long group memberships outlive a sign-in. Application credentials need that.
+    provider = {"enabled": True, "domain_id": domain, "remote_ids": remote_ids, "authorization_ttl": minutes}
     api.put(f"identity_providers/{name}", "identity_provider", provider)
     api.put(f"mappings/{name}", "mapping", {"rules": rules})
     api.put(f"identity_providers/{name}/protocols/openid", "protocol", {"mapping_id": name})
