@@ -5,6 +5,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from . import (
     apache,
@@ -123,7 +124,9 @@ def _up(phases: Phases, *, everything: bool) -> None:
         def programs() -> None:
             uv.result()
             for program in golang.PROGRAMS:
-                phases.run(f"{program.folder}: built from Go modules", partial(golang.build, program))
+                phases.run(
+                    f"{Path(program.file).name}: built from Go modules", partial(golang.build, program)
+                )
             golang.configure()
 
         # The longest first; each of these is a chain whose steps need one another.

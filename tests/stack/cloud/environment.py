@@ -53,6 +53,8 @@ def text() -> str:
         "KSB_STACK_UV": venvs.UV,
         "KSB_STACK_TOFU": golang.TOFU.path(),
         "KSB_STACK_TOFU_CONFIG": golang.tofu_config(),
+        "KSB_STACK_GOPHERCLOUD_V1": golang.GOPHERCLOUD[0].path(),
+        "KSB_STACK_GOPHERCLOUD_V2": golang.GOPHERCLOUD[1].path(),
         "KSB_STACK_BROWSER": browser.SCRIPT,
         "KSB_STACK_NODE_MODULES": browser.node_modules(),
         "KSB_STACK_BROWSER_LIB": SOURCE / "lib",

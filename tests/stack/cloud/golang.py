@@ -27,7 +27,7 @@ PROVIDER_VERSION = "3.4.0"
 
 @dataclass(frozen=True)
 class Program:
-    """What to build in a folder of tests/stack."""
+    """What to build of a folder of tests/stack."""
 
     folder: str
     package: str
@@ -37,9 +37,9 @@ class Program:
     def path(self) -> Path:
         """Where it lies, built or not."""
         digest = hashlib.sha256(repr(self).encode())
-        for source in sorted((SOURCE / self.folder).glob("*.*")):
+        for source in sorted((SOURCE / self.folder).rglob("*.*")):
             digest.update(source.read_bytes())
-        return HOME / f"{self.folder.replace('/', '-')}-{digest.hexdigest()[:10]}" / self.file
+        return HOME / f"{self.folder}-{digest.hexdigest()[:10]}" / self.file
 
 
 TOFU = Program(
@@ -49,17 +49,15 @@ TOFU = Program(
     "-X github.com/opentofu/opentofu/version.dev=no",
 )
 PROVIDER = Program(
-    "tofu/provider",
+    "tofu-provider",
     "github.com/terraform-provider-openstack/terraform-provider-openstack/v3",
     # `tofu init` looks for it by this path in a mirror.
     f"registry.opentofu.org/terraform-provider-openstack/openstack/{PROVIDER_VERSION}/"
     f"linux_{'arm64' if platform.machine() == 'aarch64' else 'amd64'}/"
     f"terraform-provider-openstack_v{PROVIDER_VERSION}",
 )
-GOPHERCLOUD = {
-    version: Program(f"gophercloud/{version}", ".", f"gophercloud-{version}") for version in ("v1", "v2")
-}
-PROGRAMS = (TOFU, PROVIDER)
+GOPHERCLOUD = tuple(Program("gophercloud", f"./v{major}", f"gophercloud-v{major}") for major in (1, 2))
+PROGRAMS = (TOFU, PROVIDER, *GOPHERCLOUD)
 
 TOFU_CONFIG = """\
 # No registry: the provider lies here.
