@@ -1,11 +1,10 @@
 """Swift, the object store behind Keystone's tokens: one replica, four servers, S3 beside its own API."""
 
 import getpass
-from functools import partial
 from pathlib import Path
 
 from . import processes, venvs
-from .layout import CA, FRONTS, LONG_BACKEND, REGION, SERVICES_FRONT, STATE, SWIFT_BACKENDS, front_url
+from .layout import CA, FRONTS, LONG_BACKEND, REGION, SERVICES_FRONT, SOURCE, STATE, SWIFT_BACKENDS, front_url
 from .running import command, request, wait_for, write
 
 HOME = STATE / "swift"
@@ -13,14 +12,10 @@ DEVICES = HOME / "devices"
 DEVICE = DEVICES / "d1"
 NAMES = {server: f"swift-{server}" for server in SWIFT_BACKENDS}
 
-# One place for everything: two partitions, one replica.
+# Swift wants something of its operator's own in the hashes of its paths.
 COMMON = """\
 [swift-hash]
 swift_hash_path_suffix = stack
-
-[storage-policy:0]
-name = gold
-default = yes
 """
 
 SERVER = """\
@@ -132,10 +127,9 @@ def start(secrets: dict[str, str]) -> None:
     """Makes what is missing, starts the four servers, and waits until they answer."""
     DEVICE.mkdir(parents=True, exist_ok=True)
     HOME.chmod(0o700)
+    _make_rings()
     changed = write(HOME / "swift.conf", COMMON)
     for server, port in SWIFT_BACKENDS.items():
-        if server != "proxy":
-            _make_ring(server, port)
         changed |= write(_config(server), _config_text(server, port, secrets), mode=0o600)
     for server, port in SWIFT_BACKENDS.items():
         if changed:
@@ -163,18 +157,14 @@ def _config_text(server: str, port: int, secrets: dict[str, str]) -> str:
     )
 
 
-def _make_ring(server: str, port: int) -> None:
-    """Says where the servers of a kind are: here, all of it."""
-    ring = HOME / f"{server}.ring.gz"
-    if ring.exists():
+def _make_rings() -> None:
+    done = HOME / "rings-made"
+    if done.exists():
         return
-    builder = HOME / f"{server}.builder"
-    builder.unlink(missing_ok=True)
-    tool = partial(command, log="swift-ring-builder", cwd=HOME)
-    program: list[str | Path] = [venvs.path("swift") / "bin" / "swift-ring-builder", builder]
-    tool([*program, "create", "1", "1", "0"])
-    tool([*program, "add", f"r1z1-127.0.0.1:{port}/{DEVICE.name}", "1"])
-    tool([*program, "rebalance"])
+    stores = [f"{server}={port}" for server, port in SWIFT_BACKENDS.items() if server != "proxy"]
+    python = venvs.path("swift") / "bin" / "python"
+    command([python, SOURCE / "swift_rings.py", HOME, DEVICE.name, *stores], log="swift-rings")
+    done.touch()
 
 
 def _start(server: str, port: int) -> None:
