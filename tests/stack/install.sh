@@ -3,7 +3,7 @@
 set -euo pipefail
 
 wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless postgresql chromium firefox-esr
-  libnss3-tools build-essential pkg-config procps iproute2 strace openssh-client openssh-server openssl curl
+  restic ruby-fog-openstack libnss3-tools build-essential pkg-config procps iproute2 strace openssh-client openssh-server openssl curl
   ca-certificates fonts-dejavu-core tmux gnome-keyring dbus)
 
 installed() {
