@@ -21,6 +21,8 @@ from .layout import (
     SHORT_BACKEND,
     SHORT_FRONTS,
     STATE,
+    SWIFT_BACKENDS,
+    SWIFT_FRONT,
     front_url,
 )
 from .running import StackError, command, request, wait_for, write
@@ -103,6 +105,18 @@ Listen 127.0.0.1:{port}
 </VirtualHost>
 """
 
+# S3's signatures cover the host and the path, so both arrive at Swift as they were sent.
+SWIFT = """\
+Listen 127.0.0.1:{port}
+<VirtualHost 127.0.0.1:{port}>
+  ServerName {host}
+  SSLEngine on
+  CustomLog {log}/access-{port}.log front
+  ProxyPreserveHost On
+  AllowEncodedSlashes NoDecode
+  ProxyPass "/" "http://127.0.0.1:{backend}/" nocanon retry=0 disablereuse=On timeout=120
+</VirtualHost>
+"""
 
 # Access tokens are checked by Keycloak's keys: with introspection this module writes them to its error log.
 BY_KEYS = """\
@@ -122,7 +136,7 @@ def start(secrets: dict[str, str]) -> None:
         processes.stop(NAME)
     if processes.running(NAME) is None:
         (HOME / "apache.pid").unlink(missing_ok=True)
-        processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME, ALL_FRONTS)
+        processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME, (*ALL_FRONTS, SWIFT_FRONT))
     for port in ALL_FRONTS:
         wait_for(f"apache on port {port}", partial(_answers, port))
 
@@ -137,7 +151,7 @@ def _config(secrets: dict[str, str]) -> str:
         log=LOG,
         certificate=LEAF,
         key=KEY,
-        fronts="\n".join(_front(port, secrets) for port in ALL_FRONTS),
+        fronts="\n".join([*(_front(port, secrets) for port in ALL_FRONTS), _swift()]),
     )
 
 
@@ -161,6 +175,10 @@ def _front(port: int, secrets: dict[str, str]) -> str:
         secret=secrets["oidc_client"],
         cookie=secrets["oidc_cookie"],
     )
+
+
+def _swift() -> str:
+    return SWIFT.format(port=SWIFT_FRONT, host=KEYSTONE_HOST, log=LOG, backend=SWIFT_BACKENDS["proxy"])
 
 
 def _answers(port: int) -> bool:

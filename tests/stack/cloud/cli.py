@@ -5,6 +5,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 from . import (
     apache,
@@ -12,17 +13,20 @@ from . import (
     certificates,
     content,
     environment,
+    golang,
     hosts,
     keycloak,
     keystone,
+    postgres,
     processes,
     secrets_file,
+    swift,
     venvs,
 )
 from .layout import DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
 from .running import Phases, StackError, only_one
 
-DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak")
+DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres", *swift.NAMES.values())
 
 
 def main(arguments: list[str]) -> int:
@@ -30,7 +34,9 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="install, start and fill everything that is not there yet")
     up.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
-    up.add_argument("--all", action="store_true", help="make all Python environments, not only `client`")
+    up.add_argument(
+        "--all", action="store_true", help="make all Python environments, not only `client` and `plain`"
+    )
     commands.add_parser("down", help="end what `up` started")
     commands.add_parser("status", help="what runs (exit 3: not all of it)")
     commands.add_parser("env", help="print what tests need to know as shell assignments")
@@ -68,7 +74,10 @@ def _run(options: argparse.Namespace) -> int:
             case "clean":
                 _down()
                 # By name: other things of the project lie in the same cache.
-                for folder in (STATE, *((DOWNLOADS, venvs.HOME, browser.MODULES) if options.all else ())):
+                for folder in (
+                    STATE,
+                    *((DOWNLOADS, venvs.HOME, golang.HOME, browser.MODULES) if options.all else ()),
+                ):
                     shutil.rmtree(folder, ignore_errors=True)
     return 0
 
@@ -91,9 +100,15 @@ def _up(phases: Phases, *, everything: bool) -> None:
         def cloud() -> None:
             uv.result()
             phases.run("keystone: installed", lambda: venvs.make("keystone"))
+            phases.run("postgresql: ready", postgres.start)
             phases.run("keystone: database", lambda: keystone.prepare(secrets["admin"]))
             phases.run("keystone: ready", keystone.start)
             phases.run("keystone: filled", lambda: content.make(secrets))
+
+        def object_store() -> None:
+            uv.result()
+            phases.run("swift: installed", lambda: venvs.make("swift"))
+            phases.run("swift: ready", lambda: swift.start(secrets))
 
         def browsers() -> None:
             phases.run("puppeteer-core: from npm", browser.install)
@@ -103,11 +118,20 @@ def _up(phases: Phases, *, everything: bool) -> None:
 
         def environments() -> None:
             uv.result()
-            for name in venvs.NAMES if everything else ("client",):
+            for name in venvs.NAMES if everything else ("client", "plain"):
                 phases.run(f"python environment: {name}", partial(venvs.make, name))
 
+        def programs() -> None:
+            uv.result()
+            for program in golang.PROGRAMS:
+                phases.run(
+                    f"{Path(program.file).name}: built from Go modules", partial(golang.build, program)
+                )
+            golang.configure()
+
         # The longest first; each of these is a chain whose steps need one another.
-        chains = [pool.submit(chain) for chain in (identity_provider, cloud, browsers, environments)]
+        work = (programs, identity_provider, cloud, object_store, browsers, environments)
+        chains = [pool.submit(chain) for chain in work]
         for chain in chains:
             chain.result()
     phases.run("apache: ready", lambda: apache.start(secrets))

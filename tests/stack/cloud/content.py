@@ -4,7 +4,8 @@ import hashlib
 from pathlib import Path
 from urllib.parse import urlencode
 
-from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, ROTATING_ISSUER, STATE
+from . import postgres
+from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, REGION, ROTATING_ISSUER, SWIFT
 from .running import Json, StackError, request, write
 
 PROJECTS = ("demo", "staging", "production", "solo")
@@ -78,7 +79,7 @@ class Api:
 
 def make(secrets: dict[str, str]) -> None:
     """Everything, unless this very file has done so before; what is there already is left or corrected."""
-    mark = STATE / "keystone" / "content.sha256"
+    mark = postgres.HOME / "content.sha256"  # beside the database: a new one is empty
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if mark.exists() and mark.read_text() == digest:
         return
@@ -104,16 +105,23 @@ def make(secrets: dict[str, str]) -> None:
     # In a domain of its own: a user of the same name and domain is the same one, whoever vouches for them.
     rotating = api.ensure("domain", "rotating")
     _identity_provider(api, "rotating-idp", rotating, LAB_RULES, remote_ids=[ROTATING_ISSUER])
+    # Keystone forgets its users' groups at once: no application credentials for them.
+    momentary = api.ensure("domain", "momentary")
+    _identity_provider(api, "momentary-idp", momentary, LAB_RULES, remote_ids=[], minutes=None)
     # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
     _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
     _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
-    _broken_service(api)
+    _service(api, "broken", "broken", BROKEN_SERVICE)
+    _service(api, "swift", "object-store", f"{SWIFT}/v1/AUTH_%(project_id)s")
+    _swift_user(api, secrets["swift"])
     write(mark, digest)
 
 
-def _identity_provider(api: Api, name: str, domain: str, rules: list[Json], remote_ids: list[str]) -> None:
-    # authorization_ttl (minutes): group memberships outlive a sign-in. Application credentials need that.
-    provider = {"enabled": True, "domain_id": domain, "remote_ids": remote_ids, "authorization_ttl": 60}
+def _identity_provider(
+    api: Api, name: str, domain: str, rules: list[Json], remote_ids: list[str], minutes: int | None = 60
+) -> None:
+    # How long group memberships outlive a sign-in. Application credentials need that.
+    provider = {"enabled": True, "domain_id": domain, "remote_ids": remote_ids, "authorization_ttl": minutes}
     api.put(f"identity_providers/{name}", "identity_provider", provider)
     api.put(f"mappings/{name}", "mapping", {"rules": rules})
     api.put(f"identity_providers/{name}/protocols/openid", "protocol", {"mapping_id": name})
@@ -131,9 +139,17 @@ def _mfa_user(api: Api, name: str, secrets: dict[str, str]) -> str:
     return user
 
 
-def _broken_service(api: Api) -> None:
-    service = api.ensure("service", "broken", type="broken")
-    endpoints = api.call("GET", f"/endpoints?service_id={service}")["endpoints"]
-    if not endpoints:
-        endpoint = {"service_id": service, "interface": "public", "region_id": "RegionOne"}
-        api.call("POST", "/endpoints", {"endpoint": {**endpoint, "url": BROKEN_SERVICE}})
+def _service(api: Api, name: str, kind: str, url: str) -> None:
+    service = api.ensure("service", name, type=kind)
+    if not api.call("GET", f"/endpoints?service_id={service}")["endpoints"]:
+        endpoint = {"service_id": service, "interface": "public", "region_id": REGION, "url": url}
+        api.call("POST", "/endpoints", {"endpoint": endpoint})
+
+
+def _swift_user(api: Api, password: str) -> None:
+    """Whoever may ask Keystone about other people's tokens and signatures."""
+    project = api.ensure("project", "service", domain_id="default")
+    user = api.ensure("user", "swift", domain_id="default")
+    api.call("PATCH", f"/users/{user}", {"user": {"password": password}})
+    role = api.ensure("role", "service")
+    api.call("PUT", f"/projects/{project}/users/{user}/roles/{role}")

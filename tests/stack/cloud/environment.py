@@ -2,7 +2,7 @@
 
 import shlex
 
-from . import browser, venvs
+from . import browser, golang, venvs
 from .layout import (
     BROKEN_SERVICE,
     CA,
@@ -14,11 +14,13 @@ from .layout import (
     MFA_USERS,
     MISCONFIGURED_FRONTS,
     PREFIX_FRONT,
+    REGION,
     ROTATING_FRONT,
     ROTATING_ISSUER,
     SHORT_FRONTS,
     SOURCE,
     STATE,
+    SWIFT,
     TLS,
     USERS,
     front_url,
@@ -43,9 +45,16 @@ def text() -> str:
         "KSB_STACK_IDP": IDP,
         "KSB_STACK_ISSUER": ISSUER,
         "KSB_STACK_ROTATING_ISSUER": ROTATING_ISSUER,
+        "KSB_STACK_SWIFT": SWIFT,
+        "KSB_STACK_REGION": REGION,
         "KSB_STACK_BROKEN_SERVICE": BROKEN_SERVICE,
         "KSB_STACK_PYTHON": venvs.path("client") / "bin" / "python",
+        "KSB_STACK_PLAIN_PYTHON": venvs.path("plain") / "bin" / "python",
         "KSB_STACK_UV": venvs.UV,
+        "KSB_STACK_TOFU": golang.TOFU.path(),
+        "KSB_STACK_TOFU_CONFIG": golang.tofu_config(),
+        "KSB_STACK_GOPHERCLOUD_V1": golang.GOPHERCLOUD[0].path(),
+        "KSB_STACK_GOPHERCLOUD_V2": golang.GOPHERCLOUD[1].path(),
         "KSB_STACK_BROWSER": browser.SCRIPT,
         "KSB_STACK_NODE_MODULES": browser.node_modules(),
         "KSB_STACK_BROWSER_LIB": SOURCE / "lib",

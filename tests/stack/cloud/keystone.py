@@ -1,4 +1,4 @@
-"""Keystone from PyPI under uWSGI: two processes on one database, with tokens of different lifetimes."""
+"""Keystone from PyPI under uWSGI: two instances on one database, with tokens of different lifetimes."""
 
 import getpass
 import grp
@@ -7,16 +7,16 @@ import re
 from functools import partial
 from pathlib import Path
 
-from . import processes, venvs
+from . import postgres, processes, venvs
 from .layout import (
     CALLBACK_PORTS,
     FRONTS,
     LOG,
     LONG_BACKEND,
     LONG_LIFETIME,
+    REGION,
     SHORT_BACKEND,
     SHORT_LIFETIME,
-    SOURCE,
     STATE,
     front_url,
 )
@@ -24,6 +24,7 @@ from .running import StackError, command, request, wait_for, write
 
 HOME = STATE / "keystone"
 BACKENDS = {"long": LONG_BACKEND, "short": SHORT_BACKEND}
+WORKERS = 2  # of each: with one, thirty-two clients at once wait for the slowest
 
 CONFIG = """\
 [DEFAULT]
@@ -31,9 +32,7 @@ log_file = {log}
 insecure_debug = false
 
 [database]
-connection = sqlite:///{home}/keystone.db?timeout=60
-# Nobody mourns this database after a power cut, and without waiting for the disk it is ten times as fast.
-sqlite_synchronous = false
+connection = {database}
 
 [oslo_middleware]
 enable_proxy_headers_parsing = true
@@ -52,7 +51,7 @@ provider = fernet
 expiration = {lifetime}
 
 [auth]
-methods = external,password,token,totp,oauth1,mapped,application_credential,openid
+methods = external,password,token,totp,oauth1,mapped,application_credential,openid,ec2credential
 
 [openid]
 remote_id_attribute = HTTP_OIDC_ISS
@@ -73,7 +72,7 @@ def prepare(admin_password: str) -> None:
     HOME.chmod(0o700)
     _write_config("long", LONG_LIFETIME)
     _write_config("short", _short_lifetime())
-    done = HOME / "database-made"
+    done = postgres.HOME / "keystone-made"  # beside the database: with a new one it is to be done again
     if done.exists():
         return
     url = front_url(FRONTS[0])
@@ -82,14 +81,14 @@ def prepare(admin_password: str) -> None:
     _manage("fernet_setup", *owner)
     _manage("credential_setup", *owner)
     _manage("db_sync")
-    _manage("bootstrap", "--bootstrap-service-name", "keystone", "--bootstrap-region-id", "RegionOne",
+    _manage("bootstrap", "--bootstrap-service-name", "keystone", "--bootstrap-region-id", REGION,
             "--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url,
             environment={"OS_BOOTSTRAP_PASSWORD": admin_password})  # fmt: skip
     done.touch()
 
 
 def start() -> None:
-    """Starts both processes and waits until they answer."""
+    """Starts both instances and waits until they answer."""
     for instance in BACKENDS:
         if processes.running(f"keystone-{instance}") is None:
             _start(instance)
@@ -98,7 +97,7 @@ def start() -> None:
 
 
 def set_short_lifetime(seconds: int) -> None:
-    """Gives the second process another token lifetime; returns when it has it."""
+    """Gives the second instance another token lifetime; returns when it has it."""
     if processes.running("keystone-short") is None:
         raise StackError("the cloud does not run: `stack up` first")
     _write_config("short", seconds)
@@ -106,7 +105,7 @@ def set_short_lifetime(seconds: int) -> None:
 
 
 def _write_config(instance: str, lifetime: int) -> None:
-    """Writes the configuration and ends a process that has another one.
+    """Writes the configuration and ends an instance that has another one.
 
     uWSGI's own reload is of no use: the one from PyPI starts itself again outside of its Python environment.
     """
@@ -116,6 +115,7 @@ def _write_config(instance: str, lifetime: int) -> None:
     text = CONFIG.format(
         home=HOME,
         venv=venvs.path("keystone"),
+        database=postgres.URL,
         log=LOG / f"keystone-{instance}-api.log",
         lifetime=lifetime,
         dashboards=dashboards,
@@ -139,12 +139,10 @@ def _manage(*arguments: str, environment: dict[str, str] | None = None) -> None:
 
 def _start(instance: str) -> None:
     uwsgi = venvs.path("keystone") / "bin" / "uwsgi"
-    # One process without threads: SQLite's writers take turns anyway (keystone_app.py).
     argv: list[str | Path] = [
-        uwsgi, "--http-socket", f"127.0.0.1:{BACKENDS[instance]}", "--master", "--processes", "1",
-        "--die-on-term", "--need-app", "--buffer-size", "65535", "--listen", "128", "--lazy-apps",
-        "--venv", venvs.path("keystone"), "--pythonpath", SOURCE,
-        "--module", "keystone_app:application", "--disable-logging",
+        uwsgi, "--http-socket", f"127.0.0.1:{BACKENDS[instance]}", "--master", "--processes", str(WORKERS),
+        "--die-on-term", "--need-app", "--buffer-size", "65535", "--listen", "128",
+        "--venv", venvs.path("keystone"), "--module", "keystone.wsgi.api:application", "--disable-logging",
     ]  # fmt: skip
     environment = {"OS_KEYSTONE_CONFIG_FILES": str(config(instance)), "PYTHONDONTWRITEBYTECODE": "1"}
     processes.start(f"keystone-{instance}", argv, HOME, [BACKENDS[instance]], environment)

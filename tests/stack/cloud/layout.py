@@ -32,6 +32,7 @@ FRONTS = tuple(range(5000, 5008))
 PREFIX_FRONT = 5008  # the auth URL has a path: https://keystone.localhost:5008/identity/v3
 SHORT_FRONTS = (5010, 5011)  # tokens that live for a minute
 ROTATING_FRONT = 5012  # takes bearer tokens of the realm `rotating`
+SERVICES_FRONT = 5013  # where Swift asks about tokens: the catalog sends it there
 PREFIX = "/identity"
 # Bearer locations as an operator may get them wrong (misconfigured.py): the name says what is wrong.
 MISCONFIGURED_FRONTS = {
@@ -43,10 +44,20 @@ MISCONFIGURED_FRONTS = {
     "introspection_refused": 5025,
     "foreign_issuer": 5026,
 }
-ALL_FRONTS = (*FRONTS, PREFIX_FRONT, *SHORT_FRONTS, ROTATING_FRONT, *MISCONFIGURED_FRONTS.values())
+ALL_FRONTS = (
+    *FRONTS,
+    PREFIX_FRONT,
+    *SHORT_FRONTS,
+    ROTATING_FRONT,
+    SERVICES_FRONT,
+    *MISCONFIGURED_FRONTS.values(),
+)
 
 LONG_BACKEND = 15000
 SHORT_BACKEND = 15010
+SWIFT_FRONT = 5050  # the object store, by its own API and by S3's
+SWIFT_BACKENDS = {"proxy": 15050, "account": 15051, "container": 15052, "object": 15053}
+REGION = "RegionOne"
 LONG_LIFETIME = 3600
 SHORT_LIFETIME = 60
 
@@ -61,6 +72,8 @@ USERS = ("alice", "bob", "mallory", "tessa", *NUMBERED_USERS)
 # Known to Keystone itself, with a password and a one-time code. One for each front: no code counts twice.
 MFA_USERS = tuple(f"mfa{number}" for number in range(8))
 CONFIDENTIAL_CLIENTS = ("basic", "post")  # named after how they send their secret
+
+SWIFT = f"https://{KEYSTONE_HOST}:{SWIFT_FRONT}"
 
 
 def front_url(port: int) -> str:

@@ -19,7 +19,7 @@ def existing() -> dict[str, str]:
 def load() -> dict[str, str]:
     """All secrets by name; those that are missing are made."""
     known = existing() if SECRETS.exists() else {}
-    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", "ci_client", "totp_tessa"]
+    names = ["admin", "keycloak_admin", "oidc_client", "oidc_cookie", "ci_client", "totp_tessa", "swift"]
     names += [f"client_{client}" for client in CONFIDENTIAL_CLIENTS]
     names += [f"user_{user}" for user in (*USERS, *MFA_USERS)]
     for name in names:

@@ -8,7 +8,7 @@ from .layout import CACHE, DOWNLOADS, PYTHON, SOURCE
 from .running import StackError, command
 
 UV_VERSION = "0.13.9"
-NAMES = ("keystone", "client", "ansible", "oldest", "compare")
+NAMES = ("keystone", "swift", "client", "plain", "ansible", "oldest", "compare")
 
 HOME = CACHE / "venvs"
 UV = DOWNLOADS / f"uv-{UV_VERSION}" / "bin" / "uv"
