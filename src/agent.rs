@@ -7,21 +7,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use listenfd::ListenFd;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::api::FacadeReport;
 use crate::broker::Broker;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::http::serve::serve;
-use crate::listen::socket;
+use crate::http::serve::{Server, serve};
+use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
-use crate::platform::machine;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
+use crate::platform::{machine, peer};
 use crate::vault::{Place, Vault, Wish};
 
 /// How long requests in flight may take to end when the agent stops.
@@ -44,10 +47,11 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
     serve_until(paths, Config::load(&paths.config)?, ready, end).await
 }
 
-/// The same within another program, until `end`: nothing is kept.
+/// The same within another program, until `end`: nothing is kept, and the facade has any port that is free.
 pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Output = ()>) -> Result<()> {
     let mut config = Config::load(&paths.config)?;
     config.vault = Wish::Memory;
+    config.facade_port = Some(0);
     serve_until(paths, config, ready, end).await
 }
 
@@ -62,7 +66,15 @@ async fn serve_until(
     private_folder(folder)?;
     private_folder(&paths.state)?;
     let _lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
-    let listener = bind(&paths.socket)?;
+    let mut given = ListenFd::from_env();
+    let listener = match given_socket(&mut given)? {
+        Some(listener) => listener,
+        None => bind(&paths.socket)?,
+    };
+    let facade = match given_port(&mut given)? {
+        Some(listener) => Ok(vec![listener]),
+        None => bind_facade(config.facade_port.unwrap_or_else(own_port)).await,
+    };
     let vault = Vault::at(Place {
         folder: paths.state.clone(),
         machine: machine::id(),
@@ -72,6 +84,7 @@ async fn serve_until(
     let broker = Broker::new(Arc::new(SystemClock), config, vault, folder, Arc::new(Desktop));
     broker.recall().await;
     let stop = Arc::new(Notify::new());
+    let facade = open_facade(&broker, facade);
     let server = serve(listener, socket::router(broker, stop.clone()));
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
@@ -82,8 +95,73 @@ async fn serve_until(
     tracing::info!("stopping");
     // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
     fs::remove_file(&paths.socket).ok();
-    let _late_requests_are_cut = tokio::time::timeout(DRAIN, server.stop()).await;
+    let ends = async { tokio::join!(server.stop(), join_all(facade.into_iter().map(Server::stop))) };
+    let _late_requests_are_cut = tokio::time::timeout(DRAIN, ends).await;
     Ok(())
+}
+
+/// Sockets that systemd holds for us (sd_listen_fds(3)), by their kind.
+fn given_socket(given: &mut ListenFd) -> Result<Option<UnixListener>> {
+    let found = (0..given.len()).find_map(|index| given.take_unix_listener(index).ok().flatten());
+    let taken =
+        found.map(|listener| listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)));
+    taken.transpose().map_err(|error| unusable(&error))
+}
+
+fn given_port(given: &mut ListenFd) -> Result<Option<TcpListener>> {
+    let found = (0..given.len()).find_map(|index| given.take_tcp_listener(index).ok().flatten());
+    let taken =
+        found.map(|listener| listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)));
+    taken.transpose().map_err(|error| unusable(&error))
+}
+
+fn unusable(error: &std::io::Error) -> Error {
+    Error::new(Code::Io, format!("the socket that systemd gave us: {error}"))
+}
+
+/// A port for each user, below those that the kernel gives to clients (32768) and Kubernetes to services (30000).
+fn own_port() -> u16 {
+    20_000 + u16::try_from(rustix::process::getuid().as_raw() % 10_000).unwrap_or_default()
+}
+
+/// Both loopback addresses, where the machine has both: tools that are told `localhost` may take either, and a stranger
+/// must not have the other.
+async fn bind_facade(port: u16) -> Result<Vec<TcpListener>, String> {
+    let held = |error: std::io::Error| {
+        let holder = peer::holder_of(port).map_or(String::new(), |holder| format!(", held by {holder}"));
+        format!("port {port} of the facade: {error}{holder}")
+    };
+    let [v4, v6] = peer::LOOPBACK;
+    let first = TcpListener::bind((v4, port)).await.map_err(held)?;
+    let port = first.local_addr().map_err(held)?.port();
+    match TcpListener::bind((v6, port)).await {
+        Ok(second) => Ok(vec![first, second]),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(held(error)),
+        Err(_) => Ok(vec![first]),
+    }
+}
+
+/// Serves the facade, or says why there is none: everything else works without.
+fn open_facade(broker: &Broker, listeners: Result<Vec<TcpListener>, String>) -> Vec<Server> {
+    let listeners = listeners.and_then(|listeners| {
+        let address = listeners.first().ok_or("no port")?.local_addr().map_err(|error| error.to_string())?;
+        Ok((address, listeners))
+    });
+    match listeners {
+        Ok((address, listeners)) => {
+            broker.facade(FacadeReport {
+                url: format!("http://127.0.0.1:{}/v3", address.port()),
+                problem: None,
+            });
+            let serve_one = |listener| serve(listener, facade::router(broker.clone(), address));
+            listeners.into_iter().map(serve_one).collect()
+        }
+        Err(problem) => {
+            tracing::warn!(problem, "no facade");
+            broker.facade(FacadeReport { url: String::new(), problem: Some(problem) });
+            Vec::new()
+        }
+    }
 }
 
 /// The file that a person or a systemd unit (`LoadCredential=ksb-passphrase:…`) names.

@@ -253,6 +253,9 @@ pub struct LogoutRequest {
 pub struct LogoutReply {
     /// One for each session that ended.
     pub sessions: Vec<LoggedOut>,
+    /// The leases that ended with them: those with credentials of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<RevokeReply>,
 }
 
 /// A session that ended.
@@ -487,7 +490,6 @@ pub struct S3Key {
 
 /// A lease, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Lease {
     /// 32 hexadecimal digits.
     pub id: String,

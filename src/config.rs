@@ -20,6 +20,8 @@ pub struct Config {
     clouds: BTreeMap<String, CloudConfig>,
     /// The browser command for clouds that name none.
     browser: Option<String>,
+    /// The facade's port; 0 is any free one, another with each start.
+    pub facade_port: Option<u16>,
     /// Who is to keep the vault's key.
     #[serde(default)]
     pub vault: Wish,

@@ -490,13 +490,6 @@ impl fmt::Display for Scope {
     }
 }
 
-/// On whose behalf a token is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Holder {
-    /// The person's own tools together.
-    Person,
-}
-
 /// A user as Keystone names one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct User {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::http;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Certificate, Identity as ClientIdentity, IntoUrl, Method, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
@@ -254,6 +255,16 @@ impl Peer {
             }
         }
     }
+}
+
+/// Sends a request whose answer is somebody else's to read.
+pub async fn pass_on(
+    cloud: &Cloud,
+    peer: Peer,
+    request: RequestBuilder,
+) -> Result<http::Response<reqwest::Body>> {
+    let response = request.send().await.map_err(|error| failure::of(cloud, peer, &error))?;
+    Ok(response.into())
 }
 
 /// Sends a request and reads the whole answer.

@@ -20,6 +20,8 @@ pub trait Clock: Send + Sync + 'static {
 pub trait Notices: Send + Sync + 'static {
     /// Tells it, or does not: nothing depends on it.
     fn tell(&self, title: String, text: String) -> BoxFuture<'static, ()>;
+    /// Tells it, and opens the address in the desktop's own browser if the person clicks.
+    fn ask(&self, title: String, text: String, url: String) -> BoxFuture<'static, ()>;
 }
 
 /// A clock that is passed around.

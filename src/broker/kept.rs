@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
+use super::lease::Lease;
 use super::session::Session;
 use super::{Inner, State};
 use crate::api::{VaultReport, VaultRequest};
@@ -19,10 +20,14 @@ use crate::vault::Contents;
 
 /// The contents of the vault, as JSON.
 #[derive(Serialize, Deserialize)]
-struct Kept<S> {
+struct Kept<S, L> {
     sessions: Vec<(Identity, S)>,
     lapsed: Vec<(Identity, S)>,
     ending: Vec<S>,
+    #[serde(default = "Vec::new")]
+    leases: Vec<L>,
+    #[serde(default = "Vec::new")]
+    over: Vec<L>,
     pins: Vec<(Identity, User)>,
 }
 
@@ -78,11 +83,11 @@ impl Inner {
 
     /// Whoever signed in meanwhile stays signed in.
     fn take_in(self: &Arc<Self>, contents: &Contents) -> Result<()> {
-        let kept: Kept<Session> = serde_json::from_slice(contents)
+        let kept: Kept<Session, Lease> = serde_json::from_slice(contents)
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
         let ending: Vec<_> = kept.ending.into_iter().map(Arc::new).collect();
-        let mut restored = Vec::new();
+        let (mut restored, mut leases) = (Vec::new(), Vec::new());
         {
             let mut state = locked(&self.state);
             for (identity, session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
@@ -100,12 +105,20 @@ impl Inner {
                 state.pins.entry(identity).or_insert(user);
             }
             state.ending.extend(ending.iter().cloned());
+            leases.extend(kept.leases.iter().map(|lease| lease.id.clone()));
+            state.leases.extend(kept.leases.into_iter().map(|lease| (lease.id.clone(), lease)));
+            state.over.extend(kept.over.into_iter().map(Arc::new));
             self.changes.note();
         }
         if !ending.is_empty() {
             let inner = self.clone();
             tokio::spawn(async move { inner.end_all(ending).await });
         }
+        for id in leases {
+            self.watch(&id);
+        }
+        let inner = self.clone();
+        tokio::spawn(async move { inner.clear_over(None).await });
         for identity in restored {
             let inner = self.clone();
             tokio::spawn(async move {
@@ -138,6 +151,8 @@ fn contents(state: &State) -> Result<Zeroizing<Vec<u8>>> {
         sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
         lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
         ending: state.ending.iter().map(|session| &**session).collect(),
+        leases: state.leases.values().collect(),
+        over: state.over.iter().map(|lease| &**lease).collect(),
         pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
     };
     let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;

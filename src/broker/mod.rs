@@ -1,11 +1,15 @@
 //! The heart: the operations that callers ask for. Knows nothing of HTTP servers, browsers or
 //! clouds.yaml.
 
+mod confined;
 mod flight;
 mod kept;
 mod known;
+mod lease;
+mod leases;
 mod policy;
 mod renewal;
+mod serving;
 mod session;
 mod sign_ins;
 mod tab;
@@ -13,25 +17,23 @@ mod tell;
 mod unattended;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Bytes;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::api::{
-    self, CloudRequest, LoggedOut, LoginRequest, LogoutReply, LogoutRequest, NotRevoked, Offers, ReachReply,
-    SignIn, TokenRequest, VaultReport, VaultRequest,
+    self, CloudRequest, FacadeReport, LoggedOut, LoginRequest, LogoutReply, LogoutRequest, NotRevoked,
+    Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
-use crate::model::{
-    Cloud, DomainRef, Holder, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex,
-};
+use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
 use crate::outbound::Outbound;
 use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
@@ -43,6 +45,9 @@ use crate::vault::Vault;
 use flight::Flight;
 use kept::Changes;
 use known::KnownClouds;
+use lease::Lease;
+pub use leases::{Leased, Shown};
+use serving::{Made, Want};
 use session::{Held, Session};
 use sign_ins::{Entry, Opening};
 
@@ -67,8 +72,16 @@ struct Inner {
     changes: Changes,
     saves: Flight<(), ()>,
     started_at: Timestamp,
+    runtime_folder: PathBuf,
+    facade: Mutex<FacadeReport>,
     state: Mutex<State>,
-    exchanges: Flight<(Identity, Scope, Holder), Minting>,
+    exchanges: Flight<(Identity, Scope), Minting>,
+    /// The same for leases, by id.
+    leased: Flight<(String, Scope), Made>,
+    /// Credentials of leases in the making.
+    confinements: Flight<String, ()>,
+    /// Changes with what waits for a person at the facade.
+    wants: watch::Sender<()>,
     /// Questions to Keystone whether a refused token is still good.
     doubts: Flight<(Identity, Secret), ()>,
     /// Whether the session could be renewed.
@@ -83,6 +96,12 @@ struct State {
     lapsed: HashMap<Identity, Session>,
     /// Sessions that were logged out, while their tokens are being revoked: a crash must not leave that half done.
     ending: Vec<Arc<Session>>,
+    /// Leases by id.
+    leases: HashMap<String, Lease>,
+    /// Leases that are over, while what they had at Keystone is taken back.
+    over: Vec<Arc<Lease>>,
+    /// Requests at the facade that wait for a person.
+    wanted: Vec<Arc<Want>>,
     /// The user that each identity is bound to, from the first sign-in to the logout.
     pins: HashMap<Identity, User>,
     pending: HashMap<Identity, Arc<Entry>>,
@@ -98,6 +117,13 @@ enum Minting {
     Token(Arc<Held>),
     /// The session gives no tokens any more.
     SignInNeeded,
+}
+
+/// What asking Keystone for a scope comes to: a token, what was filled in to get it, and the one it came from.
+struct Rescoped {
+    token: Token,
+    assumed: Option<String>,
+    from: Secret,
 }
 
 /// What a caller gets who asks for a token.
@@ -141,7 +167,15 @@ impl Broker {
             changes: Changes::default(),
             saves: Flight::default(),
             state: Mutex::default(),
+            runtime_folder: runtime_folder.to_owned(),
+            facade: Mutex::new(FacadeReport {
+                url: String::new(),
+                problem: Some("there is no facade".into()),
+            }),
             exchanges: Flight::default(),
+            leased: Flight::default(),
+            confinements: Flight::default(),
+            wants: watch::channel(()).0,
             doubts: Flight::default(),
             renewals: Flight::default(),
             starts: Flight::default(),
@@ -177,12 +211,15 @@ impl Broker {
         let scope = &request.scope;
         let mut minting = match self.inner.held(cloud, &identity, scope, request.min_validity) {
             Some(held) => Minting::Token(held),
-            None => self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?,
+            None => {
+                self.inner.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?
+            }
         };
         let unattended = cloud.sign_in.way == Way::Workload;
         if matches!(minting, Minting::SignInNeeded) && unattended {
             self.sign_in_unattended(cloud, &identity, false).await.map_err(in_cloud)?;
-            minting = self.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?;
+            minting =
+                self.inner.obtain(cloud, &identity, scope, request.min_validity).await.map_err(in_cloud)?;
         }
         match minting {
             Minting::Token(held) => {
@@ -327,7 +364,7 @@ impl Broker {
     /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
     pub async fn logout(&self, request: &LogoutRequest) -> Result<LogoutReply> {
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
-        let (ended, entries) = {
+        let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
             let identities: Vec<Identity> = if let Some(identity) = &only {
                 vec![identity.clone()]
@@ -339,21 +376,24 @@ impl Broker {
             let mut ended = Vec::new();
             let mut entries = Vec::new();
             for identity in &identities {
-                ended.extend(state.sessions.remove(identity));
-                ended.extend(state.lapsed.remove(identity));
+                ended.extend(state.sessions.remove(identity).map(|session| (identity.clone(), session)));
+                ended.extend(state.lapsed.remove(identity).map(|session| (identity.clone(), session)));
                 entries.extend(state.pending.get(identity).cloned());
                 state.pins.remove(identity);
                 state.failures.remove(identity);
             }
-            let ended: Vec<_> = ended.into_iter().map(Arc::new).collect();
+            let over = self.inner.end_leases_of(&mut state, &mut ended, only.as_ref());
+            let ended: Vec<_> = ended.into_iter().map(|(_, session)| Arc::new(session)).collect();
             state.ending.extend(ended.iter().cloned());
             self.inner.changes.note();
-            (ended, entries)
+            (ended, entries, over)
         };
         for entry in entries {
             entry.opening.cancel.notify_one();
         }
-        Ok(LogoutReply { sessions: self.inner.end_all(ended).await })
+        // While the session's own token lives: it deletes what nothing else can.
+        let leases = self.inner.clear_with(over).await;
+        Ok(LogoutReply { sessions: self.inner.end_all(ended).await, leases })
     }
 
     /// Who is signed in where.
@@ -400,49 +440,6 @@ impl Broker {
             .await
     }
 
-    /// A token that lives long enough. An exchange that was under way may have been asked for less, or
-    /// for more than there is: then this caller has one of its own.
-    async fn obtain(
-        &self,
-        cloud: &Cloud,
-        identity: &Identity,
-        scope: &Scope,
-        min_validity: u64,
-    ) -> Result<Minting> {
-        for _ in 0..2 {
-            if !self.inner.meets(cloud, identity) {
-                break;
-            }
-            if self.inner.held(cloud, identity, &Scope::Unscoped, min_validity).is_none()
-                && !self.inner.renew(identity).await?
-            {
-                break;
-            }
-            if let Minting::Token(held) = self.mint(cloud, identity, scope, min_validity).await?
-                && self.inner.is_enough(identity, &held, min_validity)
-            {
-                return Ok(Minting::Token(held));
-            }
-        }
-        Ok(Minting::SignInNeeded)
-    }
-
-    async fn mint(
-        &self,
-        cloud: &Cloud,
-        identity: &Identity,
-        scope: &Scope,
-        min_validity: u64,
-    ) -> Result<Minting> {
-        let key = (identity.clone(), scope.clone(), Holder::Person);
-        let (inner, cloud, identity, scope) =
-            (self.inner.clone(), cloud.clone(), identity.clone(), scope.clone());
-        self.inner
-            .exchanges
-            .join(key, || async move { inner.exchange(&cloud, &identity, scope, min_validity).await })
-            .await
-    }
-
     /// The sign-in under way for this identity, or a new one.
     async fn pending_or_new(
         &self,
@@ -474,6 +471,47 @@ impl Inner {
         Keystone::of(cloud, &self.outbound, self.clock.clone())
     }
 
+    /// A token that lives long enough. An exchange that was under way may have been asked for less, or
+    /// for more than there is: then this caller has one of its own.
+    async fn obtain(
+        self: &Arc<Self>,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+        min_validity: u64,
+    ) -> Result<Minting> {
+        for _ in 0..2 {
+            if !self.meets(cloud, identity) {
+                break;
+            }
+            if self.held(cloud, identity, &Scope::Unscoped, min_validity).is_none()
+                && !self.renew(identity).await?
+            {
+                break;
+            }
+            if let Minting::Token(held) = self.mint(cloud, identity, scope, min_validity).await?
+                && self.is_enough(identity, &held, min_validity)
+            {
+                return Ok(Minting::Token(held));
+            }
+        }
+        Ok(Minting::SignInNeeded)
+    }
+
+    async fn mint(
+        self: &Arc<Self>,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+        min_validity: u64,
+    ) -> Result<Minting> {
+        let key = (identity.clone(), scope.clone());
+        let (inner, cloud, identity, scope) = (self.clone(), cloud.clone(), identity.clone(), scope.clone());
+        self.exchanges
+            .join(key, || async move { inner.exchange(&cloud, &identity, scope, min_validity).await })
+            .await
+    }
+
     /// The token that is held for a scope, if it may be served.
     fn held(
         &self,
@@ -489,7 +527,7 @@ impl Inner {
         if !session.meets(cloud, now) {
             return None;
         }
-        let held = session.held(scope, &Holder::Person)?;
+        let held = session.held(scope)?;
         session.is_enough(held, now, min_validity).then(|| held.clone())
     }
 
@@ -512,34 +550,14 @@ impl Inner {
         if let Some(held) = self.held(cloud, identity, &scope, min_validity) {
             return Ok(Minting::Token(held));
         }
-        let Some(unscoped) = self.held(cloud, identity, &Scope::Unscoped, min_validity) else {
-            return Ok(Minting::SignInNeeded);
-        };
-        let keystone = self.keystone(cloud)?;
-        let (asked, assumed) = complete(&scope, &unscoped.token);
-        let token = match keystone.rescope(&unscoped.token, &asked).await {
-            Ok(token) => token,
-            Err(error) if error.code == Code::ScopeRefused => {
-                // Keystone answers 401 both to a scope it does not grant and to a dead token.
-                return match keystone.validate(&unscoped.token.id).await? {
-                    Verdict::Valid(_) => Err(match assumed {
-                        Some(assumed) => Error { detail: format!("{} ({assumed})", error.detail), ..error },
-                        None => error,
-                    }),
-                    Verdict::Invalid => {
-                        self.forget(identity, &unscoped.token.id);
-                        Ok(Minting::SignInNeeded)
-                    }
-                };
-            }
-            Err(error) => return Err(error),
-        };
+        let rescoped = self.rescoped(cloud, identity, &scope, min_validity).await?;
+        let Some(Rescoped { token, assumed, from }) = rescoped else { return Ok(Minting::SignInNeeded) };
         let held = Arc::new(Held::new(token, assumed)?);
         let orphan = {
             let mut state = locked(&self.state);
             match state.sessions.get_mut(identity) {
-                Some(session) if session.unscoped.token.id == unscoped.token.id => {
-                    session.insert(scope, Holder::Person, held.clone(), self.clock.now());
+                Some(session) if session.unscoped.token.id == from => {
+                    session.insert(scope, held.clone(), self.clock.now());
                     self.changes.note();
                     false
                 }
@@ -548,10 +566,42 @@ impl Inner {
         };
         if orphan {
             // Logged out while Keystone answered: this token must not outlive the session.
-            keystone.revoke(&held.token.id).await.ok();
+            self.keystone(cloud)?.revoke(&held.token.id).await.ok();
             return Ok(Minting::SignInNeeded);
         }
         Ok(Minting::Token(held))
+    }
+
+    /// A token of `scope`, made from the session's own; `None` when that gives none any more.
+    async fn rescoped(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+        min_validity: u64,
+    ) -> Result<Option<Rescoped>> {
+        let Some(unscoped) = self.held(cloud, identity, &Scope::Unscoped, min_validity) else {
+            return Ok(None);
+        };
+        let keystone = self.keystone(cloud)?;
+        let (asked, assumed) = complete(scope, &unscoped.token);
+        match keystone.rescope(&unscoped.token, &asked).await {
+            Ok(token) => Ok(Some(Rescoped { token, assumed, from: unscoped.token.id.clone() })),
+            // Keystone answers 401 both to a scope it does not grant and to a dead token.
+            Err(error) if error.code == Code::ScopeRefused => {
+                match keystone.validate(&unscoped.token.id).await? {
+                    Verdict::Valid(_) => Err(match assumed {
+                        Some(assumed) => Error { detail: format!("{} ({assumed})", error.detail), ..error },
+                        None => error,
+                    }),
+                    Verdict::Invalid => {
+                        self.forget(identity, &unscoped.token.id);
+                        Ok(None)
+                    }
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn lives(&self, cloud: &Cloud, identity: &Identity, min_validity: u64) -> bool {
@@ -681,6 +731,7 @@ impl Inner {
             let tab = outcome.as_mut().ok().and_then(|signed_in| signed_in.tab.take());
             inner.finish(&ending, &identity, outcome).await;
             tokio::join!(
+                inner.clear_over(Some(&identity)),
                 inner.keep(&identity, tab),
                 inner.tell(&identity),
                 inner.keep_renewed(identity.clone())
@@ -765,6 +816,9 @@ impl Inner {
     /// outlives the one it came from.
     async fn end(&self, session: &Session) -> LoggedOut {
         let minted = session.minted(self.clock.now());
+        if let Ok(keystone) = self.keystone(&session.cloud) {
+            self.sweep(session, &keystone).await;
+        }
         let revocations = match self.keystone(&session.cloud) {
             Ok(keystone) => {
                 join_all(minted.iter().map(|minted| {

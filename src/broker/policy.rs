@@ -38,6 +38,24 @@ pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(60);
 /// How long the chosen opener may take to say that it opened the browser; then another one is chosen.
 pub(super) const OPENER_GRACE: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long Keystone's word for a token counts, where a lease's holder comes again: they may have been refused with it.
+pub(super) const CONFIRMED: SignedDuration = SignedDuration::from_secs(5);
+
+/// Credentials that Keystone made for a lease are deleted this long before they end by themselves: with a federated
+/// user's membership of a group they would only fall asleep, and wake up at the next sign-in.
+pub(super) const CREDENTIAL_MARGIN: SignedDuration = SignedDuration::from_secs(60);
+
+/// A confined lease without an end gets new credentials after this long.
+pub(super) const CREDENTIAL_LIFE: SignedDuration = SignedDuration::from_hours(24);
+
+/// How long an unreachable Keystone is tried for a tool that waits: many take the first failure for the last word.
+pub(super) const UNREACHABLE: SignedDuration = SignedDuration::from_secs(120);
+
+/// Seconds as somebody asks for them, ten years at most.
+pub(super) fn lifetime(seconds: u64) -> SignedDuration {
+    SignedDuration::from_secs(i64::try_from(seconds.min(315_360_000)).unwrap_or(315_360_000))
+}
+
 /// How long a person may take to sign in: what the cloud says, a day at most.
 pub(super) fn patience(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(i64::try_from(seconds.min(86_400)).unwrap_or(300))
@@ -63,6 +81,9 @@ impl Rests {
     pub(super) fn begin(&mut self, now: Timestamp) {
         *self = Self { next: SignedDuration::from_mins(10).min(self.next * 2), over: now + self.next };
     }
+
+    /// Short ones, for somebody who waits.
+    pub(super) const SHORT: Self = Self { next: SignedDuration::from_secs(1), over: Timestamp::MIN };
 
     /// The time of the next attempt that is due then.
     pub(super) fn after(&self, due: Timestamp) -> Timestamp {

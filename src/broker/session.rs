@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::api::{self, CachedScope, TokenReply};
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Evidence, Holder, OidcClient, Scope, Secret, Token};
+use crate::model::{Cloud, Evidence, OidcClient, Scope, Secret, Token};
 use crate::signin::Grant;
 
 use super::policy;
@@ -41,7 +41,7 @@ pub(super) struct Session {
     /// When the unscoped token was made, by the person or by the grant.
     made_at: Timestamp,
     #[serde(skip)]
-    tokens: HashMap<(Scope, Holder), Arc<Held>>,
+    tokens: HashMap<Scope, Arc<Held>>,
     /// Every token made from this session, for the logout: also those that are not served any more.
     minted: Vec<Minted>,
 }
@@ -91,7 +91,7 @@ pub(super) struct Minted {
 }
 
 impl Minted {
-    fn of(scope: &Scope, token: &Token) -> Self {
+    pub(super) fn of(scope: &Scope, token: &Token) -> Self {
         Self { id: token.id.clone(), scope: scope.to_string(), expires_at: token.expires_at }
     }
 }
@@ -139,18 +139,23 @@ impl Session {
         self.minted.splice(0..0, earlier.minted.iter().filter(|minted| minted.expires_at > now).cloned());
     }
 
+    /// Makes tokens that were given to a lease ours to revoke.
+    pub(super) fn answer_for(&mut self, minted: Vec<Minted>) {
+        self.minted.extend(minted);
+    }
+
     /// The token of a scope, however much life it has left.
-    pub(super) fn held(&self, scope: &Scope, holder: &Holder) -> Option<&Arc<Held>> {
+    pub(super) fn held(&self, scope: &Scope) -> Option<&Arc<Held>> {
         match scope {
             Scope::Unscoped => Some(&self.unscoped).filter(|_| !self.dead),
-            _ => self.tokens.get(&(scope.clone(), holder.clone())),
+            _ => self.tokens.get(scope),
         }
     }
 
-    pub(super) fn insert(&mut self, scope: Scope, holder: Holder, held: Arc<Held>, now: Timestamp) {
+    pub(super) fn insert(&mut self, scope: Scope, held: Arc<Held>, now: Timestamp) {
         self.minted.retain(|minted| minted.expires_at > now);
         self.minted.push(Minted::of(&scope, &held.token));
-        self.tokens.insert((scope, holder), held);
+        self.tokens.insert(scope, held);
     }
 
     /// Forgets a token that Keystone does not honour any more.
@@ -186,6 +191,11 @@ impl Session {
         now.duration_since(self.made_at) < policy::FRESH
     }
 
+    /// The session's own token, while Keystone takes it.
+    pub(super) fn own_token(&self, now: Timestamp) -> Option<&Arc<Held>> {
+        Some(&self.unscoped).filter(|held| !self.dead && held.token.expires_at > now)
+    }
+
     fn renews(&self) -> bool {
         self.grant.is_some() || self.cloud.sign_in.renews()
     }
@@ -218,10 +228,7 @@ impl Session {
             .tokens
             .iter()
             .filter(|(_, held)| held.token.expires_at > now)
-            .map(|((scope, _), held)| CachedScope {
-                scope: scope.to_string(),
-                expires_at: held.token.expires_at,
-            })
+            .map(|(scope, held)| CachedScope { scope: scope.to_string(), expires_at: held.token.expires_at })
             .collect();
         scopes.sort_by(|a, b| a.scope.cmp(&b.scope));
         api::Session {

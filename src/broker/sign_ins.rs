@@ -140,6 +140,20 @@ impl Entry {
         free
     }
 
+    /// Whether nobody was asked to open it yet; from now on somebody is.
+    pub(super) fn call(&self, now: Timestamp) -> bool {
+        let mut opener = locked(&self.opener);
+        let first = matches!(*opener, Opener::Nobody);
+        if first {
+            *opener = Opener::AskedAt(now);
+        }
+        first
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stage.borrow().ended.is_some()
+    }
+
     /// Returns when it is over, as it ended.
     pub(super) async fn over(&self) -> Result<(), Error> {
         let mut stage = self.stage.subscribe();

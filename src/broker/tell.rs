@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::sign_ins::{Entry, Opening};
 use super::{Inner, policy};
 use crate::model::Identity;
 use crate::sync::locked;
@@ -32,6 +33,18 @@ impl Inner {
                 _ => return,
             }
         }
+    }
+
+    /// Tells a person whose tool waits at the facade, where no terminal of theirs does: once for each sign-in.
+    pub(super) fn call(&self, entry: &Entry, lease: &str) {
+        if !entry.call(self.clock.now()) {
+            return;
+        }
+        let name = locked(&self.state).leases.get(lease).map(|lease| lease.name.clone()).unwrap_or_default();
+        let Opening { cloud, url, .. } = &entry.opening;
+        let title = format!("{}: sign in, a tool waits", cloud.label());
+        let text = format!("It holds the lease {name}. Click here, or: ksb login {}", cloud.argument());
+        tokio::spawn(self.notices.ask(title, text, url.clone()));
     }
 
     async fn notify(&self, identity: &Identity, ends: Timestamp) {

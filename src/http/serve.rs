@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Request, Response};
+use axum::http::{Extensions, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,10 +35,14 @@ const MAX_HEADERS: usize = 64;
 const BUFFER: usize = 1 << 20;
 
 /// Who is at the other end. Only the broker's own user ever gets this far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Caller {
     /// The peer's uid.
     pub uid: u32,
+    /// The peer's process, where the system knows it.
+    pub pid: Option<u32>,
+    /// What a handler remembers for as long as the connection lasts.
+    pub memory: Arc<Mutex<Extensions>>,
 }
 
 /// A listening socket that can tell whose the other end is.
@@ -49,6 +53,10 @@ pub trait Listener: Send + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// The uid at the other end, where the system knows it.
     fn uid_of(stream: &Self::Stream) -> Option<u32>;
+    /// The process at the other end, where the system knows it.
+    fn pid_of(_stream: &Self::Stream) -> Option<u32> {
+        None
+    }
 }
 
 impl Listener for UnixListener {
@@ -60,6 +68,10 @@ impl Listener for UnixListener {
 
     fn uid_of(stream: &UnixStream) -> Option<u32> {
         stream.peer_cred().ok().map(|peer| peer.uid())
+    }
+
+    fn pid_of(stream: &UnixStream) -> Option<u32> {
+        stream.peer_cred().ok()?.pid()?.try_into().ok()
     }
 }
 
@@ -127,7 +139,7 @@ async fn accept_loop<L: Listener>(listener: L, router: Router, mut stopped: watc
 fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
     let ours = rustix::process::getuid().as_raw();
     match L::uid_of(stream) {
-        Some(uid) if uid == ours => Some(Caller { uid }),
+        Some(uid) if uid == ours => Some(Caller { uid, pid: L::pid_of(stream), memory: Arc::default() }),
         Some(uid) => {
             tracing::warn!(uid, "a connection of another user was refused");
             None
@@ -148,7 +160,7 @@ async fn converse(
 ) {
     let busy = place.connection.clone();
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let (mut router, busy) = (router.clone(), busy.clone());
+        let (mut router, busy, caller) = (router.clone(), busy.clone(), caller.clone());
         async move {
             let _busy = busy.begin();
             request.extensions_mut().insert(caller);

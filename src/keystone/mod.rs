@@ -1,12 +1,16 @@
 //! The Identity API v3 as a client: discovery, validation, scoping, what can be reached, revocation.
 
 mod bearer;
+mod credentials;
 mod password;
 mod wire;
 
 use std::time::Duration;
 
+use axum::body::Bytes;
+use axum::http;
 use jiff::{SignedDuration, Unit};
+use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 use url::Url;
@@ -17,6 +21,7 @@ use crate::model::{Cloud, Scope, Secret, Token};
 use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
+pub use credentials::Listed;
 pub use password::{Proof, Receipt};
 
 /// A cloud's Keystone.
@@ -122,15 +127,15 @@ impl Keystone {
 
     /// `GET /v3/auth/projects`.
     pub async fn projects(&self, token: &Token) -> Result<Vec<Reach>> {
-        Ok(self.list::<wire::Projects>(token, "/auth/projects").await?.projects)
+        Ok(self.get_json::<wire::Projects>(token, "/auth/projects").await?.projects)
     }
 
     /// `GET /v3/auth/domains`.
     pub async fn domains(&self, token: &Token) -> Result<Vec<Reach>> {
-        Ok(self.list::<wire::Domains>(token, "/auth/domains").await?.domains)
+        Ok(self.get_json::<wire::Domains>(token, "/auth/domains").await?.domains)
     }
 
-    async fn list<T: serde::de::DeserializeOwned>(&self, token: &Token, path: &str) -> Result<T> {
+    async fn get_json<T: serde::de::DeserializeOwned>(&self, token: &Token, path: &str) -> Result<T> {
         let answer = self.send(authenticated(self.request(Method::GET, path), &token.id)).await?;
         if answer.status != 200 {
             return Err(self.refusal(&answer, Code::KeystoneError));
@@ -150,6 +155,23 @@ impl Keystone {
             204 | 401 | 404 => Ok(()),
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
+    }
+
+    /// The address below which `/v3` lies.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Somebody else's request, and Keystone's answer as it streams.
+    pub async fn pass_on(
+        &self,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<http::Response<reqwest::Body>> {
+        let request = self.client.request(method, url).headers(headers).body(body);
+        outbound::pass_on(&self.cloud, Peer::Keystone, request).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -28,6 +28,27 @@ pub(super) struct Domains {
 }
 
 #[derive(Deserialize)]
+pub(super) struct ApplicationCredentials {
+    pub(super) application_credentials: Vec<ApplicationCredential>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ApplicationCredential {
+    pub(super) id: String,
+    pub(super) name: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Groups {
+    pub(super) groups: Vec<Group>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Group {
+    pub(super) membership_expires_at: Option<String>,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Refusal {
     pub(super) error: RefusalBody,
 }
@@ -48,6 +69,11 @@ pub(super) struct ReceiptBody {
     pub(super) methods: Vec<String>,
     pub(super) issued_at: Timestamp,
     pub(super) expires_at: Timestamp,
+}
+
+/// A time that Keystone writes without saying that it is in UTC.
+pub(super) fn utc(text: &str) -> Option<Timestamp> {
+    text.parse().ok().or_else(|| format!("{text}Z").parse().ok())
 }
 
 #[derive(Deserialize)]

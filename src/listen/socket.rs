@@ -9,7 +9,7 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use tokio::sync::Notify;
 use tower::util::MapResponseLayer;
@@ -18,12 +18,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    AcceptRequest, CloudRequest, FactorsRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem,
-    ReachReply, RedirectedRequest, RefreshReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest,
-    VERSION_HEADER, VaultReport, VaultRequest,
+    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LoginRequest,
+    LogoutReply, LogoutRequest, Offers, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply,
+    SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
-use crate::broker::{Broker, LoggedIn, Served};
+use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
+use crate::http::serve::Caller;
 use crate::sync::locked;
 
 /// A request names a cloud and a scope; nothing larger makes sense.
@@ -65,6 +66,9 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(factors))
         .routes(routes!(refresh))
         .routes(routes!(projects))
+        .routes(routes!(leases, lease))
+        .routes(routes!(wanted))
+        .routes(routes!(revoke))
         .routes(routes!(trust))
         .routes(routes!(logout))
         .routes(routes!(status))
@@ -382,6 +386,70 @@ async fn logout(
     Input(request): Input<LogoutRequest>,
 ) -> Result<Json<LogoutReply>, Failure> {
     Ok(Json(agent.broker.logout(&request).await?))
+}
+
+/// Makes a local application credential, valid only at the facade.
+#[utoipa::path(post, path = "/v1/leases", request_body = LeaseRequest, responses(
+    (status = 201, body = LeaseReply),
+    (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn lease(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<LeaseRequest>,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.lease(request, caller.pid).await? {
+        Leased::Lease(reply) => (StatusCode::CREATED, Json(*reply)).into_response(),
+        Leased::SignIn(sign_in) => {
+            (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
+        }
+    })
+}
+
+/// The living leases.
+#[utoipa::path(get, path = "/v1/leases", responses(
+    (status = 200, body = LeasesReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn leases(State(agent): State<Agent>) -> Json<LeasesReply> {
+    Json(agent.broker.leases())
+}
+
+/// Ends a lease, by id or name, and takes back what it had at Keystone.
+#[utoipa::path(delete, path = "/v1/leases/{id}", params(("id" = String, Path)), responses(
+    (status = 200, body = RevokeReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn revoke(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Json<RevokeReply>, Failure> {
+    Ok(Json(agent.broker.revoke(&id).await?))
+}
+
+/// How long somebody waits for news.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Patience {
+    /// Seconds to wait; 60 at most, 0 answers at once.
+    #[serde(default)]
+    wait: u64,
+}
+
+/// A sign-in that a request at the facade waits for, by a lease that ends with the calling process.
+#[utoipa::path(get, path = "/v1/leases/sign-in", params(Patience), responses(
+    (status = 200, body = SignInReply),
+    (status = 204, description = "There was none in that time."),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn wanted(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Asked(asked): Asked<Patience>,
+) -> Response {
+    let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
+    match agent.broker.wanted(caller.pid.unwrap_or_default(), patience).await {
+        Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
 }
 
 /// Who is signed in where.

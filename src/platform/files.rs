@@ -5,6 +5,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+/// Removes the folder that a process had for its own child beside our socket: it may have been killed.
+pub fn remove_left_by(folder: &Path, pid: u32) {
+    fs::remove_dir_all(folder.join(format!("exec-{pid}"))).ok();
+}
+
 /// Puts `bytes` in the place of the file, for nobody else to read: whoever looks, and whatever is cut off when, finds the
 /// old file or the new one. Only one process at a time may do this to a path.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

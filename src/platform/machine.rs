@@ -19,6 +19,11 @@ pub fn id() -> Option<String> {
     Some(hex(&digest[..8]))
 }
 
+/// What the machine calls itself.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Which boot of it this is.
 pub fn boot() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()

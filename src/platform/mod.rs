@@ -7,3 +7,4 @@ pub mod network;
 pub mod notify;
 pub mod paths;
 pub mod peer;
+pub mod process;

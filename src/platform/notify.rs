@@ -6,14 +6,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
-use zbus::Connection;
 use zbus::zvariant::Value;
+use zbus::{Connection, Proxy};
 
 use crate::ports::Notices;
 
 /// Somebody who starts the desktop's daemon at the first call may take a moment. Nobody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// As long as a sign-in waits for its person.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// *Let the server decide how long.*
 const DEFAULT_EXPIRY: i32 = -1;
 
@@ -22,25 +25,57 @@ pub struct Desktop;
 
 impl Notices for Desktop {
     fn tell(&self, title: String, text: String) -> BoxFuture<'static, ()> {
-        Box::pin(async move {
-            match tokio::time::timeout(TIMEOUT, notify(&title, &escaped(&text))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "no notification"),
-                Err(_) => tracing::debug!("no notification: the desktop does not answer"),
+        Box::pin(within(TIMEOUT, async move {
+            let bus = Connection::session().await?;
+            notify(&notifications(&bus).await?, &title, &text, &[]).await.map(drop)
+        }))
+    }
+
+    fn ask(&self, title: String, text: String, url: String) -> BoxFuture<'static, ()> {
+        Box::pin(within(PATIENCE, async move {
+            let bus = Connection::session().await?;
+            let desktop = notifications(&bus).await?;
+            let mut clicks = desktop.receive_signal("ActionInvoked").await?;
+            let shown = notify(&desktop, &title, &text, &["default", "Sign in"]).await?;
+            while let Some(click) = clicks.next().await {
+                let (id, _action): (u32, String) = click.body().deserialize()?;
+                if id == shown {
+                    return open(&bus, &url).await;
+                }
             }
-        })
+            Ok(())
+        }))
     }
 }
 
-async fn notify(title: &str, text: &str) -> zbus::Result<()> {
+async fn within(patience: Duration, doing: impl Future<Output = zbus::Result<()>>) {
+    match tokio::time::timeout(patience, doing).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "no notification"),
+        Err(_) => tracing::debug!("no notification: the desktop, or the person, does not answer"),
+    }
+}
+
+async fn notifications(bus: &Connection) -> zbus::Result<Proxy<'static>> {
     const NAME: &str = "org.freedesktop.Notifications";
+    Proxy::new(bus, NAME, "/org/freedesktop/Notifications", NAME).await
+}
+
+/// Shows it, and returns the number by which its signals can be told.
+async fn notify(desktop: &Proxy<'_>, title: &str, text: &str, actions: &[&str]) -> zbus::Result<u32> {
     let hints = HashMap::from([("urgency", Value::U8(1)), ("category", Value::from("network"))]);
-    let actions: [&str; 0] = [];
-    let message =
-        ("keystone-broker", 0_u32, "dialog-password", title, text, &actions[..], hints, DEFAULT_EXPIRY);
-    let bus = Connection::session().await?;
-    bus.call_method(Some(NAME), "/org/freedesktop/Notifications", Some(NAME), "Notify", &message).await?;
-    Ok(())
+    let text = escaped(text);
+    let message = ("keystone-broker", 0_u32, "dialog-password", title, &text, actions, hints, DEFAULT_EXPIRY);
+    desktop.call("Notify", &message).await
+}
+
+/// The desktop opens an address (XDG Desktop Portal, OpenURI): the agent itself launches nothing.
+async fn open(bus: &Connection, url: &str) -> zbus::Result<()> {
+    const NAME: &str = "org.freedesktop.portal.Desktop";
+    let portal =
+        Proxy::new(bus, NAME, "/org/freedesktop/portal/desktop", "org.freedesktop.portal.OpenURI").await?;
+    let options: HashMap<&str, Value<'_>> = HashMap::new();
+    portal.call_method("OpenURI", &("", url, options)).await.map(drop)
 }
 
 /// The text, unlike the title, may be taken for markup.

@@ -23,7 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signin", &["api", "http", "keystone", "oidc", "outbound", "platform", "ports"]),
     ("broker", &["api", "config", "keystone", "outbound", "platform", "ports", "signin", "vault"]),
     ("listen", &["api", "broker", "http"]),
-    ("agent", &["broker", "config", "http", "listen", "platform", "vault"]),
+    ("agent", &["api", "broker", "config", "http", "listen", "platform", "vault"]),
     ("cli", &["agent", "api", "client", "clouds", "platform", "ports"]),
     ("lib", &[]),
     ("main", &["cli"]),

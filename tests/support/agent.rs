@@ -1,10 +1,12 @@
 //! The agent in this process: broker and API as in `ksb agent`, with a clock of the test's.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
+use keystone_broker::api::FacadeReport;
 use keystone_broker::broker::Broker;
 use keystone_broker::config::Config;
 use keystone_broker::http::serve::serve;
@@ -13,7 +15,7 @@ use keystone_broker::platform::paths::private_folder;
 use keystone_broker::ports::SharedClock;
 use keystone_broker::vault::{Place, Vault, Wish};
 use tempfile::TempDir;
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 
 use super::api::Api;
@@ -26,6 +28,7 @@ pub struct Agent {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
+    facade: SocketAddr,
 }
 
 impl Agent {
@@ -67,8 +70,15 @@ impl Agent {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(run(clock, &place, socket, notices, stopped, &is_ready));
         });
-        ready.recv().unwrap();
-        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread), desktop }
+        let facade = ready.recv().unwrap();
+        Self {
+            api: Api::new(folder.path().join(socket)),
+            folder,
+            stop,
+            thread: Some(thread),
+            desktop,
+            facade,
+        }
     }
 
     pub fn api(&self) -> &Api {
@@ -78,6 +88,11 @@ impl Agent {
     /// What the person was told on the desktop.
     pub fn told(&self) -> Vec<(String, String)> {
         self.desktop.told()
+    }
+
+    /// Where its facade listens.
+    pub fn facade(&self) -> SocketAddr {
+        self.facade
     }
 
     /// Where its socket lies.
@@ -92,7 +107,7 @@ async fn run(
     socket: &str,
     desktop: Arc<Desktop>,
     stop: Arc<Notify>,
-    ready: &mpsc::Sender<()>,
+    ready: &mpsc::Sender<SocketAddr>,
 ) {
     let config = Config::load(&folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
@@ -102,8 +117,16 @@ async fn run(
     let vault = Vault::at(place(folder, config.vault));
     let broker = Broker::new(clock, config, vault, folder, desktop);
     broker.recall().await;
+    // A restarted agent has the port that its leases name.
+    let port_file = folder.join("facade-port");
+    let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok()).unwrap_or(0);
+    let facade = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let address = facade.local_addr().unwrap();
+    fs::write(port_file, address.port().to_string()).unwrap();
+    broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
+    let _facade = serve(facade, listen::facade::router(broker.clone(), address));
     let _server = serve(listener, listen::socket::router(broker, stop.clone()));
-    ready.send(()).unwrap();
+    ready.send(address).unwrap();
     stop.notified().await;
 }
 

@@ -26,4 +26,8 @@ impl Notices for Desktop {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).push((title, text));
         Box::pin(std::future::ready(()))
     }
+
+    fn ask(&self, title: String, text: String, url: String) -> BoxFuture<'static, ()> {
+        self.tell(title, format!("{text} {url}"))
+    }
 }

@@ -72,7 +72,7 @@ impl Sandbox {
         // No test touches the keyrings of the machine unless it means to.
         let config = sandbox.paths().config;
         fs::create_dir_all(config.parent().unwrap()).unwrap();
-        fs::write(config, "vault = \"memory\"\n").unwrap();
+        fs::write(config, "vault = \"memory\"\nfacade_port = 0\n").unwrap();
         sandbox.set("PATH", std::env::var_os("PATH").unwrap());
         sandbox.set("LANG", "C.UTF-8");
         sandbox.set("KSB_PROMPT", "never");

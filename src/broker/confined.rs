@@ -1,0 +1,250 @@
+//! What confines a lease: a restricted application credential of one project, and beside it an unrestricted one, the
+//! reaper, whose only use is to delete both. Without it they would outlive a session that cannot be renewed; with a
+//! federated user's membership they would only fall asleep, and come back to life at the next sign-in.
+//!
+//! Names and secrets are in the vault before Keystone is asked for anything, and the reaper is made first: whatever is
+//! cut off when, it can be found and finished. What a vault in memory lost is found by its name.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::lease::{Confined, Credentials, Lease};
+use super::session::Session;
+use super::{Inner, Minting, policy};
+use crate::api::S3Key;
+use crate::error::{Code, Error, Result};
+use crate::keystone::Keystone;
+use crate::model::{Cloud, Identity, ProjectRef, Scope, Secret, Token, hex, random_hex};
+use crate::platform::machine;
+use crate::sync::locked;
+
+impl Inner {
+    /// How the names begin of what this agent makes at Keystone: machine and state folder, so that the agents of two homes
+    /// leave each other's alone.
+    fn own_names(&self) -> String {
+        let folder = self.vault.folder().display().to_string();
+        let place = Sha256::digest(format!("{} {folder}", machine::id().unwrap_or_default()));
+        format!("ksb-lease-{}-{}-", machine::name(), hex(&place[..3]))
+    }
+
+    /// Makes the credentials of a lease, unless it has some.
+    pub(super) async fn confine(self: &Arc<Self>, id: &str) -> Result<()> {
+        let (inner, whose) = (self.clone(), id.to_owned());
+        let work = || async move { Box::pin(inner.make_credentials(&whose)).await };
+        self.confinements.join(id.to_owned(), work).await
+    }
+
+    async fn make_credentials(self: Arc<Self>, id: &str) -> Result<()> {
+        let found = locked(&self.state).leases.get(id).map(|lease| {
+            let has_some = lease.confined.as_ref().is_some_and(|confined| confined.credentials.is_some());
+            (lease.cloud.clone(), lease.identity.clone(), lease.scope.clone(), lease.ends_at, has_some)
+        });
+        let Some((cloud, identity, scope, ends_at, false)) = found else { return Ok(()) };
+        let by = self.persons_token(&cloud, &identity, &scope).await?;
+        let keystone = self.keystone(&cloud)?;
+        let membership = keystone.membership_ends(&by).await?.map(|end| end - policy::CREDENTIAL_MARGIN);
+        let now = self.clock.now();
+        let wanted = ends_at.unwrap_or(now + policy::CREDENTIAL_LIFE);
+        let ends_at = membership.map_or(wanted, |membership| wanted.min(membership));
+        if ends_at <= now {
+            let why = "the cloud ends your membership of its groups at once, and every application credential with it";
+            return Err(Error::new(Code::CredentialsRefused, why).remedy(
+                "ask the operator for an authorization_ttl of the identity provider (openstack identity provider set \
+                 --authorization-ttl MINUTES)",
+            ));
+        }
+        let credentials = Credentials {
+            user_id: by.user.id.clone(),
+            name: format!("{}{id}-{}", self.own_names(), random_hex::<2>()),
+            worker: Secret::random(),
+            reaper: Secret::random(),
+            ends_at,
+        };
+        let project = project_of(&by)?;
+        let kept = self.with_lease(id, |lease| {
+            // A lease that was made whole stays so.
+            if let Some(confined) = &mut lease.confined {
+                *confined = Confined { project, credentials: Some(credentials.clone()) };
+            }
+            if ends_at < wanted {
+                let text = "shorter than asked: the cloud ends your membership of its groups then \
+                            (authorization_ttl of the identity provider), and application credentials with it";
+                lease.notice(text.to_owned());
+            }
+        });
+        if kept.is_none() {
+            return Ok(());
+        }
+        self.settle().await;
+        let expires_at = ends_at + policy::CREDENTIAL_MARGIN;
+        let (reaper, worker) = (credentials.reaper_name(), credentials.worker_name());
+        let made = async {
+            keystone.make_credential(&by, &reaper, &credentials.reaper, true, expires_at).await?;
+            keystone.make_credential(&by, &worker, &credentials.worker, false, expires_at).await
+        };
+        if let Err(error) = made.await {
+            self.retire(id).await;
+            return Err(error);
+        }
+        if locked(&self.state).leases.contains_key(id) {
+            self.watch(id);
+        } else {
+            // Revoked while Keystone answered: whoever did that may have looked before they were there.
+            self.reap(&keystone, &credentials, Some(&by)).await?;
+        }
+        Ok(())
+    }
+
+    /// The person's token of a scope.
+    async fn persons_token(
+        self: &Arc<Self>,
+        cloud: &Cloud,
+        identity: &Identity,
+        scope: &Scope,
+    ) -> Result<Token> {
+        match self.obtain(cloud, identity, scope, 0).await? {
+            Minting::Token(held) => Ok(held.token.clone()),
+            Minting::SignInNeeded => Err(Error::new(Code::SignInNeeded, "nobody is signed in")
+                .remedy(format!("ksb login {}", cloud.argument()))),
+        }
+    }
+
+    /// A token by the restricted credential; `None` when it is not there, or not any more.
+    pub(super) async fn mint_confined(self: &Arc<Self>, id: &str) -> Result<Option<Token>> {
+        let found = locked(&self.state).leases.get(id).and_then(|lease| {
+            let confined = lease.confined.as_ref()?;
+            Some((lease.cloud.clone(), confined.credentials.clone()?))
+        });
+        let Some((cloud, credentials)) = found else { return Ok(None) };
+        let keystone = self.keystone(&cloud)?;
+        keystone.by_credential(&credentials.user_id, &credentials.worker_name(), &credentials.worker).await
+    }
+
+    /// Deletes the credentials of a lease: the restricted one first, the one that does it last. By the person's token
+    /// where Keystone does not take the reaper.
+    pub(super) async fn reap(
+        &self,
+        keystone: &Keystone,
+        credentials: &Credentials,
+        by: Option<&Token>,
+    ) -> Result<u32> {
+        let reaper = credentials.reaper_name();
+        let own = keystone.by_credential(&credentials.user_id, &reaper, &credentials.reaper).await?;
+        let Some(by) = own.as_ref().or(by.filter(|by| by.user.id == credentials.user_id)) else {
+            let over = credentials.ends_at + policy::CREDENTIAL_MARGIN <= self.clock.now();
+            let asleep = "Keystone does not take it now; it is deleted at the next sign-in, if it is there";
+            return if over { Ok(0) } else { Err(Error::new(Code::SignInNeeded, asleep)) };
+        };
+        let mut all = keystone.credentials(by).await?;
+        all.retain(|listed| listed.name.starts_with(&credentials.name));
+        all.sort_by_key(|listed| listed.name == reaper);
+        let mut deleted = 0;
+        for listed in all {
+            keystone.delete_credential(by, &listed.id).await?;
+            deleted += 1;
+        }
+        Ok(deleted)
+    }
+
+    /// Credentials have to go though their lease may not: with the person there it gets new ones when it is next used.
+    pub(super) async fn credentials_end(self: &Arc<Self>, id: &str) {
+        let alone = {
+            let state = locked(&self.state);
+            let now = self.clock.now();
+            state.leases.get(id).map(|lease| {
+                let session = state.sessions.get(&lease.identity);
+                lease.unattended && !session.is_some_and(|session| session.lives(now, 0))
+            })
+        };
+        match alone {
+            Some(false) => self.retire(id).await,
+            Some(true) => drop(self.end_lease(id).await),
+            None => {}
+        }
+    }
+
+    /// Takes a lease's credentials back while it lives on: its next use makes others.
+    pub(super) async fn retire(self: &Arc<Self>, id: &str) {
+        let old = {
+            let mut state = locked(&self.state);
+            let Some(old) = state.leases.get_mut(id).and_then(Lease::without_credentials) else { return };
+            let by = state.token_of(&old.identity, self.clock.now());
+            let old = Arc::new(old);
+            state.over.push(old.clone());
+            self.changes.note();
+            (old, by)
+        };
+        self.watch(id);
+        self.clear_with(vec![old]).await;
+    }
+
+    /// Deletes what this agent made for leases that it does not know any more. How many it were.
+    pub(super) async fn sweep(&self, session: &Session, keystone: &Keystone) -> u32 {
+        let Some(by) = session.own_token(self.clock.now()).map(|held| &held.token) else { return 0 };
+        // A cloud without application credentials has none to delete.
+        let Ok(all) = keystone.credentials(by).await else { return 0 };
+        let (own, living): (_, Vec<String>) = {
+            let state = locked(&self.state);
+            (self.own_names(), state.leases.keys().cloned().collect())
+        };
+        let is_lost = |name: &str| {
+            name.strip_prefix(&own).is_some_and(|rest| !living.iter().any(|id| rest.starts_with(id.as_str())))
+        };
+        let mut deleted = 0;
+        for lost in all.into_iter().filter(|listed| is_lost(&listed.name)) {
+            match keystone.delete_credential(by, &lost.id).await {
+                Ok(()) => deleted += 1,
+                Err(error) => tracing::warn!(%error, name = lost.name, "could not be deleted"),
+            }
+        }
+        deleted
+    }
+
+    /// An EC2 credential for the lease's project. Its access key is kept before Keystone is asked.
+    pub(super) async fn make_s3(self: &Arc<Self>, id: &str) -> Result<S3Key> {
+        let found = locked(&self.state)
+            .leases
+            .get(id)
+            .map(|lease| (lease.cloud.clone(), lease.identity.clone(), lease.scope.clone()));
+        let Some((cloud, identity, scope)) = found else {
+            return Err(Error::new(Code::UnknownLease, "the lease was revoked meanwhile"));
+        };
+        let by = self.persons_token(&cloud, &identity, &scope).await?;
+        let endpoint = s3_endpoint(&by, cloud.region.as_deref()).ok_or_else(|| {
+            Error::new(Code::ScopeUnsupported, "the cloud's catalog has no S3 and no object store")
+        })?;
+        let project = project_of(&by)?.id.unwrap_or_default();
+        let (access, secret) = (random_hex::<16>(), Secret::new(random_hex::<20>()));
+        self.with_lease(id, |lease: &mut Lease| lease.ec2 = Some(access.clone()));
+        self.settle().await;
+        self.keystone(&cloud)?.make_ec2(&by, &project, &access, &secret).await?;
+        Ok(S3Key { access, secret, endpoint })
+    }
+}
+
+/// The project of a token, with everything that may name it.
+fn project_of(token: &Token) -> Result<ProjectRef> {
+    serde_json::from_str::<Value>(token.body.get())
+        .ok()
+        .and_then(|mut body| serde_json::from_value(body.pointer_mut("/token/project")?.take()).ok())
+        .ok_or_else(|| Error::new(Code::ScopeRefused, "Keystone's token is for no project"))
+}
+
+/// The catalog's S3 service, or the root of its object store: both Swift and Ceph answer S3 there.
+fn s3_endpoint(token: &Token, region: Option<&str>) -> Option<String> {
+    let body: Value = serde_json::from_str(token.body.get()).ok()?;
+    let catalog = body.pointer("/token/catalog")?.as_array()?;
+    let of = |kind: &str| {
+        let services = catalog.iter().filter(|service| service["type"] == kind);
+        let mut endpoints = services.filter_map(|service| service["endpoints"].as_array()).flatten();
+        let endpoint = endpoints.find(|endpoint| {
+            endpoint["interface"] == "public"
+                && region.is_none_or(|region| endpoint["region_id"] == region || endpoint["region"] == region)
+        })?;
+        url::Url::parse(endpoint["url"].as_str()?).ok()
+    };
+    let root = |url: url::Url| url.origin().ascii_serialization();
+    of("s3").map(|url| url.as_str().trim_end_matches('/').to_owned()).or_else(|| of("object-store").map(root))
+}

@@ -1,0 +1,427 @@
+//! Leases: made, listed, ended; whatever they have at Keystone is taken back.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use subtle::{Choice, ConstantTimeEq};
+
+use super::lease::{self, Lease, Watch};
+use super::session::Session;
+use super::sign_ins::Entry;
+use super::{Broker, Inner, Minting, State};
+use crate::api::{
+    self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
+};
+use crate::error::{Code, Error, Result};
+use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
+use crate::platform::files;
+use crate::platform::process::Process;
+use crate::sync::locked;
+
+/// What stands before a lease's handle, so that a person sees what it is.
+const HANDLE: &str = "ksb-";
+
+/// What somebody gets who asks for a lease.
+#[derive(Debug)]
+pub enum Leased {
+    /// The lease.
+    Lease(Box<LeaseReply>),
+    /// A sign-in that must come first.
+    SignIn(Box<SignIn>),
+}
+
+/// How a lease's holder shows who they are.
+pub enum Shown<'a> {
+    /// Id (or name) and secret.
+    Secret(&'a str, &'a Secret),
+    /// Both in one.
+    Handle(&'a Secret),
+    /// A token that was made for the lease.
+    Token(&'a Secret),
+}
+
+/// What became of what a lease had at Keystone.
+#[derive(Default)]
+pub(super) struct Cleared {
+    pub(super) revoked: u32,
+    pub(super) deleted: u32,
+    pub(super) not_revoked: Vec<NotRevoked>,
+}
+
+impl Broker {
+    /// Says where leases are good, or why they are not.
+    pub fn facade(&self, report: FacadeReport) {
+        *locked(&self.inner.facade) = report;
+    }
+
+    /// Makes a lease. `caller` is the process that asks.
+    pub async fn lease(&self, request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
+        let label = request.cloud.label().to_owned();
+        Box::pin(self.make_lease(request, caller)).await.map_err(|error| error.cloud(&label))
+    }
+
+    async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
+        let inner = &self.inner;
+        let facade = locked(&inner.facade).clone();
+        if let Some(problem) = facade.problem {
+            return Err(Error::new(Code::FacadeUnavailable, format!("no lease is of use: {problem}"))
+                .remedy("set facade_port in config.toml to a free port, then: ksb stop"));
+        }
+        let identity = self.admit(&request.cloud)?;
+        let process = if request.for_caller { Some(process(caller)?) } else { None };
+        request.confined |= request.unattended;
+        if (request.confined || request.s3) && !matches!(request.scope, Scope::Project(_)) {
+            return Err(Error::new(
+                Code::InvalidRequest,
+                "such a lease is for one project, and none is named",
+            )
+            .remedy("--project NAME"));
+        }
+        if request.s3 && request.confined {
+            let why =
+                "an EC2 credential is not confined: whoever holds it acts with all roles of the project";
+            return Err(Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confined"));
+        }
+        if request.confined || request.s3 {
+            let (cloud, scope) = (&request.cloud, &request.scope);
+            if let Minting::SignInNeeded = inner.obtain(cloud, &identity, scope, 0).await? {
+                return match self.begin(cloud, &identity, request.prompt, request.remote).await? {
+                    Some(entry) => Ok(Leased::SignIn(Box::new(entry.view(inner.clock.now())))),
+                    None => Box::pin(self.make_lease(request, caller)).await,
+                };
+            }
+        }
+        let (id, secret) = (random_hex::<16>(), Secret::random());
+        let lease = Lease::new(id.clone(), &secret, &request, identity, process, inner.clock.now());
+        {
+            let mut state = locked(&inner.state);
+            if request.name.is_some() && state.leases.values().any(|other| other.name == lease.name) {
+                return Err(Error::new(
+                    Code::InvalidRequest,
+                    format!("there is a lease {} already", lease.name),
+                )
+                .remedy(format!("ksb lease revoke {}", lease.name)));
+            }
+            state.leases.insert(id.clone(), lease);
+        }
+        let s3 = match inner.furnish(&id, &request).await {
+            Ok(s3) => s3,
+            Err(error) => {
+                inner.end_lease(&id).await;
+                return Err(error);
+            }
+        };
+        inner.watch(&id);
+        inner.changes.note();
+        inner.settle().await;
+        let lease = locked(&inner.state).leases.get(&id).map(Lease::view).ok_or_else(|| unknown(&id))?;
+        tracing::info!(cloud = lease.cloud, name = lease.name, confined = lease.confined, "lease made");
+        let handle = Secret::new(format!("{HANDLE}{id}-{}", secret.expose()));
+        Ok(Leased::Lease(Box::new(LeaseReply { lease, secret, handle, auth_url: facade.url, s3 })))
+    }
+
+    /// Begins a sign-in for somebody who may prompt, or joins the one under way; `None` when none was needed.
+    pub(super) async fn begin(
+        &self,
+        cloud: &Cloud,
+        identity: &Identity,
+        prompt: bool,
+        remote: bool,
+    ) -> Result<Option<Arc<Entry>>> {
+        if cloud.sign_in.way == crate::model::Way::Workload {
+            self.sign_in_unattended(cloud, identity, false).await?;
+            return Ok(None);
+        }
+        self.inner.check_vault(cloud)?;
+        if !prompt {
+            return Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
+                .cloud(cloud.label())
+                .remedy(format!("ksb login {}", cloud.argument())));
+        }
+        self.inner.check_cool_down(cloud, identity)?;
+        self.pending_or_new(cloud, identity, false, remote).await.map(Some)
+    }
+
+    /// The living leases, the oldest first.
+    pub fn leases(&self) -> LeasesReply {
+        let mut leases: Vec<_> = locked(&self.inner.state).leases.values().map(Lease::view).collect();
+        leases.sort_by(|a, b| (a.made_at, &a.id).cmp(&(b.made_at, &b.id)));
+        LeasesReply { leases, facade: locked(&self.inner.facade).clone() }
+    }
+
+    /// Ends a lease, by id or name.
+    pub async fn revoke(&self, which: &str) -> Result<RevokeReply> {
+        let id = {
+            let state = locked(&self.inner.state);
+            let mut named = state.leases.values().filter(|lease| lease.name == which);
+            let id = if state.leases.contains_key(which) { Some(which) } else { None };
+            match (id, named.next(), named.next()) {
+                (Some(id), ..) => id.to_owned(),
+                (None, Some(lease), None) => lease.id.clone(),
+                (None, Some(_), Some(_)) => {
+                    return Err(Error::new(
+                        Code::InvalidRequest,
+                        format!("several leases are named {which}"),
+                    )
+                    .remedy("name its id: ksb lease list"));
+                }
+                _ => return Err(unknown(which)),
+            }
+        };
+        self.inner.end_lease(&id).await.ok_or_else(|| unknown(which))
+    }
+
+    /// The lease whose holder this is.
+    pub fn holder(&self, shown: &Shown<'_>) -> Result<String> {
+        let state = locked(&self.inner.state);
+        let now = self.inner.clock.now();
+        let found = match shown {
+            Shown::Token(token) => state.leases.values().find(|lease| lease.made(token, now)),
+            Shown::Secret(id, secret) => by_secret(&state, id, secret),
+            Shown::Handle(handle) => {
+                let (id, secret) = handle
+                    .expose()
+                    .strip_prefix(HANDLE)
+                    .and_then(|rest| rest.split_once('-'))
+                    .unwrap_or_default();
+                by_secret(&state, id, &Secret::new(secret))
+            }
+        };
+        let lease = found.filter(|lease| !lease.has_ended(now));
+        lease.map(|lease| lease.id.clone()).ok_or_else(|| unknown("with this secret"))
+    }
+
+    /// Whether a token that is no handle could be one.
+    pub fn is_handle(token: &Secret) -> bool {
+        token.expose().starts_with(HANDLE)
+    }
+}
+
+/// A lease of this id or name, with this secret. What is wrong cannot be told from the time that it takes.
+fn by_secret<'s>(state: &'s State, id: &str, secret: &Secret) -> Option<&'s Lease> {
+    let digest = lease::digest(secret);
+    state.leases.values().fold(None, |found, lease| {
+        let is_named = lease.id.as_bytes().ct_eq(id.as_bytes()) | lease.name.as_bytes().ct_eq(id.as_bytes());
+        let is_theirs = is_named & Choice::from(u8::from(lease.admits(&digest)));
+        if bool::from(is_theirs) { Some(lease) } else { found }
+    })
+}
+
+fn process(caller: Option<u32>) -> Result<Process> {
+    caller.and_then(Process::of).ok_or_else(|| {
+        Error::new(Code::InvalidRequest, "the process that the lease is to end with is not known")
+    })
+}
+
+fn unknown(which: &str) -> Error {
+    Error::new(Code::UnknownLease, format!("there is no lease {which} (any more)")).remedy("ksb lease list")
+}
+
+impl Inner {
+    /// Makes what a new lease needs at Keystone.
+    async fn furnish(self: &Arc<Self>, id: &str, request: &LeaseRequest) -> Result<Option<api::S3Key>> {
+        if request.confined {
+            match self.confine(id).await {
+                Err(error) if error.code == Code::CredentialsRefused && !request.unattended => {
+                    if !request.whole_identity {
+                        let detail = format!(
+                            "{}; without one, whoever holds the lease has your whole identity there",
+                            error.detail
+                        );
+                        let remedy = error.remedy.as_deref().unwrap_or("ask the operator");
+                        let remedy = format!("{remedy}; or accept that: --whole-identity");
+                        return Err(Error { detail, ..error }.remedy(remedy));
+                    }
+                    self.with_lease(id, |lease| {
+                        lease.confined = None;
+                        lease.notice(format!("not confined: {}", error.detail));
+                    });
+                }
+                outcome => outcome?,
+            }
+        }
+        if request.s3 { self.make_s3(id).await.map(Some) } else { Ok(None) }
+    }
+
+    pub(super) fn with_lease<T>(&self, id: &str, change: impl FnOnce(&mut Lease) -> T) -> Option<T> {
+        let changed = locked(&self.state).leases.get_mut(id).map(change);
+        self.changes.note();
+        changed
+    }
+
+    /// Sees to it that the lease ends with its process or its time, and its credentials before theirs.
+    pub(super) fn watch(self: &Arc<Self>, id: &str) {
+        let mut state = locked(&self.state);
+        let Some(lease) = state.leases.get_mut(id) else { return };
+        let process = lease.process.clone();
+        let ends_at = lease.ends_at;
+        let credentials = lease.confined.as_ref().and_then(|confined| confined.credentials.as_ref());
+        let credentials_end = credentials.map(|credentials| credentials.ends_at);
+        let (inner, id) = (self.clone(), id.to_owned());
+        let task = tokio::spawn(async move {
+            let with_process = async {
+                match &process {
+                    Some(process) => process.ended().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let lease_ends = tokio::select! {
+                () = with_process => true,
+                () = inner.at(ends_at) => true,
+                () = inner.at(credentials_end) => false,
+            };
+            // What follows changes the lease, and with it this watch: it must not be part of it.
+            tokio::spawn(async move {
+                if lease_ends {
+                    inner.end_lease(&id).await;
+                } else {
+                    inner.credentials_end(&id).await;
+                }
+            });
+        });
+        lease.watch = Some(Watch(task.abort_handle()));
+    }
+
+    async fn at(&self, when: Option<Timestamp>) {
+        match when {
+            Some(when) => self.clock.sleep_until(when).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends a lease: from now on it is refused; then what it had at Keystone is taken back.
+    pub(super) async fn end_lease(self: &Arc<Self>, id: &str) -> Option<RevokeReply> {
+        let (lease, by) = {
+            let mut state = locked(&self.state);
+            let lease = Arc::new(state.leases.remove(id)?);
+            let by = state.token_of(&lease.identity, self.clock.now());
+            state.over.push(lease.clone());
+            self.changes.note();
+            (lease, by)
+        };
+        tracing::info!(cloud = lease.cloud.label(), name = lease.name, "lease ended");
+        self.clear_with(vec![(lease, by)]).await.pop()
+    }
+
+    /// Ends, with the sessions that `ended` are, what was made by them: the leases with credentials at Keystone, and the tokens of
+    /// the others, which live on and ask for a sign-in when they are next used.
+    pub(super) fn end_leases_of(
+        &self,
+        state: &mut State,
+        ended: &mut [(Identity, Session)],
+        only: Option<&Identity>,
+    ) -> Vec<(Arc<Lease>, Option<Arc<Token>>)> {
+        let now = self.clock.now();
+        let by = |identity: &Identity| {
+            let session = ended.iter().find(|(whose, _)| whose == identity).map(|(_, session)| session);
+            session?.own_token(now).map(|held| Arc::new(held.token.clone()))
+        };
+        let is_meant = |lease: &Lease| only.is_none_or(|only| lease.identity == *only);
+        let gone: Vec<_> =
+            state.leases.extract_if(|_, lease| is_meant(lease) && lease.has_credentials()).collect();
+        state.over.extend(gone.into_iter().map(|(_, lease)| Arc::new(lease)));
+        let over = state.over.iter().filter(|lease| is_meant(lease));
+        let over = over.map(|lease| (lease.clone(), by(&lease.identity))).collect();
+        for lease in state.leases.values_mut().filter(|lease| is_meant(lease)) {
+            if let Some((_, session)) = ended.iter_mut().find(|(whose, _)| *whose == lease.identity) {
+                session.answer_for(lease.take_minted());
+            }
+        }
+        over
+    }
+
+    /// Takes back what these leases have at Keystone.
+    pub(super) async fn clear_with(
+        self: &Arc<Self>,
+        over: Vec<(Arc<Lease>, Option<Arc<Token>>)>,
+    ) -> Vec<RevokeReply> {
+        if over.is_empty() {
+            return Vec::new();
+        }
+        self.settle().await;
+        let cleared = join_all(over.iter().map(|(lease, by)| self.clear(lease, by.as_deref()))).await;
+        self.settle().await;
+        let replies = over.iter().zip(cleared).map(|((lease, _), cleared)| {
+            if let Some(process) = &lease.process {
+                files::remove_left_by(&self.runtime_folder, process.pid);
+            }
+            let Cleared { revoked, deleted, not_revoked } = cleared;
+            RevokeReply { lease: lease.view(), revoked, deleted, not_revoked }
+        });
+        replies.collect()
+    }
+
+    /// Takes back what a lease that is over has at Keystone, in its own name or by the person's token. What cannot be
+    /// taken back now is tried again at the next start, sign-in and logout, until it has ended by itself.
+    pub(super) async fn clear(self: &Arc<Self>, lease: &Arc<Lease>, by: Option<&Token>) -> Cleared {
+        let mut cleared = Cleared::default();
+        let keystone = match self.keystone(&lease.cloud) {
+            Ok(keystone) => keystone,
+            Err(error) => {
+                cleared.not_revoked.push(still("everything", None, &error));
+                return cleared;
+            }
+        };
+        let now = self.clock.now();
+        if let Some(access) = &lease.ec2 {
+            let outcome = match by {
+                Some(by) => keystone.delete_ec2(by, access).await,
+                None => Err(Error::new(Code::SignInNeeded, "deleting it needs a sign-in")),
+            };
+            match outcome {
+                Ok(()) => cleared.deleted += 1,
+                Err(error) => cleared.not_revoked.push(still("the EC2 credential", None, &error)),
+            }
+        }
+        let credentials = lease.confined.as_ref().and_then(|confined| confined.credentials.as_ref());
+        if let Some(credentials) = credentials {
+            match self.reap(&keystone, credentials, by).await {
+                Ok(deleted) => cleared.deleted += deleted,
+                Err(error) => {
+                    let ends_at = Some(credentials.ends_at + super::policy::CREDENTIAL_MARGIN);
+                    cleared.not_revoked.push(still("the application credential", ends_at, &error));
+                }
+            }
+        }
+        let minted: Vec<_> = lease.minted.iter().filter(|minted| minted.expires_at > now).collect();
+        let revocations = join_all(minted.iter().map(|minted| keystone.revoke(&minted.id))).await;
+        for (minted, outcome) in minted.iter().zip(revocations) {
+            match outcome {
+                Ok(()) => cleared.revoked += 1,
+                Err(error) => {
+                    cleared.not_revoked.push(still(&minted.scope, Some(minted.expires_at), &error));
+                }
+            }
+        }
+        if cleared.not_revoked.is_empty() || lease.leaves_nothing(now) {
+            locked(&self.state).over.retain(|other| !Arc::ptr_eq(other, lease));
+            self.changes.note();
+        }
+        cleared
+    }
+
+    /// Tries again what an earlier end of these leases left, now that there may be a token to do it by.
+    pub(super) async fn clear_over(self: &Arc<Self>, identity: Option<&Identity>) {
+        let over: Vec<_> = {
+            let state = locked(&self.state);
+            let theirs = |lease: &&Arc<Lease>| identity.is_none_or(|identity| lease.identity == *identity);
+            let now = self.clock.now();
+            let over = state.over.iter().filter(theirs);
+            over.map(|lease| (lease.clone(), state.token_of(&lease.identity, now))).collect()
+        };
+        self.clear_with(over).await;
+    }
+}
+
+impl State {
+    /// The token by which the person's own doings at Keystone are undone.
+    pub(super) fn token_of(&self, identity: &Identity, now: Timestamp) -> Option<Arc<Token>> {
+        let session = self.sessions.get(identity)?;
+        session.own_token(now).map(|held| Arc::new(held.token.clone()))
+    }
+}
+
+fn still(what: &str, expires_at: Option<Timestamp>, error: &Error) -> NotRevoked {
+    NotRevoked { scope: what.to_owned(), expires_at, reason: error.detail.clone() }
+}
