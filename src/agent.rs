@@ -25,7 +25,7 @@ use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
 use crate::platform::{machine, peer};
-use crate::vault::{Place, Vault};
+use crate::vault::{Place, Vault, Wish};
 
 /// How long requests in flight may take to end when the agent stops.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -35,8 +35,33 @@ const LOCK_TRIES: u32 = 300;
 
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
 pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
+    let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    serve_until(paths, Config::load(&paths.config)?, ready, end).await
+}
+
+/// The same within another program, until `end`: nothing is kept, and the facade has any port that is free.
+pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Output = ()>) -> Result<()> {
+    let mut config = Config::load(&paths.config)?;
+    config.vault = Wish::Memory;
+    config.facade_port = Some(0);
+    serve_until(paths, config, ready, end).await
+}
+
+async fn serve_until(
+    paths: &Paths,
+    config: Config,
+    ready: impl FnOnce(),
+    end: impl Future<Output = ()>,
+) -> Result<()> {
     umask(Mode::RWXG | Mode::RWXO);
-    let config = Config::load(&paths.config)?;
     let folder = paths.socket.parent().unwrap_or(Path::new("."));
     private_folder(folder)?;
     private_folder(&paths.state)?;
@@ -61,15 +86,11 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
     let stop = Arc::new(Notify::new());
     let facade = open_facade(&broker, facade);
     let server = serve(listener, socket::router(broker, stop.clone()));
-    let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
     tokio::select! {
         () = stop.notified() => {}
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = end => {}
     }
     tracing::info!("stopping");
     // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.

@@ -21,6 +21,8 @@ use crate::platform::paths::{Paths, private_folder};
 /// A client of one agent.
 pub struct Client {
     paths: Paths,
+    /// Whether it starts the agent where none runs.
+    starts: bool,
 }
 
 /// An answer that is not a problem.
@@ -45,7 +47,12 @@ fn not_understood(why: &str) -> Error {
 impl Client {
     /// For the agent of `paths`; connects with each request.
     pub fn new(paths: Paths) -> Self {
-        Self { paths }
+        Self { paths, starts: true }
+    }
+
+    /// For an agent that runs within this process: no other can take its place.
+    pub fn of_this_process(paths: Paths) -> Self {
+        Self { paths, starts: false }
     }
 
     /// Where the agent's files lie.
@@ -78,6 +85,7 @@ impl Client {
         let stream = match connect(&self.paths.socket).await {
             Ok(stream) => stream,
             Err(Unreachable::Refused(error)) => return Err(error),
+            Err(Unreachable::NotRunning) if !self.starts => return Err(gone("it has ended")),
             Err(Unreachable::NotRunning) => {
                 ensure(&self.paths)?;
                 connect(&self.paths.socket).await.map_err(|_| gone("it started and ended again"))?

@@ -39,9 +39,7 @@ fn show(session: &LoggedOut) {
     let label = &session.cloud;
     println!("{label}: {} is signed out; {} token(s) revoked", say::user(&session.user), session.revoked);
     for token in &session.not_revoked {
-        let lives =
-            token.expires_at.map_or(String::new(), |end| format!(", lives until {}", say::until(end)));
-        println!("{label}: NOT revoked: {} token{lives} ({})", token.scope, token.reason);
+        println!("{}", say::not_revoked(label, token));
     }
     match &session.logout_url {
         Some(url) => println!("{label}: your browser is still signed in; end that too: {url}"),

@@ -6,7 +6,12 @@ mod bearer;
 mod browser;
 mod cloud;
 mod duration;
+mod env;
+mod environment;
+mod exec;
 mod factors;
+mod grant;
+mod lease;
 mod login;
 mod logout;
 mod mend;
@@ -14,6 +19,7 @@ mod person;
 mod projects;
 mod refresh;
 mod say;
+mod shell;
 mod status;
 mod stop;
 mod target;
@@ -35,7 +41,9 @@ const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 4 the session ends before --for,
-75 a person is needed but this caller may not prompt, 130 interrupted.
+75 a person is needed but this caller may not prompt, 130 interrupted. `ksb exec`
+ends as the command does: with its status, 128 and the signal that killed it, 126 or
+127 when it cannot be started.
 
 Environment: KSB_SOCK (the agent's socket), KSB_PROMPT=always|never (may a browser
 be opened), BROWSER (which one), KSB_PASSPHRASE_FILE (opens the vault, read by the
@@ -59,6 +67,12 @@ enum Command {
     Status(status::Args),
     /// Print a token; sign in first when needed
     Token(token::Args),
+    /// Run a command that uses your clouds: Terraform, any SDK, without a change to its configuration
+    Exec(exec::Args),
+    /// Print variables that make any tool use a cloud for some hours
+    Env(env::Args),
+    /// Make, list and end credentials for tools, good on this machine only
+    Lease(lease::Args),
     /// Drop the tokens of projects and domains, so that new roles show
     Refresh(target::CloudArgs),
     /// List the projects and domains you can use
@@ -89,6 +103,8 @@ enum Done {
     Ok,
     /// `login --for`: signed in, but not for as long as asked.
     TooShort,
+    /// `exec`: as its command did.
+    Like(u8),
 }
 
 /// Runs the command line of this process.
@@ -104,6 +120,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::TooShort) => ExitCode::from(4),
+        Ok(Done::Like(status)) => ExitCode::from(status),
         Err(error) => fail(&error),
     }
 }
@@ -111,6 +128,9 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<Done> {
     match command {
         Command::Login(args) => return login::run(args).await,
+        Command::Exec(args) => return exec::run(args).await,
+        Command::Env(args) => env::run(args).await?,
+        Command::Lease(args) => lease::run(args).await?,
         Command::Logout(args) => logout::run(args).await?,
         Command::Status(args) => status::run(args).await?,
         Command::Token(args) => token::run(args).await?,

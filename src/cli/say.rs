@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
+use crate::api::NotRevoked;
 use crate::error::Error;
 use crate::model::User;
 use crate::platform::clock::SystemClock;
@@ -50,6 +51,18 @@ pub(super) fn span(duration: SignedDuration) -> String {
     }
 }
 
+/// `4:58`; nothing less than none.
+pub(super) fn countdown(left: SignedDuration) -> String {
+    let seconds = left.as_secs().max(0);
+    format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// What Keystone still honours after it was to be revoked.
+pub(super) fn not_revoked(cloud: &str, what: &NotRevoked) -> String {
+    let lives = what.expires_at.map_or(String::new(), |end| format!(", lives until {}", until(end)));
+    format!("{cloud}: NOT revoked: {} token{lives} ({})", what.scope, what.reason)
+}
+
 /// `alice (lab)`
 pub(super) fn user(user: &User) -> String {
     format!("{} ({})", user.name, user.domain)
@@ -58,6 +71,13 @@ pub(super) fn user(user: &User) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_countdown_ends_at_zero() {
+        let said: Vec<_> =
+            [-1, 0, 9, 298].map(|seconds| countdown(SignedDuration::from_secs(seconds))).into();
+        assert_eq!(said, ["0:00", "0:00", "0:09", "4:58"]);
+    }
 
     #[test]
     fn spans_read_as_people_say_them() {

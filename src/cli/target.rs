@@ -12,9 +12,35 @@ use crate::platform::paths::Paths;
 pub(super) struct CloudArgs {
     /// Entry of clouds.yaml [default: $OS_CLOUD, then the only entry there is]
     pub(super) cloud: Option<String>,
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+/// Clouds that are used at once, with the same account on each.
+#[derive(Args)]
+pub(super) struct CloudsArgs {
+    /// Entries of clouds.yaml [default: $OS_CLOUD, then the only entry there is]
+    #[arg(value_name = "CLOUD")]
+    clouds: Vec<String>,
+    #[command(flatten)]
+    account: AccountArgs,
+}
+
+impl CloudsArgs {
+    /// One by one.
+    pub(super) fn each(&self) -> Vec<CloudArgs> {
+        let named = self.clouds.iter().cloned().map(Some);
+        let default = self.clouds.is_empty().then_some(None);
+        named.chain(default).map(|cloud| CloudArgs { cloud, account: self.account.clone() }).collect()
+    }
+}
+
+/// An account, and how to sign in to it.
+#[derive(Args, Clone)]
+struct AccountArgs {
     /// Label that keeps several accounts on one cloud apart
     #[arg(long, value_name = "LABEL")]
-    pub(super) account: Option<String>,
+    account: Option<String>,
     /// Browser (`oidc_code`), any device (`oidc_device`), or whichever fits, for an entry with an OAuth client
     #[arg(long, value_name = "WAY", value_parser = ["auto", "oidc_code", "oidc_device"])]
     sign_in: Option<String>,
@@ -52,8 +78,8 @@ pub(super) fn resolve(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> 
     let (domain_id, domain_name) = id_or_name(scope.domain.as_deref());
     let (project_domain_id, project_domain_name) = id_or_name(scope.project_domain.as_deref());
     let overrides = Overrides {
-        account: cloud.account.clone(),
-        sign_in: cloud.sign_in.clone(),
+        account: cloud.account.account.clone(),
+        sign_in: cloud.account.sign_in.clone(),
         region: None,
         project_id,
         project_name,

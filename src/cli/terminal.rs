@@ -24,10 +24,7 @@ pub(super) struct Keys {
 impl Keys {
     /// `None` without a terminal, or when this process is not in its foreground (reading would stop it).
     pub(super) fn open() -> Option<Self> {
-        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
-        if tcgetpgrp(&tty).ok()? != rustix::process::getpgrp() {
-            return None;
-        }
+        let tty = of_the_foreground()?;
         let before = tcgetattr(&tty).ok()?;
         let mut raw = before.clone();
         raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
@@ -67,6 +64,16 @@ impl Keys {
         writeln!(tty, "{}", if yes { "yes" } else { "no" }).ok();
         yes
     }
+}
+
+/// Whether what is typed at the terminal, Ctrl-C as well, reaches this process and those beside it in its group.
+pub(super) fn in_foreground() -> bool {
+    of_the_foreground().is_some()
+}
+
+fn of_the_foreground() -> Option<File> {
+    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+    (tcgetpgrp(&tty).ok()? == rustix::process::getpgrp()).then_some(tty)
 }
 
 fn read(tty: Arc<File>) -> mpsc::Receiver<u8> {

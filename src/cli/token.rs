@@ -1,16 +1,16 @@
 //! `ksb token`: a token on standard output, and nothing else there.
 
-use std::borrow::Cow;
-
 use clap::ValueEnum;
 use serde_json::Value;
 
+use super::environment::Changes;
+use super::shell::{self, Shell};
 use super::{mend, person, target, wait};
 use crate::api::{SignInReply, TokenReply, TokenRequest};
 use crate::client::Client;
 use crate::clouds::Resolved;
 use crate::error::{Code, Error, Result};
-use crate::model::Cloud;
+use crate::model::{Cloud, Scope};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -36,8 +36,7 @@ const ROUNDS: u32 = 3;
 pub(super) async fn run(args: Args) -> Result<()> {
     let Resolved { cloud, scope, .. } = target::resolve(&args.cloud, &args.scope)?;
     let client = target::client()?;
-    let (prompt, remote) = (person::may_prompt(), person::is_remote());
-    let mut request = TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt, remote };
+    let mut request = request(cloud, scope);
     let token = obtain(&client, &mut request).await?;
     if let Some(assumed) = &token.assumed {
         eprintln!("ksb: {}: {assumed}", request.cloud.label());
@@ -45,7 +44,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     match args.format {
         Format::Value => println!("{}", token.token_id.expose()),
         Format::Json => println!("{}", serde_json::to_string(&token).unwrap_or_default()),
-        Format::Env => print!("{}", variables(&request.cloud, &token)),
+        Format::Env => print!("{}", shell::text(Shell::Sh, &variables(&request.cloud, &token))?),
     }
     Ok(())
 }
@@ -62,30 +61,46 @@ async fn obtain(client: &Client, request: &mut TokenRequest) -> Result<TokenRepl
     Err(Error::new(Code::Internal, "signed in, and yet no token could be had").cloud(request.cloud.label()))
 }
 
-/// The variables that make any OpenStack tool use this token as it stands.
-fn variables(cloud: &Cloud, token: &TokenReply) -> String {
+fn request(cloud: Cloud, scope: Scope) -> TokenRequest {
+    let (prompt, remote) = (person::may_prompt(), person::is_remote());
+    TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt, remote }
+}
+
+/// Fails unless somebody is, or becomes so.
+pub(super) async fn is_signed_in(client: &Client, cloud: Cloud) -> Result<()> {
+    obtain(client, &mut request(cloud, Scope::Unscoped)).await.map(drop)
+}
+
+/// The id of the project that a scope names, as Keystone says it.
+pub(super) async fn project_id(client: &Client, cloud: Cloud, scope: &Scope) -> Result<Option<String>> {
+    let token = obtain(client, &mut request(cloud, scope.clone())).await?;
+    Ok(said(&token, "/token/project/id"))
+}
+
+/// What Keystone says of a token.
+fn said(token: &TokenReply, pointer: &str) -> Option<String> {
     let body: Value = serde_json::from_str(token.body.get()).unwrap_or_default();
-    let at = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    body.pointer(pointer).and_then(Value::as_str).map(str::to_owned)
+}
+
+/// The variables that make any OpenStack tool use this token as it stands.
+fn variables(cloud: &Cloud, token: &TokenReply) -> Changes {
     let ca_file = cloud.tls.ca_file.as_ref().map(|path| path.display().to_string());
-    let pairs = [
+    let mut changes = Changes::default();
+    changes.remove("OS_CLOUD");
+    for (name, value) in [
         ("OS_AUTH_TYPE", Some("v3token".to_owned())),
         ("OS_AUTH_URL", Some(format!("{}/v3", cloud.keystone_root()))),
         ("OS_IDENTITY_API_VERSION", Some("3".to_owned())),
         ("OS_TOKEN", Some(token.token_id.expose().to_owned())),
-        ("OS_PROJECT_ID", at("/token/project/id")),
-        ("OS_DOMAIN_ID", at("/token/domain/id")),
+        ("OS_PROJECT_ID", said(token, "/token/project/id")),
+        ("OS_DOMAIN_ID", said(token, "/token/domain/id")),
         ("OS_REGION_NAME", cloud.region.clone()),
         ("OS_CACERT", ca_file),
-    ];
-    let mut lines = String::from("unset OS_CLOUD\n");
-    for (name, value) in pairs {
+    ] {
         if let Some(value) = value {
-            lines.extend(["export ", name, "=", &quoted(&value), "\n"]);
+            changes.insert(name, value);
         }
     }
-    lines
-}
-
-fn quoted(value: &str) -> Cow<'_, str> {
-    shlex::try_quote(value).unwrap_or_default()
+    changes
 }

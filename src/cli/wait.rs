@@ -23,7 +23,7 @@ const POLL: u64 = 25;
 /// nothing else (`in_person`) is asked for a password here, even if another terminal was asked before and left.
 pub(super) async fn until_done(client: &Client, sign_in: SignIn, in_person: bool) -> Result<()> {
     let label = sign_in.cloud.clone();
-    watch(client, sign_in, in_person).await.map_err(|error| match error.code {
+    Box::pin(watch(client, sign_in, in_person)).await.map_err(|error| match error.code {
         // Between two of our questions the agent died, and the second one started another.
         Code::UnknownSignIn => {
             let gone = "the agent is gone: another one answers, and does not know this sign-in";
@@ -38,16 +38,13 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
     let mut keys = Keys::open();
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(|error| Error::new(Code::Io, error.to_string()))?;
-    screen.announce(&sign_in);
+    screen.announce(&sign_in, "");
     let mut asks = in_person;
     loop {
         screen.notices(&sign_in);
         match sign_in.state {
             SignInState::Done => return Ok(()),
-            SignInState::Failed => {
-                let fallback = || Error::new(Code::Internal, "the sign-in failed without saying why");
-                return Err(sign_in.problem.take().map_or_else(fallback, Error::from));
-            }
+            SignInState::Failed => return Err(reason(&mut sign_in)),
             SignInState::Asking if asks || sign_in.opener => {
                 let terminal = keys.as_mut().ok_or_else(|| no_terminal(&sign_in))?;
                 if let Answered::Interrupted =
@@ -61,13 +58,13 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
             SignInState::Waiting if sign_in.opener => open(client, &sign_in, &mut screen).await?,
             SignInState::Waiting | SignInState::Confirming | SignInState::Asking => {}
         }
-        let path = format!("/v1/sign-ins/{}?seen={}&wait={POLL}", sign_in.id, sign_in.revision);
-        let poll = client.get(&path);
+        let seen = sign_in.clone();
+        let poll = news(client, &seen);
         tokio::pin!(poll);
         let next = loop {
             screen.spin(&sign_in, keys.is_some());
             tokio::select! {
-                reply = &mut poll => break reply?.json::<SignInReply>()?.sign_in,
+                next = &mut poll => break next?,
                 _ = interrupt.recv() => {
                     drop(keys);
                     interrupted(&mut screen, &sign_in, "not waiting any longer; the sign-in goes on in the browser");
@@ -87,6 +84,18 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
         };
         sign_in = next;
     }
+}
+
+/// The sign-in as soon as something about it is new, or as it was.
+pub(super) async fn news(client: &Client, sign_in: &SignIn) -> Result<SignIn> {
+    let path = format!("/v1/sign-ins/{}?seen={}&wait={POLL}", sign_in.id, sign_in.revision);
+    Ok(client.get(&path).await?.json::<SignInReply>()?.sign_in)
+}
+
+/// Why it failed.
+pub(super) fn reason(sign_in: &mut SignIn) -> Error {
+    let fallback = || Error::new(Code::Internal, "the sign-in failed without saying why");
+    sign_in.problem.take().map_or_else(fallback, Error::from)
 }
 
 fn no_terminal(sign_in: &SignIn) -> Error {
@@ -115,7 +124,7 @@ async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
 }
 
 /// We are the one who opens the browser. Without one we do not say that we did: another caller may have one.
-async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
+pub(super) async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
     if !person::has_browser(sign_in.browser.is_some()) {
         screen.no_browser(sign_in);
         return Ok(());
@@ -175,7 +184,7 @@ async fn offer(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()>
 }
 
 /// What is shown on standard error: a spinner on a terminal, plain lines elsewhere.
-struct Screen {
+pub(super) struct Screen {
     live: bool,
     frame: usize,
     said: usize,
@@ -184,7 +193,7 @@ struct Screen {
 }
 
 impl Screen {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             live: std::io::stderr().is_terminal(),
             frame: 0,
@@ -194,18 +203,19 @@ impl Screen {
         }
     }
 
-    fn announce(&mut self, sign_in: &SignIn) {
+    /// Where to sign in, and in brackets who waits for it.
+    pub(super) fn announce(&mut self, sign_in: &SignIn, who: &str) {
         let SignIn { cloud, url, .. } = sign_in;
         match &sign_in.tunnel {
             _ if url.is_empty() => return,
-            None => self.line(&format!("ksb: {cloud}: sign in: {url}")),
+            None => self.line(&format!("ksb: {cloud}: sign in: {url}{who}")),
             Some(tunnel) => {
                 let (machine, guessed) = tunnel::this_machine();
                 self.line(&format!(
                     "ksb: {cloud}: run this on the computer in front of you, and let it run ({guessed} is a guess: \
                      write what you connect to this one by):\n{tunnel} {machine}"
                 ));
-                self.line(&format!("ksb: {cloud}: then open this there, and sign in: {url}"));
+                self.line(&format!("ksb: {cloud}: then open this there, and sign in: {url}{who}"));
             }
         }
         if sign_in.user_code.is_some() && self.live {
@@ -222,7 +232,7 @@ impl Screen {
         }
     }
 
-    fn notices(&mut self, sign_in: &SignIn) {
+    pub(super) fn notices(&mut self, sign_in: &SignIn) {
         for notice in sign_in.notices.get(self.said..).unwrap_or_default() {
             self.line(&format!("ksb: {}: {notice}", sign_in.cloud));
         }
@@ -238,7 +248,7 @@ impl Screen {
         }
     }
 
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.clear();
         eprintln!("{text}");
     }

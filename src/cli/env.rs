@@ -1,0 +1,69 @@
+//! `ksb env`
+
+use clap::ValueEnum;
+use jiff::SignedDuration;
+
+use super::environment::{self, Changes, Shape};
+use super::grant::Grant;
+use super::shell::{self, Shell};
+use super::{duration, grant, lease, target};
+use crate::clouds::Environment;
+use crate::error::Result;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    cloud: target::CloudArgs,
+    #[command(flatten)]
+    scope: target::ScopeArgs,
+    /// How long the variables are good for, such as 12h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "12h")]
+    ttl: SignedDuration,
+    /// Who reads them
+    #[arg(long, value_enum, default_value_t = Shell::Sh)]
+    shell: Shell,
+    /// A program that ignores clouds.yaml and wants variables of its own
+    #[arg(long = "for", value_enum, value_name = "PROGRAM")]
+    program: Option<Program>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Program {
+    /// A remote with the cloud's name: rclone lsd demo:
+    Rclone,
+    /// restic -r swift:CONTAINER:/ snapshots
+    Restic,
+    /// python-swiftclient: swift list
+    Swift,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    let resolved = target::resolve(&args.cloud, &args.scope)?;
+    let mut request = grant::Limits::default().request(&resolved);
+    request.ttl = Some(grant::seconds(args.ttl));
+    let (client, env) = (target::client()?, Environment::of_this_process()?);
+    let grant = grant::make(&client, resolved, request, false).await?;
+    match shell::text(args.shell, &changes(&grant, args.program, &env)) {
+        Ok(text) => print!("{text}"),
+        Err(error) => {
+            // Nobody will know it.
+            lease::end(&client, &grant.reply.lease.id).await?;
+            return Err(error);
+        }
+    }
+    grant::describe(&grant.reply.lease);
+    Ok(())
+}
+
+fn changes(grant: &Grant, program: Option<Program>, env: &Environment) -> Changes {
+    match program {
+        Some(Program::Rclone) => environment::of_rclone(grant),
+        // Its library looks for the version here only.
+        Some(Program::Swift) => {
+            let mut changes = environment::of_lease(grant, Shape::Appcred, env);
+            changes.insert("ST_AUTH_VERSION", "3");
+            changes
+        }
+        Some(Program::Restic) | None => environment::of_lease(grant, Shape::Appcred, env),
+    }
+}

@@ -1,0 +1,111 @@
+//! The agent within this process, for machines where nothing may stay: its state lies in a folder that goes with us.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::process::umask;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::agent;
+use crate::api::{LogoutReply, LogoutRequest};
+use crate::cli::environment::Changes;
+use crate::cli::say;
+use crate::client::Client;
+use crate::error::{Code, Error, Result};
+use crate::model::random_hex;
+use crate::platform::paths::Paths;
+
+/// What `ksb trust` said counts here, too.
+const KNOWN: &str = "known-clouds.json";
+
+/// A running agent, and its client.
+pub(super) struct Inside {
+    client: Client,
+    stop: Arc<Notify>,
+    agent: JoinHandle<Result<()>>,
+    _folder: Folder,
+}
+
+/// Removed when dropped.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+impl Inside {
+    /// Starts it, in a folder of its own.
+    pub(super) async fn start() -> Result<Self> {
+        let usual = Paths::from_env()?;
+        let parent = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
+        let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
+        let folder = Folder(parent.join(format!("ksb-{}", random_hex::<16>())));
+        let state = folder.0.join("state");
+        let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", folder.0.display()));
+        for each in [&folder.0, &state] {
+            DirBuilder::new().mode(0o700).create(each).map_err(failed)?;
+        }
+        if usual.state.join(KNOWN).exists() {
+            fs::copy(usual.state.join(KNOWN), state.join(KNOWN)).map_err(failed)?;
+        }
+        let paths = Paths { socket: folder.0.join("broker.sock"), state, config: usual.config };
+        let stop = Arc::new(Notify::new());
+        let (is_ready, ready) = oneshot::channel();
+        // The command is to have the one that we were started with.
+        let before = umask(rustix::fs::Mode::empty());
+        umask(before);
+        let agent = tokio::spawn({
+            let (paths, stop) = (paths.clone(), stop.clone());
+            async move {
+                let ready = move || _ = is_ready.send(());
+                agent::run_within(&paths, ready, async move { stop.notified().await }).await
+            }
+        });
+        let is_ready = ready.await;
+        umask(before);
+        if is_ready.is_err() {
+            let ended = agent.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+            return Err(ended.err().unwrap_or_else(|| Error::new(Code::Internal, "the agent ended at once")));
+        }
+        Ok(Self { client: Client::of_this_process(paths), stop, agent, _folder: folder })
+    }
+
+    /// Its client.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// `ksb` within the command uses this agent, and starts no other.
+    pub(super) fn changes(&self) -> Changes {
+        let mut changes = Changes::default();
+        changes.insert("KSB_SOCK", self.client.paths().socket.display().to_string());
+        changes
+    }
+
+    /// Signs out everywhere, and ends.
+    pub(super) async fn end(self) {
+        let all = LogoutRequest { cloud: None };
+        let left =
+            match self.client.post("/v1/logout", &all).await.and_then(|reply| reply.json::<LogoutReply>()) {
+                Ok(reply) => reply.sessions,
+                Err(error) => {
+                    eprintln!("{}", say::failure(&error));
+                    Vec::new()
+                }
+            };
+        for session in &left {
+            for token in &session.not_revoked {
+                eprintln!("ksb: {}", say::not_revoked(&session.cloud, token));
+            }
+        }
+        self.stop.notify_one();
+        if let Ok(Err(error)) = self.agent.await {
+            eprintln!("{}", say::failure(&error));
+        }
+    }
+}

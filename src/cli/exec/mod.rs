@@ -1,0 +1,188 @@
+//! `ksb exec`: a command whose clouds are leases at the facade, and end with it.
+
+mod child;
+mod folder;
+mod inside;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use self::folder::Folder;
+use self::inside::Inside;
+use super::environment::{self, Changes, Shape};
+use super::grant::{self, Grant};
+use super::{Done, duration, lease, login, person, say, target, token};
+use crate::api::LoginRequest;
+use crate::client::Client;
+use crate::clouds::{Environment, Resolved};
+use crate::error::{Code, Error, Result};
+use crate::model::Way;
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    clouds: target::CloudsArgs,
+    #[command(flatten)]
+    scope: target::ScopeArgs,
+    /// Make sure first that your session lasts at least this long, such as 4h
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    lasting: Option<SignedDuration>,
+    #[command(flatten)]
+    limits: grant::Limits,
+    /// How the command is to sign in
+    #[arg(long = "as", value_enum, value_name = "SHAPE", default_value_t = Shape::Appcred)]
+    shape: Shape,
+    /// Give it keys for the cloud's S3 as well, which end with it
+    #[arg(long)]
+    s3: bool,
+    /// Do without the agent, for CI: sign in for this command only, and leave nothing behind
+    #[arg(long)]
+    no_agent: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// What the cloud that `OS_*` variables form is called in a clouds.yaml, where no entry may have the name.
+const OF_VARIABLES: &str = "envvars";
+/// The agent ends a lease with our process in any case.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(args: Args) -> Result<Done> {
+    let clouds = resolve(&args)?;
+    if !args.no_agent {
+        return with_agent(&target::client()?, &args, clouds, Changes::default()).await;
+    }
+    let inside = Inside::start().await?;
+    let outcome = with_agent(inside.client(), &args, clouds, inside.changes()).await;
+    inside.end().await;
+    outcome
+}
+
+fn resolve(args: &Args) -> Result<Vec<Resolved>> {
+    let wrong = |why: &str| Error::new(Code::InvalidRequest, why);
+    let clouds: Vec<_> =
+        args.clouds.each().iter().map(|cloud| target::resolve(cloud, &args.scope)).collect::<Result<_>>()?;
+    let names: BTreeSet<_> = clouds.iter().map(|each| each.cloud.label()).collect();
+    if names.len() < clouds.len() {
+        return Err(wrong("a cloud is named twice").remedy("name each of them once"));
+    }
+    if args.s3 && clouds.len() > 1 {
+        return Err(
+            wrong("AWS_* variables have room for the keys of one cloud").remedy("name one cloud with --s3")
+        );
+    }
+    if clouds.len() > 1 && names.contains(OF_VARIABLES) {
+        return Err(wrong("the cloud of your OS_* variables has no name to be known by beside others")
+            .remedy("give it one: OS_CLOUD_NAME=here"));
+    }
+    Ok(clouds)
+}
+
+async fn with_agent(
+    client: &Client,
+    args: &Args,
+    clouds: Vec<Resolved>,
+    mut changes: Changes,
+) -> Result<Done> {
+    for each in &clouds {
+        sign_in_first(client, args, each).await?;
+    }
+    let mut grants = Vec::new();
+    let outcome = with_leases(client, args, clouds, &mut grants, &mut changes).await;
+    for grant in &grants {
+        end(client, grant).await;
+    }
+    outcome
+}
+
+/// What the command would wait for in vain, because its terminal is its own or nobody can be asked later.
+async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Result<()> {
+    let cloud = &resolved.cloud;
+    let by_person = cloud.sign_in.way != Way::Workload;
+    if by_person && !person::may_prompt() {
+        return if args.lasting.is_some() {
+            token::is_signed_in(client, cloud.clone()).await
+        } else {
+            Ok(())
+        };
+    }
+    let in_browser = matches!(cloud.sign_in.way, Way::Websso | Way::OidcCode | Way::OidcDevice);
+    if in_browser && args.lasting.is_none() {
+        return Ok(());
+    }
+    let lasting = args.lasting.unwrap_or_default();
+    let mut request = LoginRequest {
+        cloud: cloud.clone(),
+        min_validity: grant::seconds(lasting),
+        switch_user: false,
+        remote: person::is_remote(),
+    };
+    let session = login::sign_in(client, &mut request).await?;
+    if !session.renews && session.expires_at.duration_since(say::now()) < lasting {
+        let (label, until) = (cloud.label(), say::until(session.expires_at));
+        eprintln!(
+            "ksb: {label}: you are signed in until {until}, sooner than asked: this cloud's sign-ins do not last longer"
+        );
+    }
+    Ok(())
+}
+
+async fn with_leases(
+    client: &Client,
+    args: &Args,
+    clouds: Vec<Resolved>,
+    grants: &mut Vec<Grant>,
+    changes: &mut Changes,
+) -> Result<Done> {
+    for resolved in clouds {
+        let mut request = args.limits.request(&resolved);
+        request.for_caller = true;
+        request.s3 = args.s3;
+        let grant = grant::make(client, resolved, request, args.shape.names_scope()).await?;
+        grant::notices(&grant.reply.lease);
+        grants.push(grant);
+    }
+    let env = Environment::of_this_process()?;
+    let entries = grants
+        .iter()
+        .map(|grant| (grant.resolved.cloud.label().to_owned(), environment::entry(grant, args.shape)));
+    let entries = entries.filter(|(name, _)| name != OF_VARIABLES).collect();
+    let folder = Folder::make(&client.paths().socket, entries)?;
+    changes.add(match &grants[..] {
+        [only] => environment::of_lease(only, args.shape, &env),
+        several => environment::of_several(several, &env),
+    });
+    if let [Grant { reply, resolved, .. }] = &grants[..]
+        && let Some(key) = &reply.s3
+    {
+        changes.add(environment::of_s3(key, &resolved.cloud.tls, &env));
+    }
+    changes.insert("OS_CLIENT_CONFIG_FILE", folder.clouds().display().to_string());
+    changes.insert("OS_CLIENT_SECURE_FILE", folder.secure().display().to_string());
+    let program = args.command.first().map(Path::new).and_then(Path::file_name);
+    let tool = program.unwrap_or_default().to_string_lossy();
+    Ok(Done::Like(child::run(&args.command, changes, watch::sign_ins(client, &tool)).await?))
+}
+
+/// Ends a lease; says what Keystone still honours.
+async fn end(client: &Client, grant: &Grant) {
+    let id = &grant.reply.lease.id;
+    let label = grant.resolved.cloud.label();
+    match tokio::time::timeout(FAREWELL, lease::end(client, id)).await {
+        Ok(Ok(reply)) => {
+            for token in &reply.not_revoked {
+                eprintln!("ksb: {}", say::not_revoked(label, token));
+            }
+        }
+        // An agent that came meanwhile, or the lease's own end.
+        Ok(Err(error)) if error.code == Code::UnknownLease => {}
+        Ok(Err(error)) => eprintln!("{}", say::failure(&error.cloud(label))),
+        Err(_) => {}
+    }
+}

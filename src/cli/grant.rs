@@ -1,0 +1,110 @@
+//! Making a lease: what `ksb lease create`, `ksb env` and `ksb exec` have in common.
+
+use jiff::SignedDuration;
+
+use super::{duration, mend, person, say, token, wait};
+use crate::api::{Lease, LeaseReply, LeaseRequest, SignInReply};
+use crate::client::Client;
+use crate::clouds::Resolved;
+use crate::error::{Code, Error, Result};
+use crate::model::Scope;
+
+/// A sign-in that is done and yet gives no lease is tried again this often.
+const ROUNDS: u32 = 3;
+
+/// What a lease is kept to.
+#[derive(clap::Args, Clone, Default)]
+pub(super) struct Limits {
+    /// Keep its holder to one project: Keystone itself refuses them the others, and new credentials
+    #[arg(long)]
+    confined: bool,
+    /// Give its holder all that you may do there, where the cloud makes no credential that is confined
+    #[arg(long)]
+    whole_identity: bool,
+    /// Let it go on for this long without you, such as 8h, even after your session has ended; always confined
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub(super) unattended: Option<SignedDuration>,
+}
+
+impl Limits {
+    /// A lease of this kind, for a cloud and its scope; it lives until it is revoked, or `--unattended` ends.
+    pub(super) fn request(&self, resolved: &Resolved) -> LeaseRequest {
+        LeaseRequest {
+            cloud: resolved.cloud.clone(),
+            scope: resolved.scope.clone(),
+            name: None,
+            ttl: self.unattended.map(seconds),
+            once: false,
+            for_caller: false,
+            confined: self.confined || self.unattended.is_some(),
+            whole_identity: self.whole_identity,
+            unattended: self.unattended.is_some(),
+            s3: false,
+            prompt: person::may_prompt(),
+            remote: person::is_remote(),
+        }
+    }
+}
+
+/// As the API counts.
+pub(super) fn seconds(duration: SignedDuration) -> u64 {
+    u64::try_from(duration.as_secs()).unwrap_or_default()
+}
+
+/// A lease with its secrets, and the cloud that it is for.
+pub(super) struct Grant {
+    pub(super) resolved: Resolved,
+    pub(super) reply: LeaseReply,
+    /// The scope's project, where that is known.
+    pub(super) project_id: Option<String>,
+}
+
+/// Asks until there is a lease, signing in in between. With `by_id` the scope's project is found, too.
+pub(super) async fn make(
+    client: &Client,
+    resolved: Resolved,
+    mut request: LeaseRequest,
+    by_id: bool,
+) -> Result<Grant> {
+    let reply = ask(client, &mut request).await?;
+    let mut project_id = match &resolved.scope {
+        Scope::Project(project) => project.id.clone().or_else(|| reply.lease.project_id.clone()),
+        _ => None,
+    };
+    if by_id && project_id.is_none() && matches!(resolved.scope, Scope::Project(_)) {
+        project_id = token::project_id(client, request.cloud, &resolved.scope).await?;
+    }
+    Ok(Grant { resolved, reply, project_id })
+}
+
+async fn ask(client: &Client, request: &mut LeaseRequest) -> Result<LeaseReply> {
+    for _ in 0..ROUNDS {
+        match client.post("/v1/leases", request).await {
+            Ok(reply) if reply.status == 201 => return reply.json(),
+            Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in, false).await?,
+            Err(error) => mend::ask(client, &mut request.cloud, error).await?,
+        }
+    }
+    Err(Error::new(Code::Internal, "signed in, and yet no lease could be had").cloud(request.cloud.label()))
+}
+
+/// What the holder of a lease can do, for the person who made it.
+pub(super) fn describe(lease: &Lease) {
+    let Lease { cloud, name, .. } = lease;
+    let until = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
+    let holder = if lease.confined {
+        format!("its holder gets {} and nothing else", lease.scope)
+    } else {
+        "its holder gets the whole identity: every project of yours there".to_owned()
+    };
+    let once = if lease.once { ", and can sign in with it once" } else { "" };
+    eprintln!("ksb: {cloud}: lease {name} until {until}: {holder}{once}");
+    notices(lease);
+}
+
+/// What the person should know of a lease besides.
+pub(super) fn notices(lease: &Lease) {
+    for notice in &lease.notices {
+        eprintln!("ksb: {}: {notice}", lease.cloud);
+    }
+}

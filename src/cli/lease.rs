@@ -1,0 +1,198 @@
+//! `ksb lease`
+
+use clap::{Subcommand, ValueEnum};
+use jiff::SignedDuration;
+
+use super::environment::{self, Shape};
+use super::shell::{self, Shell};
+use super::{duration, grant, say, target};
+use crate::api::{Lease, LeasesReply, RevokeReply};
+use crate::client::Client;
+use crate::clouds::Environment;
+use crate::error::{Code, Error, Result};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a lease and print it: an application credential that is good at this machine's own Keystone only
+    Create(Box<Create>),
+    /// List the leases that live
+    List {
+        /// Print JSON: what GET /v1/leases answers (docs/api.md)
+        #[arg(long)]
+        json: bool,
+    },
+    /// End leases, and revoke the tokens they gave
+    Revoke {
+        /// A lease, by id or name
+        #[arg(value_name = "ID|NAME", required_unless_present = "all", conflicts_with = "all")]
+        leases: Vec<String>,
+        /// Every lease
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Create {
+    #[command(flatten)]
+    cloud: target::CloudArgs,
+    #[command(flatten)]
+    scope: target::ScopeArgs,
+    #[command(flatten)]
+    limits: grant::Limits,
+    /// How long it lives, such as 12h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "12h",
+        conflicts_with = "unattended")]
+    ttl: SignedDuration,
+    /// What to call it
+    #[arg(long)]
+    name: Option<String>,
+    /// Make its secret good for a single sign-in of a tool
+    #[arg(long)]
+    once: bool,
+    /// What to print: variables for eval, or everything as JSON
+    #[arg(long, value_enum, default_value_t = Format::Env)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    Env,
+    Json,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    match args.command {
+        Command::Create(args) => create(*args).await,
+        Command::List { json } => list(json).await,
+        Command::Revoke { leases, all } => revoke(leases, all).await,
+    }
+}
+
+async fn create(args: Create) -> Result<()> {
+    let resolved = target::resolve(&args.cloud, &args.scope)?;
+    let mut request = args.limits.request(&resolved);
+    request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.ttl)));
+    request.name = args.name;
+    request.once = args.once;
+    let grant = grant::make(&target::client()?, resolved, request, false).await?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::to_string(&grant.reply).unwrap_or_default()),
+        Format::Env => {
+            let changes = environment::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
+            print!("{}", shell::text(Shell::Sh, &changes)?);
+        }
+    }
+    grant::describe(&grant.reply.lease);
+    Ok(())
+}
+
+async fn list(json: bool) -> Result<()> {
+    let reply: LeasesReply = target::client()?.get("/v1/leases").await?.json()?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&reply).unwrap_or_default());
+        return Ok(());
+    }
+    for lease in &reply.leases {
+        show(lease);
+    }
+    if reply.leases.is_empty() {
+        println!("There are no leases. Make one with: ksb lease create");
+    }
+    match &reply.facade.problem {
+        None => println!("good at {}", reply.facade.url),
+        Some(problem) => println!("they are of NO use now: {problem}"),
+    }
+    Ok(())
+}
+
+fn show(lease: &Lease) {
+    let until = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
+    let holder = if lease.confined { "confined to it" } else { "the whole identity" };
+    println!("{}: {} for {}, {holder}, until {until}", lease.name, lease.cloud, lease.scope);
+    let facts = [
+        lease.process.map(|process| format!("ends with process {process}")),
+        lease.unattended.then(|| "goes on without you".to_owned()),
+        lease.once.then(|| "good once".to_owned()),
+        Some(lease.used_at.map_or("not used yet".to_owned(), |used| format!("used {}", say::since(used)))),
+    ];
+    println!("    {}; {}", lease.id, facts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    for notice in &lease.notices {
+        println!("    {notice}");
+    }
+}
+
+/// One that cannot be ended does not keep the others alive.
+async fn revoke(mut leases: Vec<String>, all: bool) -> Result<()> {
+    let client = target::client()?;
+    if all {
+        let reply: LeasesReply = client.get("/v1/leases").await?.json()?;
+        leases = reply.leases.into_iter().map(|lease| lease.id).collect();
+        if leases.is_empty() {
+            println!("There are no leases.");
+        }
+    }
+    let mut failed = None;
+    for lease in leases {
+        match end(&client, &lease).await {
+            Ok(reply) => ended(&reply),
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    eprintln!("{}", say::failure(&earlier));
+                }
+            }
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Ends a lease, by id or name.
+pub(super) async fn end(client: &Client, lease: &str) -> Result<RevokeReply> {
+    client.delete(&path_of(lease)?).await?.json()
+}
+
+/// A name is a person's own: it may hold anything.
+fn path_of(lease: &str) -> Result<String> {
+    let mut url = url::Url::parse("ksb://agent/v1/leases")
+        .map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+    if let (false, Ok(mut path)) = (["", ".", ".."].contains(&lease), url.path_segments_mut()) {
+        path.push(lease);
+    } else {
+        return Err(
+            Error::new(Code::UnknownLease, format!("no lease is called `{lease}`")).remedy("ksb lease list")
+        );
+    }
+    Ok(url.path().to_owned())
+}
+
+fn ended(reply: &RevokeReply) {
+    let Lease { cloud, name, .. } = &reply.lease;
+    let deleted = match reply.deleted {
+        0 => String::new(),
+        deleted => format!(", {deleted} credential(s) deleted"),
+    };
+    println!("{cloud}: lease {name} has ended; {} token(s) revoked{deleted}", reply.revoked);
+    for token in &reply.not_revoked {
+        println!("{}", say::not_revoked(cloud, token));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stays_within_its_part_of_the_path() {
+        assert_eq!(path_of("0123abcd").unwrap(), "/v1/leases/0123abcd");
+        assert_eq!(path_of("a/../b ?c#d%").unwrap(), "/v1/leases/a%2F..%2Fb%20%3Fc%23d%25");
+        for nothing in ["", ".", ".."] {
+            assert!(path_of(nothing).is_err());
+        }
+    }
+}
