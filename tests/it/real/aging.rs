@@ -1,6 +1,7 @@
 //! What takes its time: tokens that live for a minute, and sessions that outlive them. First among the tests on the real
 //! stack, so that the others run meanwhile.
 
+mod applies;
 mod kept;
 
 use std::time::Duration;

@@ -10,6 +10,7 @@ mod keystone;
 mod program;
 mod relay;
 mod terminal;
+mod tofu;
 pub mod wait;
 mod wiretap;
 
@@ -33,6 +34,7 @@ mod revoked;
 mod scopes;
 mod ssh;
 mod strangers;
+mod terraform;
 mod tools;
 mod vault;
 mod waiting;

@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,8 +57,14 @@ impl Program {
 
     /// Waits for its end, and for the end of its output: what a shell's `$(…)` waits for.
     #[track_caller]
-    pub fn ends(mut self) -> Outcome {
-        let status = wait::at_most(wait::LIMIT, || self.child.try_wait().unwrap());
+    pub fn ends(self) -> Outcome {
+        self.ends_within(wait::LIMIT)
+    }
+
+    /// The same for one that is meant to take longer.
+    #[track_caller]
+    pub fn ends_within(mut self, limit: Duration) -> Outcome {
+        let status = wait::at_most(limit, || self.child.try_wait().unwrap());
         let Some(status) = status else {
             panic!("{} hangs; so far: {}{}", self.what, self.stdout.so_far(), self.stderr.so_far());
         };
