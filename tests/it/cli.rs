@@ -203,7 +203,7 @@ struct Terminal {
 impl Terminal {
     fn run(desk: &Desk, args: &str, folder: &Path) -> Self {
         let mut script = desk.sandbox.command("script");
-        script.args(["-qefc", &format!("'{KSB}' {args}"), "/dev/null"]).current_dir(folder);
+        script.args(["-qefc", &format!("exec '{KSB}' {args}"), "/dev/null"]).current_dir(folder);
         let mut script = start(script.stdin(Stdio::piped()));
         let (keys, output) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
         let (show, screen) = mpsc::channel();
