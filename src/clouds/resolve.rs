@@ -36,6 +36,8 @@ pub struct Overrides {
     pub system: bool,
     /// No scope at all.
     pub unscoped: bool,
+    /// The variables that `openstack` would mix in are kept from it: nobody needs to be warned of them.
+    pub without_variables: bool,
 }
 
 /// An entry, ready for the broker.
@@ -136,7 +138,9 @@ impl Config<'_> {
         if *name != self.environment_name && !unknown.is_empty() {
             warnings.push(format!("{} of cloud {name} is unknown to `v3broker`", unknown.join(", ")));
         }
-        self.warn_of_environment(name, warnings);
+        if !overrides.without_variables {
+            self.warn_of_environment(name, warnings);
+        }
         let option = |key: &str| entry.auth.get(key).and_then(text);
         let missing = |key: &str, example: &str| {
             let unknown =

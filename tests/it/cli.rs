@@ -203,7 +203,7 @@ struct Terminal {
 impl Terminal {
     fn run(desk: &Desk, args: &str, folder: &Path) -> Self {
         let mut script = desk.sandbox.command("script");
-        script.args(["-qefc", &format!("'{KSB}' {args}"), "/dev/null"]).current_dir(folder);
+        script.args(["-qefc", &format!("exec '{KSB}' {args}"), "/dev/null"]).current_dir(folder);
         let mut script = start(script.stdin(Stdio::piped()));
         let (keys, output) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
         let (show, screen) = mpsc::channel();
@@ -281,6 +281,21 @@ fn a_strangers_cloud_is_used_after_a_yes_only() {
     assert_eq!(desk.sign_in("alice").state, "done");
     terminal.until("signed in as alice (lab)");
     assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn ctrl_c_reaches_a_command_once_and_it_decides() {
+    let desk = Desk::new();
+    let script = r#"trap "n=\$((n+1))" INT; echo READY; while ! read line; do :; done; echo "$n signal; $line"; exit 7"#;
+    let mut terminal =
+        Terminal::run(&desk, &format!("exec demo -- sh -c '{script}'"), &desk.sandbox.path("home"));
+    terminal.until("READY");
+    terminal.press('\x03');
+    for key in "on\r".chars() {
+        terminal.press(key);
+    }
+    terminal.until("1 signal; on");
+    assert_eq!(terminal.end(), Some(7));
 }
 
 // --- the other commands ---
@@ -444,6 +459,14 @@ fn wrong_usage_ends_with_2() {
         &["logout", "demo", "--all"],
         &["cloud"],
         &["completions", "tcsh-ish"],
+        &["exec"],
+        &["exec", "demo"],
+        &["exec", "demo", "--as", "ticket", "--", "true"],
+        &["env", "--shell", "tcsh"],
+        &["lease"],
+        &["lease", "create", "--ttl", "1h", "--unattended", "1h"],
+        &["lease", "revoke"],
+        &["lease", "revoke", "a", "--all"],
     ] {
         let outcome = sandbox.run(args);
         assert_eq!((outcome.code, &*outcome.stdout), (Some(2), ""), "{args:?}: {outcome:?}");
