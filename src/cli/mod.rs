@@ -30,6 +30,7 @@ mod tunnel;
 mod unlock;
 mod vault;
 mod wait;
+mod yaml;
 
 use std::process::ExitCode;
 
