@@ -3,20 +3,18 @@
 //! openstacksdk merges secure.yaml over clouds.yaml, `auth_type` included: a line in the person's own
 //! secure.yaml is all it takes.
 
-mod edit;
-mod file;
 mod pythons;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use self::edit::Fault;
-use self::file::SecureFile;
+use super::yaml::{self, CLOUDS, Fault, Kind, Mark, PersonsFile, quoted};
 use crate::clouds::{Config, Environment, Overrides, Resolved};
 use crate::error::{Code, Error, Result};
 
 const OURS: &str = "v3broker";
+const AUTH_TYPE: &str = "auth_type";
 /// Plugins whose entries say all that ours needs: keystoneauth's own, and keystoneauth-websso's under the first name.
 /// `v3oidcdeviceauthz`, `v3oidcclientcredentials` and `v3totp` are ours as well, but without their name another way is meant.
 const THEIRS: [&str; 4] = ["v3websso", "v3oidcauthcode", "v3oidcaccesstoken", "v3multifactor"];
@@ -80,10 +78,10 @@ impl Plan {
     }
 
     /// The new text of the file. An entry that it cannot be written for is left alone.
-    fn write_into(&mut self, file: &SecureFile, cloud: Option<&str>) -> Result<String> {
+    fn write_into(&mut self, file: &PersonsFile, cloud: Option<&str>) -> Result<String> {
         let mut text = file.text().map(str::to_owned);
         for (name, resolved) in std::mem::take(&mut self.adopt) {
-            match edit::adopt(text.as_deref(), &name) {
+            match yaml::put(text.as_deref(), &[CLOUDS, &name, AUTH_TYPE], &OURS.into(), Mark::Adopt) {
                 Ok(new) => {
                     text = Some(new);
                     self.adopt.push((name, resolved));
@@ -136,7 +134,7 @@ fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
     if plan.adopt.is_empty() {
         warn(config.warnings());
     } else {
-        let mut file = SecureFile::open(&file::target(env, &config)?)?;
+        let [mut file] = PersonsFile::open([(Kind::Secure, &yaml::target(env, &config, Kind::Secure)?)])?;
         plan = move_over(env, &mut file, cloud)?;
     }
     for name in &plan.already {
@@ -153,34 +151,27 @@ fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Writes the file and sees what comes of it; if that is not what was meant, the file is put back.
-fn move_over(env: &Environment, file: &mut SecureFile, cloud: Option<&str>) -> Result<Plan> {
+/// Writes the file, if what comes of it is what is meant.
+fn move_over(env: &Environment, file: &mut PersonsFile, cloud: Option<&str>) -> Result<Plan> {
     // Another `ksb adopt` may have come first: what counts is what is found now that the file is ours alone.
     let config = Config::load(env)?;
-    if file.text().is_some() && config.secure_file().is_none_or(|read| read.file != file.path()) {
-        let why = format!("{} cannot be used as it stands", file.path().display());
-        let why = config.warnings().iter().fold(why, |all, note| format!("{all}; {note}"));
-        return Err(Error::new(Code::InvalidConfig, why).remedy("correct that file"));
-    }
+    file.must_be_read(&config)?;
     let mut plan = Plan::make(env, &config, cloud)?;
     let text = plan.write_into(file, cloud)?;
     if plan.adopt.is_empty() {
         return Ok(plan);
     }
-    let before = file.text().map(str::to_owned);
-    file.write(Some(&text))?;
     let shown = file.path().display().to_string();
-    match outcome(env, &config, &plan) {
-        Ok(warnings) => warn(&warnings),
-        Err(mut error) => {
-            file.write(before.as_deref())?;
-            error.detail = format!("{}; {shown} is as it was", error.detail);
-            return Err(error.remedy("have the auth_type changed in clouds.yaml instead"));
-        }
-    }
+    let mut drafted = env.clone();
+    drafted.drafts.insert(file.path().to_owned(), text.clone());
+    warn(&outcome(&drafted, &config, &plan).map_err(|mut error| {
+        error.detail = format!("{}; {shown} is as it was", error.detail);
+        error.remedy("have the auth_type changed in clouds.yaml instead")
+    })?);
+    let new = if file.text().is_none() { " (a new file)" } else { "" };
+    file.write(Some(&text))?;
     warn(file.exposed().as_slice());
 
-    let new = if before.is_none() { " (a new file)" } else { "" };
     for name in plan.names() {
         println!("{name}: `auth_type: {OURS}` is written to {shown}{new}");
     }
@@ -194,7 +185,7 @@ fn move_over(env: &Environment, file: &mut SecureFile, cloud: Option<&str>) -> R
     Ok(plan)
 }
 
-/// What a person should know of the entries as they are resolved now; an error where one is not as planned.
+/// What a person should know of the entries as they are resolved then; an error where one is not as planned.
 fn outcome(env: &Environment, before: &Config<'_>, plan: &Plan) -> Result<Vec<String>> {
     let after = Config::load(env)?;
     let bad = |name: &str, why: String| Err(Error::new(Code::InvalidConfig, why).cloud(name));
@@ -222,25 +213,32 @@ fn outcome(env: &Environment, before: &Config<'_>, plan: &Plan) -> Result<Vec<St
 fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
     let config = Config::load(env)?;
     let ours = |text: &str| -> Vec<String> {
-        edit::adopted(text).into_iter().filter(|name| cloud.is_none_or(|cloud| cloud == name)).collect()
+        // Who changed the value of such a line has made it their own.
+        let as_written =
+            |name: &str| yaml::said(text, &[CLOUDS, name, AUTH_TYPE]).is_some_and(|said| said == OURS);
+        let wanted = |name: &str| cloud.is_none_or(|cloud| cloud == name) && as_written(name);
+        yaml::marked(text, &[AUTH_TYPE], Mark::Adopt).into_iter().filter(|name| wanted(name)).collect()
     };
     let mut found = false;
-    for path in places(env, &config) {
+    for path in yaml::own_places(env, &config, Kind::Secure) {
         if fs::read_to_string(&path).map_or(true, |text| ours(&text).is_empty()) {
             continue;
         }
-        let mut file = SecureFile::open(&path)?;
+        let [mut file] = PersonsFile::open([(Kind::Secure, &path)])?;
         let mut text = file.text().unwrap_or_default().to_owned();
         let names = ours(&text);
         if names.is_empty() {
             continue; // another `ksb adopt --undo` came first
         }
         for name in &names {
-            if let Some(out) = edit::undo(&text, name).map_err(|_| stuck(&path).cloud(name))? {
+            let path_in = [CLOUDS, name, AUTH_TYPE];
+            if let Some(out) =
+                yaml::take(&text, &path_in, Mark::Adopt).map_err(|_| stuck(&path).cloud(name))?
+            {
                 text = out;
             }
         }
-        let spent = edit::is_spent(&text);
+        let spent = yaml::is_spent(&text);
         file.write((!spent).then_some(&text))?;
         found = true;
 
@@ -265,18 +263,6 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Where `ksb adopt` may have written: also files that another one hides here.
-fn places(env: &Environment, config: &Config<'_>) -> Vec<PathBuf> {
-    let own = file::own_folders(env).into_iter().flat_map(|f| [f.join("secure.yaml"), f.join("secure.yml")]);
-    let read = config.secure_file().map(|source| source.file.clone());
-    let mut seen = BTreeSet::new();
-    read.into_iter()
-        .chain([config.new_secure_file()])
-        .chain(own)
-        .filter(|path| seen.insert(path.clone()))
-        .collect()
 }
 
 fn stuck(file: &Path) -> Error {
@@ -307,10 +293,4 @@ fn warn(warnings: &[String]) {
     for warning in warnings.iter().filter(|warning| said.insert(warning.as_str())) {
         eprintln!("ksb: {warning}");
     }
-}
-
-/// A word of a command that can be pasted into a shell.
-fn quoted(word: impl AsRef<Path>) -> String {
-    let word = word.as_ref().to_string_lossy();
-    shlex::try_quote(&word).map_or_else(|_| word.to_string(), Into::into)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::ValueEnum;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::grant::Grant;
 use crate::api::S3Key;
@@ -188,7 +188,7 @@ pub(super) fn of_lease(grant: &Grant, shape: Shape, env: &Environment) -> Change
     if let Some(region) = &grant.resolved.cloud.region {
         changes.insert("OS_REGION_NAME", region);
     }
-    let interface = interface(&grant.resolved.merged);
+    let interface = interface(&grant.resolved.settings);
     // Terraform's provider, python-swiftclient and ncw/swift know the second name only.
     changes.insert("OS_INTERFACE", interface);
     changes.insert("OS_ENDPOINT_TYPE", interface);
@@ -203,27 +203,11 @@ pub(super) fn of_lease(grant: &Grant, shape: Shape, env: &Environment) -> Change
 
 /// An entry of clouds.yaml that uses the lease, with all that the cloud's own entry says besides how to sign in.
 pub(super) fn entry(grant: &Grant, shape: Shape) -> Value {
-    // The first two are of how to sign in; the others were resolved, or would lead back to what we replace.
-    const OURS: [&str; 11] = [
-        "auth",
-        "auth_methods",
-        "auth_type",
-        "cacert",
-        "cert",
-        "cloud",
-        "insecure",
-        "key",
-        "profile",
-        "vendor_hook",
-        "verify",
-    ];
-    let mut entry = serde_json::Map::new();
+    let mut entry = Map::new();
     entry.insert("auth_type".into(), shape.auth_type().into());
     let auth = authentication(grant, shape).into_iter().map(|(key, value)| (key.to_owned(), value.into()));
     entry.insert("auth".into(), Value::Object(auth.collect()));
-    if let Some(kept) = grant.resolved.merged.as_object() {
-        entry.extend(kept.clone().into_iter().filter(|(key, _)| !OURS.contains(&key.as_str())));
-    }
+    entry.extend(grant.resolved.settings.clone());
     entry.insert("identity_api_version".into(), "3".into());
     for (key, path) in certificates(&grant.resolved.cloud.tls) {
         entry.insert(key.into(), path.into());
@@ -269,7 +253,7 @@ pub(super) fn of_rclone(grant: &Grant) -> Changes {
     if let Some(region) = &grant.resolved.cloud.region {
         option("REGION", region);
     }
-    option("ENDPOINT_TYPE", interface(&grant.resolved.merged));
+    option("ENDPOINT_TYPE", interface(&grant.resolved.settings));
     changes
 }
 
@@ -279,8 +263,8 @@ fn in_name(char: char) -> char {
 }
 
 /// The catalog's interface that the entry chooses, without the `URL` that some write after it.
-fn interface(merged: &Value) -> &str {
-    let chosen = match merged.get("interface") {
+fn interface(settings: &Map<String, Value>) -> &str {
+    let chosen = match settings.get("interface") {
         Some(Value::Array(several)) => several.first(),
         one => one,
     };
@@ -348,7 +332,8 @@ mod tests {
     use super::*;
     use crate::clouds::Resolved;
 
-    fn grant(scope: Scope, merged: Value) -> Grant {
+    fn grant(scope: Scope, settings: Value) -> Grant {
+        let Value::Object(settings) = settings else { panic!("no mapping") };
         let cloud = json!({
             "name": "demo-1", "auth_url": "https://keystone.example.org/v3", "protocol": "openid", "region": "one",
             "tls": {"verify": true, "ca_file": "/etc/lab.pem"},
@@ -365,7 +350,8 @@ mod tests {
             scope,
             auth_type: "v3broker".into(),
             warnings: vec![],
-            merged,
+            merged: Value::Null,
+            settings,
         };
         Grant { resolved, reply: serde_json::from_value(reply).unwrap(), project_id: None }
     }
@@ -433,13 +419,11 @@ mod tests {
 
     #[test]
     fn an_entry_keeps_what_is_not_about_signing_in() {
-        let merged = json!({
-            "auth_type": "v3broker", "auth": {"auth_url": "https://keystone.example.org", "protocol": "openid"},
-            "profile": "lab", "cacert": "~/lab.pem", "insecure": false, "region_name": "one", "interface": "internal",
-            "compute_api_version": "2.90", "image_endpoint_override": "https://image.example.org",
-            "identity_api_version": "2",
+        let settings = json!({
+            "region_name": "one", "interface": "internal", "compute_api_version": "2.90",
+            "image_endpoint_override": "https://image.example.org",
         });
-        let entry = entry(&grant(demo(), merged), Shape::Appcred);
+        let entry = entry(&grant(demo(), settings), Shape::Appcred);
         let expected = json!({
             "auth_type": "v3applicationcredential",
             "auth": {

@@ -5,6 +5,7 @@ mod agent;
 mod bearer;
 mod browser;
 mod cloud;
+mod clouds;
 mod duration;
 mod env;
 mod environment;
@@ -30,6 +31,7 @@ mod tunnel;
 mod unlock;
 mod vault;
 mod wait;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -79,6 +81,8 @@ enum Command {
     Projects(projects::Args),
     /// Show what clouds.yaml comes to
     Cloud(cloud::Args),
+    /// Add entries to clouds.yaml for tools that take no plugin, and remove them
+    Clouds(clouds::Args),
     /// Trust a cloud that the current folder's clouds.yaml names
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
@@ -137,6 +141,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Refresh(args) => refresh::run(args).await?,
         Command::Projects(args) => projects::run(args).await?,
         Command::Cloud(args) => cloud::run(args)?,
+        Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
         Command::Unlock => unlock::run().await?,

@@ -3,6 +3,7 @@
 use super::{login, target};
 use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply};
 use crate::cli::{person, trust};
+use crate::client::Client;
 use crate::error::{Code, Result};
 use crate::model::{Cloud, Way};
 
@@ -17,22 +18,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
-    let client = target::client()?;
-    let request = CloudRequest { cloud: resolved.cloud };
-    let reach: ReachReply = loop {
-        match client.post("/v1/projects", &request).await {
-            Ok(reply) => break reply.json()?,
-            Err(error) if error.code == Code::CloudNotTrusted => {
-                trust::ask(&client, &request.cloud, error).await?;
-            }
-            Err(error) if error.code == Code::SignInNeeded && may_sign_in(&request.cloud) => {
-                let (cloud, remote) = (request.cloud.clone(), person::is_remote());
-                let mut login = LoginRequest { cloud, min_validity: 0, switch_user: false, remote };
-                login::sign_in(&client, &mut login).await?;
-            }
-            Err(error) => return Err(error),
-        }
-    };
+    let reach = reach(&target::client()?, &resolved.cloud).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&reach).unwrap_or_default());
         return Ok(());
@@ -43,6 +29,23 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("You have no role on any project or domain of this cloud.");
     }
     Ok(())
+}
+
+/// What the user can use, asked of Keystone just now; signs in when needed.
+pub(super) async fn reach(client: &Client, cloud: &Cloud) -> Result<ReachReply> {
+    let request = CloudRequest { cloud: cloud.clone() };
+    loop {
+        match client.post("/v1/projects", &request).await {
+            Ok(reply) => return reply.json(),
+            Err(error) if error.code == Code::CloudNotTrusted => trust::ask(client, cloud, error).await?,
+            Err(error) if error.code == Code::SignInNeeded && may_sign_in(cloud) => {
+                let (cloud, remote) = (cloud.clone(), person::is_remote());
+                let mut login = LoginRequest { cloud, min_validity: 0, switch_user: false, remote };
+                login::sign_in(client, &mut login).await?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn may_sign_in(cloud: &Cloud) -> bool {

@@ -28,9 +28,9 @@ pub(super) fn first(
     {
         // Neither the SDK nor we expand `~` here: shells do.
         let path = env.current_dir.join(value);
-        if !path.exists() {
+        if !path.exists() && !env.drafts.contains_key(&path) {
             notes.push(format!("{variable} names {}, which does not exist", path.display()));
-        } else if let Some(content) = read(&path, notes) {
+        } else if let Some(content) = read(env, &path, notes) {
             return Some(Found { source: Source { file: path, current_folder: false }, content });
         }
     }
@@ -41,7 +41,7 @@ pub(super) fn first(
         }
         for suffix in ["yaml", "yml", "json"] {
             let path = folder.join(format!("{stem}.{suffix}"));
-            if let Some(content) = read(&path, notes) {
+            if let Some(content) = read(env, &path, notes) {
                 // A person who stands in their own configuration folder is not in someone else's repository.
                 let current_folder = place == 0 && !folders[1..].contains(folder);
                 return Some(Found { source: Source { file: path, current_folder }, content });
@@ -74,9 +74,10 @@ pub(super) fn folders(env: &Environment) -> [PathBuf; 5] {
 }
 
 /// The content; nothing when there is no such file or it was passed over.
-fn read(path: &Path, notes: &mut Vec<String>) -> Option<Value> {
+fn read(env: &Environment, path: &Path, notes: &mut Vec<String>) -> Option<Value> {
     let name = path.display();
-    let text = match fs::read_to_string(path) {
+    let text = match env.drafts.get(path).map_or_else(|| fs::read_to_string(path), |draft| Ok(draft.clone()))
+    {
         Ok(text) => text,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
         Err(error) => {

@@ -1,5 +1,7 @@
 //! The keys of an entry: which ones the plugin declares, and which ones anybody knows.
 
+use serde_json::{Map, Value};
+
 use super::merge::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
@@ -129,6 +131,44 @@ const ENDINGS: [&str; 15] = [
     "status_code_retries",
     "status_code_retry_delay",
 ];
+
+/// Beside `auth`, but about it, or resolved to something else, or leading back to what another entry replaces.
+const RESOLVED: [&str; 10] = [
+    "auth_type",
+    "cacert",
+    "cert",
+    "default_domain",
+    "identity_api_version",
+    "insecure",
+    "key",
+    "profile",
+    "vendor_hook",
+    "verify",
+];
+
+/// What an entry says of all but TLS and the way to authenticate: it is good for another entry that has its own.
+pub(super) fn settings(entry: &Entry) -> Map<String, Value> {
+    let foreign = |key: &str| {
+        RESOLVED.contains(&key)
+            || OPTIONS.contains(&key)
+            || SCOPE_OPTIONS.contains(&key)
+            || UNDER.contains(&key)
+            || is_secret(key)
+    };
+    let settings = entry.config.iter().filter(|(key, value)| !foreign(key) && **value != "");
+    settings.map(|(key, value)| (key.clone(), without_secrets(value))).collect()
+}
+
+fn without_secrets(value: &Value) -> Value {
+    let Value::Object(map) = value else { return value.clone() };
+    let open = map.iter().filter(|(key, _)| !is_secret(key));
+    open.map(|(key, value)| (key.clone(), without_secrets(value))).collect()
+}
+
+/// Whether what stands under a key is for nobody's eyes.
+pub(super) fn is_secret(key: &str) -> bool {
+    ["password", "secret", "token", "passcode", "passphrase"].iter().any(|secret| key.ends_with(secret))
+}
 
 /// Keys of a `v3broker` entry that neither the plugin nor the SDK knows.
 pub(super) fn unknown(entry: &Entry) -> Vec<String> {

@@ -28,7 +28,7 @@ mod yaml;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use resolve::{Overrides, Resolved};
 
@@ -36,6 +36,11 @@ use self::find::Found;
 use self::merge::Dict;
 use crate::error::{Code, Error, Result};
 use crate::model::Source;
+
+/// Names the clouds.yaml.
+pub const CLOUDS_VARIABLE: &str = "OS_CLIENT_CONFIG_FILE";
+/// Names the secure.yaml.
+pub const SECURE_VARIABLE: &str = "OS_CLIENT_SECURE_FILE";
 
 /// What a process passes to its children and this module reads: nothing here looks at the real one.
 /// Has no `Debug`, as it may hold passwords; nor has [`Config`].
@@ -47,6 +52,8 @@ pub struct Environment {
     pub current_dir: PathBuf,
     /// The home folder, also where `HOME` is not set.
     pub home: PathBuf,
+    /// Texts that stand for what is in files, so that a change can be looked at before it is made.
+    pub drafts: BTreeMap<PathBuf, String>,
 }
 
 impl Environment {
@@ -58,7 +65,12 @@ impl Environment {
         let vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
-        Ok(Self { vars, current_dir, home: std::env::home_dir().unwrap_or_else(|| "/".into()) })
+        Ok(Self {
+            vars,
+            current_dir,
+            home: std::env::home_dir().unwrap_or_else(|| "/".into()),
+            drafts: BTreeMap::new(),
+        })
     }
 
     /// A variable that is set and not empty.
@@ -93,8 +105,8 @@ impl<'e> Config<'e> {
     /// named in the warnings and in the error when an entry is missed.
     pub fn load(env: &'e Environment) -> Result<Self> {
         let mut notes = Vec::new();
-        let clouds = find::first(env, "clouds", Some("OS_CLIENT_CONFIG_FILE"), &mut notes);
-        let secure = find::first(env, "secure", Some("OS_CLIENT_SECURE_FILE"), &mut notes);
+        let clouds = find::first(env, "clouds", Some(CLOUDS_VARIABLE), &mut notes);
+        let secure = find::first(env, "secure", Some(SECURE_VARIABLE), &mut notes);
         let (clouds_file, mut entries) = entries(clouds)?;
         let (secure_file, secret) = self::entries(secure)?;
         merge::over(&mut entries, secret);
@@ -134,6 +146,11 @@ impl<'e> Config<'e> {
             .or_else(|| names.next().filter(|_| names.next().is_none()))
     }
 
+    /// The entries by name as the files have them together, with what is secret in them.
+    pub fn entries(&self) -> &Map<String, Value> {
+        &self.entries
+    }
+
     /// The clouds.yaml in use.
     pub fn clouds_file(&self) -> Option<&Source> {
         self.clouds_file.as_ref().map(|file| &file.source)
@@ -144,11 +161,20 @@ impl<'e> Config<'e> {
         self.secure_file.as_ref().map(|file| &file.source)
     }
 
-    /// Where a secure.yaml would be found that is not there yet. It is read only while none precedes it.
+    /// Where a clouds.yaml would be found that is not there yet. It is read only while none precedes it.
+    pub fn new_clouds_file(&self) -> PathBuf {
+        self.new_file(CLOUDS_VARIABLE, "clouds.yaml")
+    }
+
+    /// The same for a secure.yaml.
     pub fn new_secure_file(&self) -> PathBuf {
-        match self.env.get("OS_CLIENT_SECURE_FILE") {
+        self.new_file(SECURE_VARIABLE, "secure.yaml")
+    }
+
+    fn new_file(&self, variable: &str, name: &str) -> PathBuf {
+        match self.env.get(variable) {
             Some(path) => self.env.current_dir.join(path),
-            None => find::folders(self.env)[1].join("secure.yaml"),
+            None => find::folders(self.env)[1].join(name),
         }
     }
 

@@ -1,6 +1,6 @@
 //! From a merged entry to what the broker is told: [`Cloud`] and [`Scope`].
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use url::Url;
 
 use super::keys::{self, SCOPE_OPTIONS};
@@ -53,6 +53,8 @@ pub struct Resolved {
     pub warnings: Vec<String>,
     /// The merged entry, secrets masked.
     pub merged: Value,
+    /// What of the merged entry holds however one authenticates: region, interface, the services' settings.
+    pub settings: Map<String, Value>,
 }
 
 /// The plugin of this project.
@@ -122,6 +124,7 @@ impl Config<'_> {
             scope,
             auth_type: auth_type(&named.entry),
             warnings,
+            settings: keys::settings(&named.entry),
             merged: masked(named.entry),
         })
     }
@@ -364,12 +367,11 @@ pub(super) fn address(key: &str, value: &str) -> Result<Url, String> {
 /// The entry as one mapping again, without what nobody should see on a screen.
 fn masked(entry: Entry) -> Value {
     fn mask(dict: &mut Dict) {
-        const SECRETS: [&str; 5] = ["password", "secret", "token", "passcode", "passphrase"];
         for (key, value) in dict.iter_mut() {
             match value {
                 Value::Object(inner) => mask(inner),
                 Value::Null => {}
-                value if SECRETS.iter().any(|secret| key.ends_with(secret)) => *value = json!("••••"),
+                value if keys::is_secret(key) => *value = json!("••••"),
                 _ => {}
             }
         }

@@ -53,7 +53,8 @@ impl Place {
         let vars = vars
             .iter()
             .map(|(name, value)| ((*name).to_owned(), value.replace("{case}", here.to_str().unwrap())));
-        Environment { vars: vars.collect(), home: here.join("home"), current_dir: here }
+        let (vars, home) = (vars.collect(), here.join("home"));
+        Environment { vars, home, current_dir: here, ..Environment::default() }
     }
 
     fn path(&self) -> PathBuf {

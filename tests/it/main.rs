@@ -11,6 +11,7 @@ mod api;
 mod architecture;
 mod cli;
 mod clouds;
+mod clouds_file;
 mod exec;
 mod facade;
 mod keep;

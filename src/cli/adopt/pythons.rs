@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
-use super::quoted;
+use crate::cli::yaml::quoted;
 use crate::clouds::Environment;
 
 pub(super) const PLUGIN: &str = "keystoneauth-broker";

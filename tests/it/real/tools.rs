@@ -94,6 +94,48 @@ fn ansible_with_twenty_forks_the_sdk_and_every_keystoneauth_share_one_sign_in() 
     assert_eq!(front.counts(), counts, "{:?}", front.all_requests());
 }
 
+#[test]
+fn an_entry_that_ksb_wrote_serves_openstack_and_ansible_without_the_plugin() {
+    let mut front = Front::free();
+    front.clouds(&[front.entry("demo", "demo")]);
+    front.ksb(&["login"]).ok();
+    let file = front.sandbox.path("home/.config/openstack/clouds.yaml");
+    let before = fs::read(&file).unwrap();
+    front.ksb(&["clouds", "add"]).ok();
+    front.sandbox.set("OS_CLOUD", "demo-ksb");
+
+    // Through the facade for the token, then to the cloud itself: with the certificate of the first entry.
+    let openstack = |args: &[&str]| {
+        let mut openstack =
+            front.sandbox.command(Path::new(&stack("PLAIN_PYTHON")).with_file_name("openstack"));
+        openstack.args(args);
+        run(openstack)
+    };
+    let token = openstack(&["token", "issue", "-f", "value", "-c", "id"]).ok().stdout;
+    assert_eq!(front.keystone.look_at(token.trim()).unwrap()["project"]["name"], "demo");
+    let projects = openstack(&["project", "list", "--my-projects", "-f", "value", "-c", "Name"]).ok().stdout;
+    assert!(projects.lines().any(|project| project == "staging"), "{projects}");
+
+    fs::write(front.sandbox.path("hosts"), "host cloud=demo-ksb\n").unwrap();
+    fs::write(front.sandbox.path("playbook.yaml"), PLAYBOOK).unwrap();
+    fs::create_dir(front.sandbox.path("site")).unwrap();
+    fs::write(front.sandbox.path("site/sitecustomize.py"), SITE).unwrap();
+    let mut ansible = front.sandbox.command(venv("ansible").join("bin/ansible-playbook"));
+    ansible
+        .args(["--inventory", "../hosts", "../playbook.yaml"])
+        .env("PYTHONPATH", front.sandbox.path("site"));
+    ansible.env("ANSIBLE_STDOUT_CALLBACK", "ansible.posix.json").env("ANSIBLE_DEPRECATION_WARNINGS", "false");
+    let played: Value = serde_json::from_str(&run(ansible).ok().stdout).unwrap();
+    let given = played["plays"][0]["tasks"][0]["hosts"]["host"]["auth_token"].as_str().unwrap();
+    assert_eq!(front.keystone.look_at(given).unwrap()["project"]["name"], "demo");
+    assert_eq!((front.browsers_opened(), front.counts().logins), (1, 1), "{:?}", front.all_requests());
+
+    front.ksb(&["clouds", "remove", "demo-ksb"]).ok();
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert!(front.keystone.look_at(token.trim()).is_none(), "its tokens are revoked");
+    assert_ne!(openstack(&["token", "issue"]).code, Some(0));
+}
+
 /// The stack's Python environment of that name, made if need be.
 fn venv(name: &str) -> PathBuf {
     let mut tool = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/stack"));
