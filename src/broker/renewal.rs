@@ -36,9 +36,7 @@ impl Inner {
             match self.renew(&identity).await {
                 // A Keystone whose tokens are over at once (its clock is wrong, and it does not say) would be asked
                 // without end.
-                Ok(_) if self.due(&identity, since).is_some_and(|(next, _)| next <= self.clock.now()) => {
-                    return;
-                }
+                Ok(_) if self.is_due_at_once(&identity) => return,
                 Ok(_) => rests = Rests::NONE,
                 Err(error) => {
                     let now = self.clock.now();
@@ -59,6 +57,13 @@ impl Inner {
         session.grant.as_ref()?;
         let token = &session.unscoped.token;
         Some((policy::renewal(token), token.expires_at))
+    }
+
+    /// Whether the session's token was past its renewal when it was made.
+    fn is_due_at_once(&self, identity: &Identity) -> bool {
+        let state = locked(&self.state);
+        let session = state.sessions.get(identity);
+        session.is_some_and(|session| policy::renewal(&session.unscoped.token) <= session.made_at)
     }
 
     fn grant(&self, identity: &Identity) -> Option<(Cloud, Grant, User)> {

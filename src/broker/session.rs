@@ -39,7 +39,7 @@ pub(super) struct Session {
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
-    made_at: Timestamp,
+    pub(super) made_at: Timestamp,
     #[serde(skip)]
     tokens: HashMap<Scope, Arc<Held>>,
     /// Every token made from this session, for the logout: also those that are not served any more.

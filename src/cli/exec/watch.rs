@@ -1,6 +1,6 @@
 //! Sign-ins that a running command waits for: shown between its own lines, without a word to its terminal otherwise.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -12,29 +12,30 @@ use crate::error::Result;
 
 /// The facade holds a request no longer.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(5);
-/// An agent that is asked to wait and answers nothing before this has failed.
-const AT_ONCE: Duration = Duration::from_secs(1);
-/// One failure is an agent that ended: the next question starts another.
-const FAILURES: u32 = 2;
+/// Between two questions that nobody answers; twice as long each time.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Shows whatever sign-in `tool` waits for, until there is no agent to ask.
+/// Shows whatever sign-in `tool` waits for. An agent that ended is started again by the next question.
 pub(super) async fn sign_ins(client: &Client, tool: &str) {
-    let mut failures = 0;
-    while failures < FAILURES {
-        let asked = Instant::now();
-        let shown = next(client, tool).await.unwrap_or(false);
-        failures = if shown || asked.elapsed() > AT_ONCE { 0 } else { failures + 1 };
+    let mut pause = PAUSE;
+    loop {
+        pause = if next(client, tool).await.is_ok() {
+            PAUSE
+        } else {
+            let _elapsed = tokio::time::timeout(pause, std::future::pending::<()>()).await;
+            LONGEST_PAUSE.min(pause * 2)
+        };
     }
 }
 
-/// Whether there was one, within what the agent waits.
-async fn next(client: &Client, tool: &str) -> Result<bool> {
+/// The next one, if there is one within what the agent waits.
+async fn next(client: &Client, tool: &str) -> Result<()> {
     let reply = client.get("/v1/leases/sign-in?wait=60").await?;
-    if reply.status != 200 {
-        return Ok(false);
+    if reply.status == 200 {
+        follow(client, reply.json::<SignInReply>()?.sign_in, tool).await?;
     }
-    follow(client, reply.json::<SignInReply>()?.sign_in, tool).await?;
-    Ok(true)
+    Ok(())
 }
 
 async fn follow(client: &Client, mut sign_in: SignIn, tool: &str) -> Result<()> {
