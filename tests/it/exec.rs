@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::http::{PATIENCE, Response};
+use crate::support::keystone::PASSWORD;
 use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of, within};
 use crate::support::spawn::start;
@@ -198,8 +199,8 @@ fn nothing_of_another_identity_reaches_the_command() {
 #[test]
 fn the_command_s_own_clouds_yaml_is_private_and_keeps_what_is_not_about_signing_in() {
     let desk = signed_in();
-    let more = "    interface: internal\n    compute_api_version: '2.90'\n    region_name: north\n    verify: false\n";
-    desk.sandbox.clouds(&format!("clouds:\n{}{more}", desk.entry("demo", "project_name: demo")));
+    let beside = "    interface: internal\n    compute_api_version: '2.90'\n    region_name: north\n    verify: false\n";
+    desk.sandbox.clouds(&format!("clouds:\n{}{beside}", desk.entry("demo", "project_name: demo")));
     let running = Running::under(&desk, &["demo"]);
     let (clouds, tool) = (running.clouds(), running.tool());
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -452,6 +453,23 @@ fn a_session_that_is_too_short_is_said_before_the_command_starts() {
     assert!(outcome.stderr.contains("sooner than asked"), "{}", outcome.stderr);
     let enough = desk.run(&["exec", "demo", "--for", "10m", "--", "true"]).ok();
     assert_eq!((&*enough.stderr, desk.keystone.logins()), ("", 1));
+}
+
+#[test]
+fn who_signs_in_on_the_terminal_does_so_before_the_command_has_it() {
+    let desk = Desk::new();
+    desk.keystone.asks_for(&["password"]);
+    let entry = format!(
+        "  demo: {{auth_type: v3multifactor, auth_methods: [v3password], auth: {{auth_url: '{}/v3', username: mfa0, \
+         user_domain_name: Default, password: '{PASSWORD}', project_name: demo, project_domain_name: lab}}}}\n",
+        desk.keystone.url()
+    );
+    desk.sandbox.clouds(&format!("clouds:\n{entry}"));
+    let running = Running::under(&desk, &["demo"]);
+    assert_eq!(desk.api().status()["sessions"].as_array().unwrap().len(), 1);
+    assert_eq!(project(&running.tool().ask()), "demo");
+    assert!(!fs::read_to_string(running.clouds()).unwrap().contains(PASSWORD));
+    running.end().ok();
 }
 
 // --- without the agent ---
