@@ -249,7 +249,7 @@ pub struct LogoutRequest {
 }
 
 /// What a logout did.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 pub struct LogoutReply {
     /// One for each session that ended.
     pub sessions: Vec<LoggedOut>,
@@ -303,6 +303,10 @@ pub struct Status {
     pub sessions: Vec<Session>,
     /// Sign-ins under way.
     pub sign_ins: Vec<SignIn>,
+    /// Where leases are good.
+    pub facade: FacadeReport,
+    /// The living leases, the oldest first.
+    pub leases: Vec<Lease>,
 }
 
 /// Where sessions are kept, and why there.

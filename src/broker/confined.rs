@@ -68,10 +68,13 @@ impl Inner {
             if let Some(confined) = &mut lease.confined {
                 *confined = Confined { project, credentials: Some(credentials.clone()) };
             }
-            if ends_at < wanted {
-                let text = "shorter than asked: the cloud ends your membership of its groups then \
-                            (authorization_ttl of the identity provider), and application credentials with it";
-                lease.notice(text.to_owned());
+            if lease.ends_at.is_some_and(|asked| ends_at < asked) {
+                lease.notice(format!(
+                    "good until {} UTC only, sooner than asked: the cloud ends your membership of its groups then, and \
+                     application credentials with it (authorization_ttl of the identity provider){}",
+                    ends_at.strftime("%H:%M"),
+                    if lease.unattended { "" } else { "; later with a new sign-in" },
+                ));
             }
         });
         if kept.is_none() {

@@ -27,8 +27,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::{
-    self, CloudRequest, FacadeReport, LoggedOut, LoginRequest, LogoutReply, LogoutRequest, NotRevoked,
-    Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
+    self, CloudRequest, FacadeReport, LeasesReply, LoggedOut, LoginRequest, LogoutReply, LogoutRequest,
+    NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -399,6 +399,7 @@ impl Broker {
     /// Who is signed in where.
     pub fn status(&self) -> api::Status {
         let now = self.inner.clock.now();
+        let LeasesReply { leases, facade } = self.leases();
         let state = locked(&self.inner.state);
         let mut sessions: Vec<_> = state.sessions.values().map(|session| session.view(now)).collect();
         sessions.sort_by(|a, b| a.clouds.cmp(&b.clouds));
@@ -409,6 +410,8 @@ impl Broker {
             vault: self.inner.vault.report(),
             sessions,
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
+            facade,
+            leases,
         }
     }
 

@@ -112,7 +112,8 @@ async fn list(json: bool) -> Result<()> {
     Ok(())
 }
 
-fn show(lease: &Lease) {
+/// A lease as people see it.
+pub(super) fn show(lease: &Lease) {
     let until = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
     let holder = if lease.confined { "confined to it" } else { "the whole identity" };
     println!("{}: {} for {}, {holder}, until {until}", lease.name, lease.cloud, lease.scope);
@@ -171,7 +172,8 @@ fn path_of(lease: &str) -> Result<String> {
     Ok(url.path().to_owned())
 }
 
-fn ended(reply: &RevokeReply) {
+/// Says what became of a lease.
+pub(super) fn ended(reply: &RevokeReply) {
     let Lease { cloud, name, .. } = &reply.lease;
     let deleted = match reply.deleted {
         0 => String::new(),

@@ -1,6 +1,6 @@
 //! `ksb logout`
 
-use super::{say, target};
+use super::{lease, say, target};
 use crate::api::{LoggedOut, LogoutReply, LogoutRequest};
 use crate::error::Result;
 
@@ -21,16 +21,19 @@ pub(super) async fn run(args: Args) -> Result<()> {
     };
     let client = target::client()?;
     let label = cloud.as_ref().map(|cloud| cloud.label().to_owned());
-    let sessions = if client.is_running().await {
-        client.post("/v1/logout", &LogoutRequest { cloud }).await?.json::<LogoutReply>()?.sessions
+    let LogoutReply { sessions, leases } = if client.is_running().await {
+        client.post("/v1/logout", &LogoutRequest { cloud }).await?.json()?
     } else {
-        Vec::new()
+        LogoutReply::default()
     };
     if sessions.is_empty() {
         println!("{}nobody was signed in", label.map_or(String::new(), |label| format!("{label}: ")));
     }
     for session in &sessions {
         show(session);
+    }
+    for reply in &leases {
+        lease::ended(reply);
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{say, target, vault};
+use super::{lease, say, target, vault};
 use crate::api::{Session, Status};
 use crate::error::Result;
 
@@ -54,6 +54,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
         client.paths().socket.display()
     );
     vault::show(&status.vault);
+    match &status.facade.problem {
+        None => println!("a Keystone for tools without a plugin at {}: ksb exec --help", status.facade.url),
+        Some(problem) => println!("no Keystone for tools without a plugin: {problem}"),
+    }
+    for each in &status.leases {
+        lease::show(each);
+    }
     Ok(())
 }
 

@@ -5,4 +5,4 @@ pub mod facade;
 mod proxy;
 pub mod socket;
 
-pub use auth_request::AuthRequest;
+pub use auth_request::{AuthRequest, Unfit};

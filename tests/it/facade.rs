@@ -166,6 +166,31 @@ fn a_token_that_is_given_back_is_revoked_and_not_given_out_again() {
     assert!(lab.keystone.accepts(&next), "and the session lives");
 }
 
+/// Neither what proves a lease nor what a client sends along besides.
+#[test]
+fn what_is_local_never_reaches_the_cloud() {
+    let (lab, tool) = signed_in();
+    let mine = tool.token();
+    let with_password =
+        json!({"methods": ["password"], "password": {"user": {"name": tool.id, "password": tool.secret}}});
+    token(&tool.auth(&with_password, Some(&scope::project("staging"))).send());
+    let asked = tool
+        .with(&mine, "GET", "/v3/auth/projects")
+        .add("Cookie", "session=of-another-port")
+        .add("Authorization", "Basic bWluZQ==")
+        .add("X-Forwarded-Host", "evil.example.org")
+        .add("Proxy-Authorization", "Basic bWluZQ==");
+    assert_eq!(asked.send().status, 200);
+    let both = tool.with(&tool.handle, "GET", "/v3/auth/tokens").add("X-Subject-Token", &tool.handle);
+    assert_eq!(both.send().status, 200);
+    tool.with(&mine, "GET", "/v3/auth/tokens").add("X-Subject-Token", &tool.handle).send();
+    tool.with(&mine, "DELETE", "/v3/auth/tokens").add("X-Subject-Token", &tool.handle).send();
+    assert!(lab.keystone.heard(&mine), "it hears its own token");
+    for local in [&*tool.secret, &*tool.id, &*tool.handle, "of-another-port", "bWluZQ", "evil.example.org"] {
+        assert!(!lab.keystone.heard(local), "{local}");
+    }
+}
+
 // --- who gets nothing ---
 
 #[test]

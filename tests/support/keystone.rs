@@ -10,6 +10,7 @@ mod provider;
 mod server;
 mod tls;
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::SignedDuration;
@@ -47,6 +48,8 @@ struct State {
     log: Vec<Logged>,
     rules: Vec<(u64, Request, Fault)>,
     last_rule: u64,
+    /// Everything that anybody said, but for the methods.
+    heard: String,
 }
 
 /// A request that came in.
@@ -130,6 +133,7 @@ impl Keystone {
             log: Vec::new(),
             rules: Vec::new(),
             last_rule: 0,
+            heard: String::new(),
         };
         let shared = Arc::new(Shared { clock, state: Mutex::new(state), logged: Condvar::new() });
         let server = Server::start(port, tls, shared.clone());
@@ -313,6 +317,11 @@ impl Keystone {
         self.server.listen(true);
     }
 
+    /// Whether anybody ever sent it this, in whatever part of a request.
+    pub fn heard(&self, text: &str) -> bool {
+        self.state().heard.contains(text)
+    }
+
     /// How many requests of this kind have come in.
     pub fn count(&self, request: &str) -> usize {
         self.state().count(request)
@@ -350,6 +359,15 @@ impl Keystone {
 }
 
 impl Shared {
+    fn hear(&self, ask: &identity::Ask) {
+        let mut state = self.state();
+        let _ = writeln!(state.heard, "{}?{}", ask.path, ask.query);
+        for (name, value) in &ask.headers {
+            let _ = writeln!(state.heard, "{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        }
+        state.heard.push_str(&String::from_utf8_lossy(&ask.body));
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

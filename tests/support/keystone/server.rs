@@ -124,6 +124,7 @@ async fn answer(
         headers: parts.headers,
         body,
     };
+    shared.hear(&ask);
     let (place, fault) = arrive(&shared, format!("{} {}", ask.method, ask.path));
     let answer = match fault {
         Some(Fault::Hangs) => return Err(std::io::Error::other("a rule")),
