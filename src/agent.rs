@@ -1,5 +1,7 @@
 //! The life of the agent's process: one per socket path, ready when it says so, gone without a trace.
 
+mod sockets;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,7 +13,7 @@ use futures_util::future::join_all;
 use listenfd::ListenFd;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
@@ -22,9 +24,9 @@ use crate::error::{Code, Error, Result};
 use crate::http::serve::{Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
+use crate::platform::machine;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
-use crate::platform::{machine, peer};
 use crate::vault::{Place, Vault, Wish};
 
 /// How long requests in flight may take to end when the agent stops.
@@ -67,13 +69,13 @@ async fn serve_until(
     private_folder(&paths.state)?;
     let _lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
     let mut given = ListenFd::from_env();
-    let listener = match given_socket(&mut given)? {
-        Some(listener) => listener,
-        None => bind(&paths.socket)?,
+    let (listener, is_ours) = match sockets::given_socket(&mut given)? {
+        Some(listener) => (listener, false),
+        None => (sockets::bind(&paths.socket)?, true),
     };
-    let facade = match given_port(&mut given)? {
+    let facade = match sockets::given_port(&mut given)? {
         Some(listener) => Ok(vec![listener]),
-        None => bind_facade(config.facade_port.unwrap_or_else(own_port)).await,
+        None => sockets::bind_facade(config.facade_port.unwrap_or_else(sockets::own_port)).await,
     };
     let vault = Vault::at(Place {
         folder: paths.state.clone(),
@@ -93,52 +95,13 @@ async fn serve_until(
         () = end => {}
     }
     tracing::info!("stopping");
-    // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
-    fs::remove_file(&paths.socket).ok();
+    if is_ours {
+        // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
+        fs::remove_file(&paths.socket).ok();
+    }
     let ends = async { tokio::join!(server.stop(), join_all(facade.into_iter().map(Server::stop))) };
     let _late_requests_are_cut = tokio::time::timeout(DRAIN, ends).await;
     Ok(())
-}
-
-/// Sockets that systemd holds for us (sd_listen_fds(3)), by their kind.
-fn given_socket(given: &mut ListenFd) -> Result<Option<UnixListener>> {
-    let found = (0..given.len()).find_map(|index| given.take_unix_listener(index).ok().flatten());
-    let taken =
-        found.map(|listener| listener.set_nonblocking(true).and_then(|()| UnixListener::from_std(listener)));
-    taken.transpose().map_err(|error| unusable(&error))
-}
-
-fn given_port(given: &mut ListenFd) -> Result<Option<TcpListener>> {
-    let found = (0..given.len()).find_map(|index| given.take_tcp_listener(index).ok().flatten());
-    let taken =
-        found.map(|listener| listener.set_nonblocking(true).and_then(|()| TcpListener::from_std(listener)));
-    taken.transpose().map_err(|error| unusable(&error))
-}
-
-fn unusable(error: &std::io::Error) -> Error {
-    Error::new(Code::Io, format!("the socket that systemd gave us: {error}"))
-}
-
-/// A port for each user, below those that the kernel gives to clients (32768) and Kubernetes to services (30000).
-fn own_port() -> u16 {
-    20_000 + u16::try_from(rustix::process::getuid().as_raw() % 10_000).unwrap_or_default()
-}
-
-/// Both loopback addresses, where the machine has both: tools that are told `localhost` may take either, and a stranger
-/// must not have the other.
-async fn bind_facade(port: u16) -> Result<Vec<TcpListener>, String> {
-    let held = |error: std::io::Error| {
-        let holder = peer::holder_of(port).map_or(String::new(), |holder| format!(", held by {holder}"));
-        format!("port {port} of the facade: {error}{holder}")
-    };
-    let [v4, v6] = peer::LOOPBACK;
-    let first = TcpListener::bind((v4, port)).await.map_err(held)?;
-    let port = first.local_addr().map_err(held)?.port();
-    match TcpListener::bind((v6, port)).await {
-        Ok(second) => Ok(vec![first, second]),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(held(error)),
-        Err(_) => Ok(vec![first]),
-    }
 }
 
 /// Serves the facade, or says why there is none: everything else works without.
@@ -198,18 +161,4 @@ async fn lock(path: &Path, socket: &Path) -> Result<File> {
     file.rewind().map_err(failed)?;
     writeln!(file, "{}", std::process::id()).map_err(failed)?;
     Ok(file)
-}
-
-/// Binds the socket with its final mode from the first moment on. The lock is ours, so a socket that
-/// lies there is the rest of an agent that died.
-fn bind(path: &Path) -> Result<UnixListener> {
-    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    let before = umask(Mode::XUSR | Mode::RWXG | Mode::RWXO);
-    let listener = UnixListener::bind(path);
-    umask(before);
-    listener.map_err(failed)
 }

@@ -312,6 +312,54 @@ fn what_keeps_it_from_starting_is_said() {
     );
 }
 
+/// As `systemd.socket(5)` starts it: the socket of the API and the facade's port are there before it is.
+#[test]
+fn it_takes_the_sockets_that_systemd_holds_and_leaves_them() {
+    const SYSTEMD: &str = "
+import os, socket, sys
+path, program = sys.argv[1:]
+os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+api, facade = socket.socket(socket.AF_UNIX), socket.socket()
+api.bind(path); api.listen(); facade.bind(('127.0.0.1', 0)); facade.listen()
+print(facade.getsockname()[1], flush=True)
+# Out of the way of 3 and 4 first.
+for held, wanted in ((os.dup2(api.fileno(), 13), 3), (os.dup2(facade.fileno(), 14), 4)):
+    os.dup2(held, wanted)
+os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()))
+os.execv(program, [program, 'agent'])
+";
+    let sandbox = Sandbox::new();
+    let socket = sandbox.paths().socket;
+    let mut systemd = sandbox.command("python3");
+    systemd.args(["-c", SYSTEMD]).arg(&socket).arg(KSB).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut agent = start(&mut systemd);
+    let mut port = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(agent.stdout.take().unwrap()), &mut port)
+        .unwrap();
+    let status = api(&sandbox).status();
+    assert_eq!(status["pid"], agent.id());
+    assert_eq!(status["facade"]["url"], format!("http://127.0.0.1:{}/v3", port.trim()));
+    signal(agent.id(), Signal::TERM);
+    assert!(within(move || agent.wait().unwrap()).success());
+    assert!(socket.exists(), "it is systemd's");
+}
+
+#[test]
+fn without_its_port_everything_but_the_facade_works_and_the_holder_is_named() {
+    let desk = Desk::new();
+    let squatter = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = squatter.local_addr().unwrap().port();
+    fs::write(desk.sandbox.paths().config, format!("vault = \"memory\"\nfacade_port = {port}\n")).unwrap();
+    desk.run_and_sign_in(&["login", "demo"], "alice").ok();
+    desk.run(&["token", "demo"]).ok();
+    let refused = desk.run(&["lease", "create", "demo"]);
+    let holder = format!("process {}", std::process::id());
+    for said in [&*format!("port {port}"), &*holder, "facade_port"] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    assert!(desk.run(&["status"]).ok().stdout.contains(&holder));
+}
+
 #[test]
 fn a_stop_does_not_wait_for_those_who_wait() {
     let desk = Desk::new();
