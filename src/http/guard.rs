@@ -50,7 +50,7 @@ pub fn is(headers: &HeaderMap, name: &str, value: &str) -> bool {
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<LengthLimitError>)
 }
 
 /// Reads a body of at most `limit` bytes, as long as it keeps coming.

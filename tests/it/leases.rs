@@ -185,8 +185,8 @@ fn a_confined_leases_token_is_good_for_one_project_and_makes_nothing() {
     let credential = json!({"application_credential": {
         "name": "x", "secret": "y", "unrestricted": true, "expires_at": "2030-01-01T00:00:00"}});
     let path = format!("/v3/users/{user}/application_credentials");
-    let make = tool.with(&mine, "POST", &path).body("application/json", credential.to_string());
-    refusal(&make.send(), 403);
+    let another = tool.with(&mine, "POST", &path).body("application/json", credential.to_string());
+    refusal(&another.send(), 403);
 }
 
 fn made_by(lab: &Lab) -> String {
