@@ -20,6 +20,7 @@ mod canaries;
 mod crowd;
 mod diagnosis;
 mod entries;
+mod facade_attacks;
 mod first_use;
 mod grants;
 mod killed;
