@@ -2,6 +2,7 @@
 //! stack, so that the others run meanwhile.
 
 mod kept;
+mod unattended;
 
 use std::time::Duration;
 

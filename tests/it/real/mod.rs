@@ -6,6 +6,7 @@
 mod browsers;
 mod elsewhere;
 mod front;
+mod gate;
 mod keystone;
 mod program;
 mod relay;
@@ -24,6 +25,7 @@ mod facade_attacks;
 mod first_use;
 mod grants;
 mod killed;
+mod leases;
 mod logout;
 mod notify;
 mod oidc;
