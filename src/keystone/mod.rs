@@ -113,8 +113,7 @@ impl Keystone {
             500.. if matches!(scope, Scope::System { .. }) => Err(self
                 .refusal(&answer, Code::ScopeUnsupported)
                 .remedy("system scope needs a local Keystone user; ask the operator for one")),
-            500.. => Err(self.refusal(&answer, Code::KeystoneError)),
-            _ => {
+            400..500 => {
                 let mut error = self.refusal(&answer, Code::ScopeRefused);
                 error.detail = format!(
                     "no token for {scope}: {} has no role there, or it does not exist ({})",
@@ -122,6 +121,7 @@ impl Keystone {
                 );
                 Err(error.remedy(format!("ksb projects {}", self.cloud.argument())))
             }
+            _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
     }
 

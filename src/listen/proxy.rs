@@ -17,9 +17,13 @@ const MAX_BODY: usize = 1 << 20;
 /// What a client's request may bring along.
 const SENT: [&str; 5] =
     ["accept", "content-type", "openstack-api-version", "x-auth-token", "x-subject-token"];
-/// What belongs to one connection (RFC 9110 section 7.6.1), and what a browser would keep.
-const NOT_RETURNED: [HeaderName; 6] = [
+/// What belongs to one connection (RFC 9110 section 7.6.1), what a browser would keep, and what lets its pages read.
+const NOT_RETURNED: [HeaderName; 10] = [
+    header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
+    header::ACCESS_CONTROL_ALLOW_ORIGIN,
+    header::ACCESS_CONTROL_EXPOSE_HEADERS,
     header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     header::SET_COOKIE,
     header::TRAILER,
@@ -57,10 +61,16 @@ pub(super) async fn pass_on(State(facade): State<Facade>, request: Request) -> R
         _ => {}
     }
     let (mut parts, body) = answer.into_parts();
-    for name in NOT_RETURNED {
+    for name in of_the_connection(&parts.headers).into_iter().chain(NOT_RETURNED) {
         parts.headers.remove(name);
     }
     Ok(Response::from_parts(parts, Body::new(body)))
+}
+
+/// What the other side says is about its connection alone.
+fn of_the_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let said = headers.get_all(header::CONNECTION).iter().filter_map(|said| said.to_str().ok());
+    said.flat_map(|said| said.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
 
 fn sensitive(name: &HeaderName, value: &axum::http::HeaderValue) -> axum::http::HeaderValue {
@@ -82,7 +92,8 @@ fn below(root: &str, uri: &Uri) -> Option<Url> {
 /// A segment that some server behind us may take for `.` or `..`.
 fn is_dots(segment: &str) -> bool {
     let decoded = segment.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/");
-    decoded.replace('\\', "/").split('/').any(|part| matches!(part, "." | ".."))
+    // Some take what follows a semicolon for a parameter of the segment.
+    decoded.replace('\\', "/").split('/').any(|part| matches!(part.split(';').next(), Some("." | "..")))
 }
 
 #[cfg(test)]
@@ -101,6 +112,7 @@ mod tests {
             "/v3/%2E./%2e./admin",
             "/v3/x/../../..//evil.example.org/",
             "/v3/..%2fadmin",
+            "/v3/..;/admin",
             "/v3/x%5c..%5c..",
             "/v3//evil.example.org/",
             "/v2.0/tokens",

@@ -1,10 +1,13 @@
 //! The facade against the double: what tools ask of a Keystone, and what nobody else gets.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::api::{Answer, scope};
+use crate::support::desk::Desk;
 use crate::support::http::{Request, Response, connect};
 use crate::support::keystone::{EXCHANGE, Fault, VALIDATION};
 use crate::support::lab::{Lab, until};
@@ -318,6 +321,137 @@ fn a_slow_client_holds_up_nobody() {
     token(&tool.ask());
     slow.write_all(&bytes[bytes.len() - 1..]).unwrap();
     token(&Response::read(slow).unwrap());
+}
+
+/// A port that nobody has business at; says whether somebody came.
+fn elsewhere() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/v3/auth/tokens", listener.local_addr().unwrap());
+    (listener, url)
+}
+
+#[test]
+fn where_keystone_sends_somebody_else_no_token_follows() {
+    let (lab, tool) = signed_in();
+    let mine = tool.token();
+    let (nobody, url) = elsewhere();
+    for status in [301, 302, 303, 307, 308] {
+        for asked in ["GET /v3/auth/projects", EXCHANGE, VALIDATION] {
+            let _rule = lab.keystone.on(asked, Fault::Heads(status, vec![("Location", url.clone())]));
+            let answer = match asked {
+                EXCHANGE => tool.ask_for(&scope::project("staging")),
+                VALIDATION => tool.with(&mine, "GET", "/v3/auth/tokens").add("X-Subject-Token", &mine).send(),
+                _ => tool.with(&mine, "GET", "/v3/auth/projects").send(),
+            };
+            // What passes by is Keystone's own answer; what the facade wanted itself is none.
+            assert_eq!(answer.status, if asked == EXCHANGE { 502 } else { status }, "{asked}: {answer:?}");
+            assert_eq!(answer.header("x-subject-token"), None);
+        }
+    }
+    let came = nobody.accept().map(|_| "somebody came").map_err(|error| error.kind());
+    assert_eq!(came, Err(ErrorKind::WouldBlock));
+    assert!(lab.keystone.accepts(&mine));
+}
+
+#[test]
+fn what_keystone_says_of_its_own_connection_is_not_passed_on() {
+    let (lab, tool) = signed_in();
+    let mine = tool.token();
+    let hostile = [
+        ("Set-Cookie", "session=stolen; Path=/"),
+        ("Connection", "X-Secret"),
+        ("X-Secret", "of one connection"),
+        ("Keep-Alive", "timeout=9999"),
+        ("Upgrade", "h2c"),
+        ("Trailer", "X-Subject-Token"),
+        ("Proxy-Authenticate", "Basic realm=x"),
+        ("Access-Control-Allow-Origin", "*"),
+        ("Access-Control-Allow-Credentials", "true"),
+    ];
+    let kept = [("X-Openstack-Request-Id", "req-1"), ("Vary", "X-Auth-Token"), ("Retry-After", "7")];
+    let headers = hostile.iter().chain(&kept).map(|(name, value)| (*name, (*value).to_owned())).collect();
+    let _rule = lab.keystone.on("GET /v3/auth/projects", Fault::Heads(200, headers));
+    let answer = tool.with(&mine, "GET", "/v3/auth/projects").send();
+    assert_eq!(answer.status, 200);
+    for (name, value) in hostile {
+        assert_ne!(answer.header(name), Some(value), "{answer:?}");
+    }
+    for (name, value) in kept {
+        assert_eq!(answer.header(name), Some(value), "{answer:?}");
+    }
+}
+
+/// What comes on one connection one after the other is judged one by the other.
+#[test]
+fn a_request_behind_another_has_nothing_of_its_token() {
+    let (lab, tool) = signed_in();
+    let mine = tool.token();
+    let (requests, asked) = (lab.keystone.requests(), "GET /v3/auth/projects");
+    let first = tool.with(&mine, "GET", "/v3/auth/projects").set("Connection", "keep-alive");
+    let second = tool.request("DELETE", "/v3/auth/tokens").add("X-Subject-Token", &mine);
+    let mut stream = connect(&format!("http://{}", tool.facade).parse().unwrap()).unwrap();
+    stream.write_all(&[first.bytes(), second.bytes()].concat()).unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).unwrap();
+    let statuses: Vec<_> = said.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
+    assert_eq!(statuses, ["200", "401"], "{said}");
+    assert_eq!((lab.keystone.requests(), lab.keystone.count(asked)), (requests + 1, 1));
+    assert!(lab.keystone.accepts(&mine));
+}
+
+#[test]
+fn what_is_too_large_or_never_ends_is_cut_off() {
+    let (lab, tool) = signed_in();
+    let mine = tool.token();
+    let requests = lab.keystone.requests();
+    let many =
+        (0..100).fold(tool.request("GET", "/v3"), |request, number| request.add(&format!("X-{number}"), "a"));
+    let long = tool.request("GET", "/v3").add("X-Long", &"a".repeat(2 << 20));
+    let path = tool.request("GET", "/v3").target(&format!("/v3/{}", "a".repeat(70_000)));
+    let through = tool.with(&mine, "POST", "/v3/projects").body("application/json", vec![b' '; 2 << 20]);
+    for (request, statuses) in [(many, &[431][..]), (long, &[431]), (path, &[414]), (through, &[413])] {
+        // Whoever is cut off while they still talk may be told of nothing but that.
+        if let Ok(response) = request.try_send() {
+            assert!(statuses.contains(&response.status), "{}", response.status);
+        }
+    }
+    // A body in pieces, without an end.
+    let head = tool.request("POST", "/v3/auth/tokens").add("Transfer-Encoding", "chunked");
+    let mut stream = connect(&format!("http://{}", tool.facade).parse().unwrap()).unwrap();
+    stream.write_all(&head.add("Content-Type", "application/json").bytes()).unwrap();
+    let piece = format!("1000\r\n{}\r\n", " ".repeat(0x1000));
+    let pieces = (0..1000).take_while(|_| stream.write_all(piece.as_bytes()).is_ok()).count();
+    assert!(pieces < 1000 || Response::read(stream).is_ok_and(|response| response.status == 413), "{pieces}");
+    assert_eq!(lab.keystone.requests(), requests);
+    token(&tool.ask());
+}
+
+/// More connections than are served, of every slow kind: a tool gets its token all the same, and soon.
+#[test]
+fn hundreds_who_never_finish_what_they_say_hold_up_nobody() {
+    let desk = Desk::new();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let request = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
+    let tool = Tool::of(&desk.api().post("/v1/leases", &request));
+    let bytes = tool.auth(&tool.credential(), None).bytes();
+    let half = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    let slow: Vec<_> = (0..600)
+        .map(|number| {
+            let mut stream = connect(&format!("http://{}", tool.facade).parse().unwrap()).unwrap();
+            // Nothing, half a head, a head and half a body.
+            let said = [&b""[..], &bytes[..half], &bytes[..bytes.len() - 1]][number % 3];
+            stream.write_all(said).unwrap();
+            stream
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..20 {
+        tool.token();
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(slow.len(), 600);
 }
 
 // --- freshness ---

@@ -115,17 +115,26 @@ impl Response {
     pub fn read(mut stream: impl Read) -> io::Result<Self> {
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes)?;
-        let text = String::from_utf8(bytes).map_err(io::Error::other)?;
-        let (head, body) = text.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer"))?;
+        let end = bytes
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .ok_or_else(|| io::Error::other("no answer"))?;
+        let body = bytes.split_off(end + 4);
+        let head = String::from_utf8(bytes).map_err(io::Error::other)?;
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
         let headers = lines.filter_map(|line| line.split_once(": "));
-        let response = Self {
+        let mut response = Self {
             status: status.ok_or_else(|| io::Error::other("no status"))?,
             headers: headers.map(|(name, value)| (name.into(), value.into())).collect(),
-            body: body.into(),
+            body: String::new(),
         };
-        assert_eq!(response.header("transfer-encoding"), None, "not understood here");
+        let body = match response.header("transfer-encoding") {
+            None => body,
+            Some("chunked") => unchunked(&body).ok_or_else(|| io::Error::other("cut off"))?,
+            Some(other) => panic!("{other} is not understood here"),
+        };
+        response.body = String::from_utf8(body).map_err(io::Error::other)?;
         Ok(response)
     }
 
@@ -139,5 +148,19 @@ impl Response {
     #[track_caller]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// A body that came in pieces, if it came to its end.
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = rest.windows(2).position(|end| end == b"\r\n")?;
+        let length = usize::from_str_radix(str::from_utf8(&rest[..line]).ok()?, 16).ok()?;
+        if length == 0 {
+            return Some(body);
+        }
+        body.extend(rest.get(line + 2..line + 2 + length)?);
+        rest = rest.get(line + 2 + length + 2..)?;
     }
 }

@@ -71,6 +71,8 @@ pub enum Fault {
     Status(u16),
     /// Anything, as `text/html` or `application/json`, with the headers of a token's answer.
     Says(u16, String),
+    /// An empty answer with these headers.
+    Heads(u16, Vec<(&'static str, String)>),
     /// The connection ends without an answer.
     Hangs,
     /// No answer until the rule is gone; then the proper one.

@@ -10,10 +10,10 @@ use super::spawn;
 const UID: u32 = 65534;
 
 const PROGRAM: &str = r"
-use IO::Socket::INET; use IO::Socket::UNIX;
+use IO::Socket::IP; use IO::Socket::UNIX;
 $SIG{PIPE} = 'IGNORE'; $SIG{ALRM} = sub { print 'hung'; exit }; alarm 20;
 my $there = shift; local $/; my $request = <STDIN>;
-my $socket = $there =~ m{^/} ? IO::Socket::UNIX->new(Peer => $there) : IO::Socket::INET->new($there);
+my $socket = $there =~ m{^/} ? IO::Socket::UNIX->new(Peer => $there) : IO::Socket::IP->new($there);
 print('no connection'), exit unless $socket;
 print $socket $request; $socket->flush; print <$socket>;
 ";

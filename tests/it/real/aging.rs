@@ -3,6 +3,7 @@
 
 mod applies;
 mod kept;
+mod unattended;
 
 use std::time::Duration;
 

@@ -7,10 +7,13 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::{Value, json};
+
 use super::browsers::Browsers;
 use super::keystone::{self, Keystone};
 use super::program::{self, Program};
 use super::wait;
+use crate::support::api::{Answer, Api};
 use crate::support::sandbox::{KSB, Outcome, Sandbox};
 
 /// Front `N` is `https://keystone.localhost:500N`; its callback port is `999N`, its user `userN`.
@@ -138,6 +141,21 @@ impl Front {
         let mut command = self.sandbox.command(PathBuf::from(stack("PYTHON")).with_file_name("openstack"));
         command.env("KSB", KSB).args(args);
         command
+    }
+
+    /// The API of its agent, which must run.
+    pub fn api(&self) -> Api {
+        Api::new(self.sandbox.paths().socket)
+    }
+
+    /// A lease by an entry of clouds.yaml, with whatever else it is to be.
+    #[track_caller]
+    pub fn lease(&self, entry: &str, more: &Value) -> Answer {
+        let shown = self.ksb(&["cloud", "show", entry, "--json"]).ok().stdout;
+        let shown: Value = serde_json::from_str(&shown).unwrap();
+        let mut request = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.api().post("/v1/leases", &request)
     }
 
     /// Starts `ksb`.

@@ -96,7 +96,7 @@ impl Keystone {
 /// Keystone's administrator.
 pub struct Admin<'k> {
     keystone: &'k Keystone,
-    token: String,
+    pub token: String,
 }
 
 impl Admin<'_> {

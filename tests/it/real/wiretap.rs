@@ -114,7 +114,7 @@ impl Wiretap {
     }
 }
 
-fn acceptor() -> TlsAcceptor {
+pub(super) fn acceptor() -> TlsAcceptor {
     let folder = stack("TLS");
     let certificates = CertificateDer::pem_file_iter(Path::new(&folder).join("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(Path::new(&folder).join("server.key")).unwrap();

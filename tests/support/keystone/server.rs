@@ -130,6 +130,7 @@ async fn answer(
         Some(Fault::Hangs) => return Err(std::io::Error::other("a rule")),
         Some(Fault::Status(status)) => Answer::error(status, "Something went wrong, says the rule."),
         Some(Fault::Says(status, text)) => Answer::plain(status, text),
+        Some(Fault::Heads(status, headers)) => Answer { status, headers, body: String::new() },
         Some(Fault::WaitsFor(mut gate)) => {
             gate.changed().await.ok();
             proper(&shared, &ask)
