@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use super::policy;
 use super::session::Minted;
 use crate::api;
-use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token};
+use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User};
 use crate::platform::process::Process;
 
 /// What stands for a secret at rest: it is random, so a plain digest tells nothing of it.
@@ -37,6 +37,8 @@ pub(super) struct Lease {
     pub(super) made_at: Timestamp,
     pub(super) ends_at: Option<Timestamp>,
     used_at: Option<Timestamp>,
+    /// Whose tokens it gives: the first one's owner.
+    user: Option<User>,
     /// Goes on without the person's session.
     pub(super) unattended: bool,
     pub(super) confined: Option<Confined>,
@@ -151,6 +153,7 @@ impl Lease {
             made_at: now,
             ends_at: request.ttl.map(|seconds| now + policy::lifetime(seconds)),
             used_at: None,
+            user: None,
             unattended: request.unattended,
             confined: request.confined.then(|| Confined::to(&request.scope)),
             ec2: None,
@@ -185,6 +188,7 @@ impl Lease {
             made_at: self.made_at,
             ends_at: self.ends_at,
             used_at: self.used_at,
+            user: None,
             unattended: self.unattended,
             confined: Some(Confined { project: confined.project.clone(), credentials }),
             ec2: None,
@@ -258,7 +262,13 @@ impl Lease {
         }
     }
 
+    /// Whether its tokens are somebody else's.
+    pub(super) fn belongs_to_other_than(&self, user: &User) -> Option<&User> {
+        self.user.as_ref().filter(|own| own.id != user.id)
+    }
+
     pub(super) fn insert(&mut self, scope: Scope, token: Arc<Token>, now: Timestamp) {
+        self.user.get_or_insert_with(|| token.user.clone());
         self.minted.retain(|minted| minted.expires_at > now);
         self.minted.push(Minted::of(&scope, &token));
         self.tokens.insert(scope, Handed { token, good_at: now });

@@ -331,6 +331,17 @@ impl Inner {
         };
         let token = Arc::new(token);
         let now = self.clock.now();
+        let made_for = {
+            let state = locked(&self.state);
+            state.leases.get(id).and_then(|lease| lease.belongs_to_other_than(&token.user).cloned())
+        };
+        if let Some(made_for) = made_for {
+            // What one person's tool began, another's identity must not go on with unasked.
+            self.keystone(cloud)?.revoke(&token.id).await.ok();
+            let why = format!("the lease is {}'s, and {} is signed in", made_for.name, token.user.name);
+            return Err(Error::new(Code::TokenRefused, why)
+                .remedy(format!("make another lease, or ksb login {} --switch-user", cloud.argument())));
+        }
         if self.with_lease(id, |lease| lease.insert(scope, token.clone(), now)).is_none() {
             // Revoked while Keystone answered: this token must not outlive the lease.
             self.keystone(cloud)?.revoke(&token.id).await.ok();

@@ -130,6 +130,19 @@ fn logging_out_ends_a_leases_tokens_and_the_next_sign_in_brings_it_back() {
 }
 
 #[test]
+fn a_lease_does_not_go_on_as_somebody_else() {
+    let lab = signed_in();
+    let tool = Tool::of(&lease(&lab, &json!({})));
+    tool.token();
+    lab.api().logout(&lab.cloud());
+    lab.signed_in("bob");
+    let why = refusal(&tool.ask(), 401);
+    assert!(why.contains("alice") && why.contains("bob") && why.contains("--switch-user"), "{why}");
+    let theirs = Tool::of(&lease(&lab, &json!({})));
+    assert_eq!(theirs.ask().json()["token"]["user"]["name"], "bob");
+}
+
+#[test]
 fn clouds_and_leases_do_not_mix() {
     let lab = signed_in();
     let other = lab.cloud_with(|cloud| {

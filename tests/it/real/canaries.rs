@@ -10,6 +10,7 @@ use super::front::{Front, stack};
 use super::program::run;
 use super::wiretap::{Heard, Wiretap};
 use crate::support::api::{Api, scope};
+use crate::support::tool::Tool;
 
 /// The fields that are secrets, of what is sent to Keycloak or comes from it.
 const SECRET: [&str; 8] = [
@@ -97,6 +98,11 @@ fn no_secret_of_a_sign_in_or_renewal_is_in_a_log_a_process_list_an_environment_o
         let next = api.token_instead_of(&held, cloud, &scope::project("demo")).token_id();
         canaries.extend([held, unscoped, next]);
     }
+    // And what a tool has that holds a lease.
+    let tool = Tool::of(&api.post("/v1/leases", &json!({"cloud": demo, "scope": scope::project("demo")})));
+    let its_token = tool.token();
+    tool.with(&its_token, "GET", "/v3/auth/projects").send();
+    canaries.extend([tool.secret.clone(), tool.handle.clone(), its_token]);
     let after = look_around(&front);
     front.ksb(&["logout", "demo"]).ok();
     front.ksb(&["logout", "device"]).ok();

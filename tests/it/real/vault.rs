@@ -14,7 +14,7 @@ use crate::support::sandbox::{KSB, Sandbox};
 
 /// The agent of this front keeps a vault.
 pub fn keep(front: &Front, wish: &str) {
-    fs::write(front.sandbox.paths().config, format!("vault = \"{wish}\"\n")).unwrap();
+    fs::write(front.sandbox.paths().config, format!("vault = \"{wish}\"\nfacade_port = 0\n")).unwrap();
 }
 
 /// The kernel's key of this front's vault. It goes with the test.
