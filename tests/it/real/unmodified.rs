@@ -75,7 +75,7 @@ const PLAYBOOK: &str = "\
     container: \"{{ lookup('env', 'C') }}\"
   tasks:
     - openstack.cloud.object_container: {cloud: demo, name: '{{ container }}'}
-    - openstack.cloud.object: {cloud: demo, container: '{{ container }}', name: file, filename: file}
+    - openstack.cloud.object: {cloud: demo, container: '{{ container }}', name: file, data: 'hello of {{ container }}'}
     - openstack.cloud.auth: {cloud: demo}
       register: signed_in
     - ansible.builtin.uri:
