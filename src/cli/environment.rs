@@ -254,6 +254,10 @@ pub(super) fn of_rclone(grant: &Grant) -> Changes {
         option("REGION", region);
     }
     option("ENDPOINT_TYPE", interface(&grant.resolved.settings));
+    // Of all remotes, as there is none for one of them.
+    if let Some(file) = &grant.resolved.cloud.tls.ca_file {
+        changes.insert("RCLONE_CA_CERT", file.display().to_string());
+    }
     changes
 }
 
@@ -464,6 +468,8 @@ mod tests {
         let set = set(&changes);
         assert_eq!(set["RCLONE_CONFIG_DEMO_1_TYPE"], "swift");
         assert_eq!(set["RCLONE_CONFIG_DEMO_1_APPLICATION_CREDENTIAL_SECRET"], "hush");
-        assert!(set.keys().all(|name| name.starts_with("RCLONE_CONFIG_DEMO_1_")));
+        assert_eq!(set["RCLONE_CA_CERT"], "/etc/lab.pem");
+        let of_the_remote = set.keys().filter(|name| name.starts_with("RCLONE_CONFIG_DEMO_1_"));
+        assert_eq!(of_the_remote.count(), set.len() - 1);
     }
 }

@@ -26,7 +26,8 @@ mod workload;
 mod yaml;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -182,6 +183,13 @@ impl<'e> Config<'e> {
     pub fn warnings(&self) -> &[String] {
         &self.notes
     }
+}
+
+/// The entries of a file that others read, unless it is none.
+pub fn entries_of(file: &Path) -> Option<Map<String, Value>> {
+    let content = yaml::parse(&fs::read_to_string(file).ok()?).ok()?;
+    let source = Source { file: file.to_owned(), current_folder: false };
+    entries(Some(Found { source, content })).ok().map(|(_, entries)| entries)
 }
 
 /// The `clouds` of a file. An empty file is an empty configuration (and hides those after it, as in the SDK).

@@ -225,6 +225,20 @@ fn the_command_s_own_clouds_yaml_is_private_and_keeps_what_is_not_about_signing_
 }
 
 #[test]
+fn a_secure_yaml_that_programs_in_go_would_lay_over_the_lease_is_told() {
+    let mut desk = signed_in();
+    let (none, file) = (desk.sandbox.path("none.yaml"), desk.sandbox.path("home/secure.yaml"));
+    fs::write(&none, "").unwrap();
+    fs::write(&file, "clouds:\n  demo:\n    auth: {password: hush}\n").unwrap();
+    // Heeded by us and by Python, not by them.
+    desk.sandbox.set("OS_CLIENT_SECURE_FILE", none);
+    let outcome = desk.run(&["exec", "demo", "--", "true"]).ok();
+    let told = format!("ksb: demo: `password` in {} wins over this command's lease", file.display());
+    assert!(outcome.stderr.starts_with(&told) && outcome.stderr.lines().count() == 1, "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("hush"));
+}
+
+#[test]
 fn two_clouds_in_one_command_have_a_lease_each_and_no_variables() {
     let mut desk = signed_in();
     desk.sandbox.clouds(&format!(

@@ -3,6 +3,7 @@
 mod child;
 mod folder;
 mod inside;
+mod secure;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -156,7 +157,9 @@ async fn with_leases(
     let entries = grants
         .iter()
         .map(|grant| (grant.resolved.cloud.label().to_owned(), environment::entry(grant, args.shape)));
-    let entries = entries.filter(|(name, _)| name != OF_VARIABLES).collect();
+    let entries: Vec<_> = entries.filter(|(name, _)| name != OF_VARIABLES).collect();
+    let names: Vec<_> = entries.iter().map(|(name, _)| name.clone()).collect();
+    secure::warn(&names, args.shape, &env);
     let folder = Folder::make(&client.paths().socket, entries)?;
     changes.add(match &grants[..] {
         [only] => environment::of_lease(only, args.shape, &env),

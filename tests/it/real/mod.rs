@@ -39,6 +39,7 @@ mod ssh;
 mod strangers;
 mod terraform;
 mod tools;
+mod unmodified;
 mod vault;
 mod waiting;
 mod workload;

@@ -41,7 +41,7 @@ print(keystone.get_token(), len(projects.json()['projects']))
 ";
 
 /// The collection openstack.cloud 2.5.0 reads `openstack.version`, which openstacksdk 4.22 does not import any more.
-const SITE: &str = "\
+pub const SITE: &str = "\
 import contextlib
 with contextlib.suppress(ImportError):
     import openstack.version
@@ -137,7 +137,7 @@ fn an_entry_that_ksb_wrote_serves_openstack_and_ansible_without_the_plugin() {
 }
 
 /// The stack's Python environment of that name, made if need be.
-fn venv(name: &str) -> PathBuf {
+pub fn venv(name: &str) -> PathBuf {
     let mut tool = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/stack"));
     tool.args(["venv", name]);
     run(tool).ok().stdout.trim().into()

@@ -19,7 +19,7 @@ use crate::support::sandbox::within;
 const BEARER: &str = "/v3/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/auth";
 const ISSUE: [&str; 6] = ["token", "issue", "-f", "value", "-c", "id"];
 
-fn entry(front: &Front, name: &str, options: &str) -> String {
+pub fn entry(front: &Front, name: &str, options: &str) -> String {
     entry_of(front, name, "v3broker", &format!(", sign_in: workload{options}"))
 }
 
@@ -37,7 +37,7 @@ fn exchanges(front: &Front) -> usize {
 }
 
 /// An access token of Keycloak's, as a CI system or a platform would hand it to a program.
-fn bearer(user: &str) -> String {
+pub fn bearer(user: &str) -> String {
     let password = stack(&format!("PASSWORD_{}", user.to_uppercase()));
     let fields = [
         ("grant_type", "password"),
