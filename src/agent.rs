@@ -24,9 +24,9 @@ use crate::error::{Code, Error, Result};
 use crate::http::serve::{Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
-use crate::platform::machine;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
+use crate::platform::{files, machine};
 use crate::vault::{Place, Vault, Wish};
 
 /// How long requests in flight may take to end when the agent stops.
@@ -68,6 +68,7 @@ async fn serve_until(
     private_folder(folder)?;
     private_folder(&paths.state)?;
     let _lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
+    files::remove_abandoned(folder);
     let mut given = ListenFd::from_env();
     let (listener, is_ours) = match sockets::given_socket(&mut given)? {
         Some(listener) => (listener, false),

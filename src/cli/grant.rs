@@ -93,7 +93,8 @@ pub(super) fn describe(lease: &Lease) {
     let Lease { cloud, name, .. } = lease;
     let until = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
     let holder = if lease.confined {
-        format!("its holder gets {} and nothing else", lease.scope)
+        let not = "no application credentials, EC2 credentials or trusts";
+        format!("its holder gets {} and nothing else, and can make {not}", lease.scope)
     } else {
         "its holder gets the whole identity: every project of yours there".to_owned()
     };

@@ -345,6 +345,25 @@ os.execv(program, [program, 'agent'])
 }
 
 #[test]
+fn what_a_command_had_that_died_with_its_agent_is_removed_at_the_next_start() {
+    let sandbox = Sandbox::new();
+    let folder = sandbox.paths().socket.parent().unwrap().to_owned();
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let of = |pid: u32| folder.join(format!("exec-{pid}"));
+    let mut dead = sandbox.command("true").spawn().unwrap();
+    let dead_pid = dead.id();
+    dead.wait().unwrap();
+    for path in [of(dead_pid), of(std::process::id())] {
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("clouds.yaml"), "clouds: {}").unwrap();
+    }
+    started(&sandbox);
+    assert!(!of(dead_pid).exists());
+    assert!(of(std::process::id()).exists(), "its process lives");
+}
+
+#[test]
 fn without_its_port_everything_but_the_facade_works_and_the_holder_is_named() {
     let desk = Desk::new();
     let squatter = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
