@@ -105,7 +105,8 @@ async fn run(
     broker.recall().await;
     // A restarted agent has the port that its leases name.
     let port_file = socket_path.with_extension("facade");
-    let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok()).unwrap_or(0);
+    let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
+    let port = port.unwrap_or_else(super::port::free);
     let facade = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let address = facade.local_addr().unwrap();
     fs::write(port_file, address.port().to_string()).unwrap();
