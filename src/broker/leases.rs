@@ -169,7 +169,10 @@ impl Broker {
                 _ => return Err(unknown(which)),
             }
         };
-        self.inner.end_lease(&id).await.ok_or_else(|| unknown(which))
+        // A caller that leaves meanwhile cuts nothing off.
+        let inner = self.inner.clone();
+        let ended = tokio::spawn(async move { inner.end_lease(&id).await }).await;
+        ended.ok().flatten().ok_or_else(|| unknown(which))
     }
 
     /// The lease whose holder this is.

@@ -392,8 +392,13 @@ impl Broker {
             entry.opening.cancel.notify_one();
         }
         // While the session's own token lives: it deletes what nothing else can.
-        let leases = self.inner.clear_with(over).await;
-        Ok(LogoutReply { sessions: self.inner.end_all(ended).await, leases })
+        // A caller that leaves meanwhile cuts nothing off.
+        let inner = self.inner.clone();
+        let ending = tokio::spawn(async move {
+            let leases = inner.clear_with(over).await;
+            LogoutReply { sessions: inner.end_all(ended).await, leases }
+        });
+        ending.await.map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
 
     /// Who is signed in where.

@@ -342,6 +342,18 @@ fn an_agent_that_dies_at_any_step_of_making_and_ending_leaves_nothing() {
 }
 
 #[test]
+fn a_caller_that_leaves_cuts_off_no_end_of_a_lease() {
+    let lab = signed_in();
+    let tool = Tool::of(&lease(&lab, &json!({"confined": true, "ttl": 600})));
+    let gate = lab.keystone.on(EXCHANGE, Fault::Waits);
+    let before = lab.keystone.count(EXCHANGE);
+    let path = format!("/v1/leases/{}", tool.id);
+    lab.api().say("DELETE", &path, || lab.keystone.wait_for(EXCHANGE, before + 1));
+    drop(gate);
+    until("nothing is left", || lab.keystone.credentials().is_empty());
+}
+
+#[test]
 fn what_a_vault_in_memory_lost_is_found_by_its_name_at_logout() {
     let lab = signed_in();
     lease(&lab, &json!({"unattended": true, "ttl": 8 * HOUR}));

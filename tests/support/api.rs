@@ -52,6 +52,13 @@ impl Api {
         stream
     }
 
+    /// Sends a request, and leaves without its answer once `then` has returned.
+    pub fn say(&self, method: &str, path: &str, then: impl FnOnce()) {
+        let mut stream = self.connect();
+        stream.write_all(&request(method, path, None).bytes()).unwrap();
+        then();
+    }
+
     /// Sends a request whose answer must be as documented.
     #[track_caller]
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
