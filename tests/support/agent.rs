@@ -107,7 +107,10 @@ async fn run(
     let port_file = socket_path.with_extension("facade");
     let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
     let port = port.unwrap_or_else(super::port::free);
-    let facade = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    // A child between its fork and its exec still has the socket of the agent before.
+    let facade = super::spawn::undisturbed(|| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    facade.set_nonblocking(true).unwrap();
+    let facade = TcpListener::from_std(facade).unwrap();
     let address = facade.local_addr().unwrap();
     fs::write(port_file, address.port().to_string()).unwrap();
     broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
