@@ -13,6 +13,7 @@ mod exec;
 mod factors;
 mod grant;
 mod lease;
+mod lock;
 mod login;
 mod logout;
 mod mend;
@@ -87,7 +88,9 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
-    /// Open the vault that your sign-ins are kept in
+    /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
+    Lock,
+    /// Unlock; open the vault that your sign-ins are kept in
     Unlock,
     /// Show where sign-ins are kept, or change who keeps the key
     Vault(vault::Args),
@@ -144,6 +147,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
+        Command::Lock => lock::run().await?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
@@ -159,7 +163,7 @@ async fn run(command: Command) -> Result<Done> {
 fn fail(error: &Error) -> ExitCode {
     eprintln!("{}", say::failure(error));
     ExitCode::from(match error.code {
-        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed => 75,
+        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed | Code::Locked => 75,
         _ => 1,
     })
 }

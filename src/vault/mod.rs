@@ -24,9 +24,10 @@ use crate::platform::{files, machine};
 use crate::sync::locked;
 
 pub use key::Key;
+pub use sealed::Seal;
 use key::{Keeper, NoKey};
 use passphrase::Cost;
-use sealed::{Flaw, Header, KeptBy, Seal};
+use sealed::{Flaw, Header, KeptBy};
 
 /// A locked keyring asks its person to unlock it.
 const PERSON: Duration = Duration::from_secs(120);
@@ -116,6 +117,21 @@ impl Vault {
     /// Whether there is one to be opened.
     pub fn is_sealed(&self) -> bool {
         matches!(locked(&self.state).condition, Condition::Sealed(_))
+    }
+
+    /// What opens it, for a process that goes on in our place.
+    pub fn seal(&self) -> Option<(String, Key)> {
+        match &locked(&self.state).condition {
+            Condition::Open(seal) => Some(seal.parts()),
+            _ => None,
+        }
+    }
+
+    /// Goes on in the place of a process that had it open.
+    pub fn take_over(&self, seal: Seal) {
+        if self.lock.is_some() {
+            locked(&self.state).condition = Condition::Open(seal);
+        }
     }
 
     /// The state folder.

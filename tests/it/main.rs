@@ -17,6 +17,7 @@ mod facade;
 mod keep;
 mod leases;
 mod lifecycle;
+mod lock;
 mod oidc;
 mod password;
 mod real;
