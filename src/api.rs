@@ -310,6 +310,9 @@ pub struct Status {
     pub facade: FacadeReport,
     /// The living leases, the oldest first.
     pub leases: Vec<Lease>,
+    /// What the person should know of the agent besides, each a sentence: a setting that is not in force, for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
 }
 
 /// `POST /v1/lock`.

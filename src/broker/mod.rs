@@ -447,6 +447,7 @@ impl Broker {
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
             facade,
             leases,
+            notices: self.inner.config.overruled.clone(),
         }
     }
 

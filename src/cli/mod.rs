@@ -6,7 +6,6 @@ mod bearer;
 mod browser;
 mod cloud;
 mod clouds;
-mod duration;
 mod env;
 mod environment;
 mod exec;
@@ -39,6 +38,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Code, Error, Result};
+use crate::model::duration;
 
 const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.

@@ -70,6 +70,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     for each in &status.leases {
         lease::show(each);
     }
+    for notice in &status.notices {
+        println!("NOTE: {notice}");
+    }
     Ok(())
 }
 

@@ -92,7 +92,7 @@ async fn run(
     desktop: Arc<Desktop>,
     ready: &mpsc::Sender<Broker>,
 ) {
-    let config = Config::load(&folder.join("config.toml")).unwrap();
+    let config = Config::layered(&folder.join("system.toml"), &folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
     std::fs::remove_file(&socket_path).ok();
     let listener = UnixListener::bind(&socket_path).unwrap();
