@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::lease::{self, Lease, Watch};
-use super::session::Session;
 use super::locking::is_locked;
+use super::session::Session;
 use super::sign_ins::Entry;
 use super::{Broker, Inner, Minting, State};
 use crate::api::{

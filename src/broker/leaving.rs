@@ -87,9 +87,13 @@ impl Broker {
         let seal = if whole { self.inner.vault.seal() } else { None };
         let handed = Handed {
             contents: Secret::new(String::from_utf8_lossy(&contents).into_owned()),
-            seal: seal.map(|(lines, key)| HandedSeal { lines, key: Secret::new(BASE64_STANDARD.encode(key.bytes())) }),
+            seal: seal.map(|(lines, key)| HandedSeal {
+                lines,
+                key: Secret::new(BASE64_STANDARD.encode(key.bytes())),
+            }),
         };
-        let json = serde_json::to_vec(&handed).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        let json =
+            serde_json::to_vec(&handed).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
         Ok(Zeroizing::new(json))
     }
 

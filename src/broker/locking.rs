@@ -84,6 +84,11 @@ impl Broker {
         Ok(inner.vault.report())
     }
 
+    /// Whether nothing is given out.
+    pub fn is_locked(&self) -> bool {
+        self.inner.check_lock().is_err()
+    }
+
     /// The person is back at their screen: what the machine locked opens, if nobody has to type anything for it.
     pub async fn welcome(&self) {
         let by_machine = |lock: &LockReport| lock.reason != LockReason::Person;
@@ -146,7 +151,9 @@ impl Inner {
         let file = self.lock_file();
         let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", file.display()));
         match &lock {
-            Some(lock) => files::replace(&file, &serde_json::to_vec(lock).unwrap_or_default()).map_err(failed)?,
+            Some(lock) => {
+                files::replace(&file, &serde_json::to_vec(lock).unwrap_or_default()).map_err(failed)?
+            }
             None if file.exists() => fs::remove_file(&file).map_err(failed)?,
             None => {}
         }

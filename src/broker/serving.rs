@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::lease::Answer;
-use super::policy::{self, Rests};
 use super::locking::is_locked;
+use super::policy::{self, Rests};
 use super::sign_ins::Entry;
 use super::{Broker, Inner};
 use crate::api::SignIn;

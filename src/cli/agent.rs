@@ -11,8 +11,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::target;
-use crate::error::{Code, Error, Result};
 use crate::agent::Start;
+use crate::error::{Code, Error, Result};
 use crate::platform::paths::Paths;
 use crate::platform::program;
 use crate::{agent, client};
@@ -61,8 +61,11 @@ fn without_our_environment() -> Result<()> {
         return Ok(());
     }
     let own = std::env::args_os();
-    let error =
-        Command::new(program::OWN).args(own.skip(1)).env_clear().envs(program::environment_of_an_agent()).exec();
+    let error = Command::new(program::OWN)
+        .args(own.skip(1))
+        .env_clear()
+        .envs(program::environment_of_an_agent())
+        .exec();
     Err(Error::new(Code::Io, format!("{}: {error}", program::OWN)))
 }
 

@@ -20,6 +20,7 @@ mod person;
 mod projects;
 mod refresh;
 mod say;
+mod service;
 mod shell;
 mod status;
 mod stop;
@@ -96,6 +97,8 @@ enum Command {
     Vault(vault::Args),
     /// Run the agent (other commands start it by themselves)
     Agent(agent::Args),
+    /// Have systemd start the agent whenever a tool wants it, or your desktop at the login
+    Service(service::Args),
     /// End the agent; what is not kept in a vault is forgotten
     Stop,
     /// Print a completion script for your shell
@@ -151,6 +154,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
+        Command::Service(args) => service::run(args).await?,
         Command::Stop => stop::run().await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut std::io::stdout());

@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -105,6 +105,8 @@ enum Phase {
     Late,
 }
 
+/// Time for who has just connected to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Time for those who are told to come again to hear it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -229,6 +231,14 @@ async fn converse(
         }
         () = place.connection.evicted.notified() => {}
         _ = phase.changed() => {
+            if !place.connection.was_used.load(Ordering::Relaxed) {
+                // Who has just connected is about to ask; hyper would close on them.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = place.connection.used.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+            }
             connection.as_mut().graceful_shutdown();
             let _done = connection.await;
         }
@@ -247,6 +257,9 @@ struct Connection {
     requests: AtomicUsize,
     last_used: AtomicU64,
     evicted: Notify,
+    /// Whether a request ever came, and word of the first one.
+    was_used: AtomicBool,
+    used: Notify,
     all: Weak<Connections>,
 }
 
@@ -261,6 +274,8 @@ impl Connections {
             requests: AtomicUsize::new(0),
             last_used: AtomicU64::new(self.tick()),
             evicted: Notify::new(),
+            was_used: AtomicBool::new(false),
+            used: Notify::new(),
             all: Arc::downgrade(self),
         });
         let full = {
@@ -294,6 +309,9 @@ impl Connections {
 impl Connection {
     fn begin(self: Arc<Self>) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if !self.was_used.swap(true, Ordering::Relaxed) {
+            self.used.notify_one();
+        }
         self.touch();
         Busy(self)
     }

@@ -17,10 +17,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    LockReason,
-    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LockReply, LockRequest, LoginRequest,
-    LogoutReply, LogoutRequest, Offers, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply,
-    SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
+    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LockReason,
+    LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
+    RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply, Status, TokenReply,
+    TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod files;
 pub mod harden;
+pub mod logind;
 pub mod machine;
 pub mod network;
 pub mod notify;
@@ -10,3 +11,4 @@ pub mod paths;
 pub mod peer;
 pub mod process;
 pub mod program;
+pub mod systemd;

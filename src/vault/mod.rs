@@ -24,9 +24,9 @@ use crate::platform::{files, machine};
 use crate::sync::locked;
 
 pub use key::Key;
-pub use sealed::Seal;
 use key::{Keeper, NoKey};
 use passphrase::Cost;
+pub use sealed::Seal;
 use sealed::{Flaw, Header, KeptBy};
 
 /// A locked keyring asks its person to unlock it.

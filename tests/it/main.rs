@@ -15,6 +15,7 @@ mod clouds_file;
 mod config;
 mod exec;
 mod facade;
+mod handover;
 mod keep;
 mod leases;
 mod lifecycle;
