@@ -88,7 +88,7 @@ async fn serve_until(
     broker.recall().await;
     let stop = Arc::new(Notify::new());
     let facade = open_facade(&broker, facade);
-    let server = serve(listener, socket::router(broker, stop.clone()));
+    let server = serve(listener, socket::router(broker.clone(), stop.clone()));
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
     tokio::select! {
@@ -102,6 +102,7 @@ async fn serve_until(
     }
     let ends = async { tokio::join!(server.stop(), join_all(facade.into_iter().map(Server::stop))) };
     let _late_requests_are_cut = tokio::time::timeout(DRAIN, ends).await;
+    broker.close_log().await;
     Ok(())
 }
 

@@ -13,10 +13,12 @@ use super::{Broker, Inner, Minting, State};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
+use crate::audit::Who;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::process::Process;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
@@ -55,10 +57,13 @@ impl Broker {
         *locked(&self.inner.facade) = report;
     }
 
-    /// Makes a lease. `caller` is the process that asks.
-    pub async fn lease(&self, request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
-        let label = request.cloud.label().to_owned();
-        Box::pin(self.make_lease(request, caller)).await.map_err(|error| error.cloud(&label))
+    /// Makes a lease for whoever asks.
+    pub async fn lease(&self, request: &LeaseRequest, peer: Peer) -> Result<Leased> {
+        self.inner.log.meet(peer).await;
+        let making = Box::pin(self.make_lease(request.clone(), peer.pid()));
+        let outcome = making.await.map_err(|error| error.cloud(request.cloud.label()));
+        self.inner.note_lease(peer, request, &outcome);
+        outcome
     }
 
     async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
@@ -151,7 +156,8 @@ impl Broker {
     }
 
     /// Ends a lease, by id or name.
-    pub async fn revoke(&self, which: &str) -> Result<RevokeReply> {
+    pub async fn revoke(&self, which: &str, peer: Peer) -> Result<RevokeReply> {
+        self.inner.log.meet(peer).await;
         let id = {
             let state = locked(&self.inner.state);
             let mut named = state.leases.values().filter(|lease| lease.name == which);
@@ -172,7 +178,9 @@ impl Broker {
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
         let ended = tokio::spawn(async move { inner.end_lease(&id).await }).await;
-        ended.ok().flatten().ok_or_else(|| unknown(which))
+        let ended = ended.ok().flatten().ok_or_else(|| unknown(which))?;
+        self.inner.note_lease_end(Who::Peer(peer), &ended.lease);
+        Ok(ended)
     }
 
     /// The lease whose holder this is.
@@ -192,7 +200,11 @@ impl Broker {
             }
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
-        lease.map(|lease| lease.id.clone()).ok_or_else(|| unknown("with this secret"))
+        lease.map(|lease| lease.id.clone()).ok_or_else(|| {
+            let error = unknown("with this secret");
+            self.inner.note_stranger(&error);
+            error
+        })
     }
 
     /// Whether a token that is no handle could be one.
@@ -279,7 +291,9 @@ impl Inner {
             // What follows changes the lease, and with it this watch: it must not be part of it.
             tokio::spawn(async move {
                 if lease_ends {
-                    inner.end_lease(&id).await;
+                    if let Some(ended) = inner.end_lease(&id).await {
+                        inner.note_lease_end(Who::Agent, &ended.lease);
+                    }
                 } else {
                     inner.credentials_end(&id).await;
                 }

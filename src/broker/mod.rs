@@ -1,6 +1,7 @@
 //! The heart: the operations that callers ask for. Knows nothing of HTTP servers, browsers or
 //! clouds.yaml.
 
+mod audit;
 mod confined;
 mod flight;
 mod kept;
@@ -21,7 +22,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Bytes;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
@@ -30,11 +30,13 @@ use crate::api::{
     self, CloudRequest, FacadeReport, LeasesReply, LoggedOut, LoginRequest, LogoutReply, LogoutRequest,
     NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
+use crate::audit::{Action, Log, What, Who};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
 use crate::outbound::Outbound;
+use crate::platform::program::Peer;
 use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
@@ -48,7 +50,8 @@ use known::KnownClouds;
 use lease::Lease;
 pub use leases::{Leased, Shown};
 use serving::{Made, Want};
-use session::{Held, Session};
+pub use session::Held;
+use session::Session;
 use sign_ins::{Entry, Opening};
 
 /// How long a sign-in that is over can still be asked about.
@@ -69,6 +72,7 @@ struct Inner {
     notices: Arc<dyn Notices>,
     known: KnownClouds,
     vault: Arc<Vault>,
+    log: Arc<Log>,
     changes: Changes,
     saves: Flight<(), ()>,
     started_at: Timestamp,
@@ -129,8 +133,8 @@ struct Rescoped {
 /// What a caller gets who asks for a token.
 #[derive(Debug)]
 pub enum Served {
-    /// An [`api::TokenReply`] as JSON.
-    Token(Bytes),
+    /// A token.
+    Token(Arc<Held>),
     /// A sign-in to wait for.
     SignIn(Box<SignIn>),
 }
@@ -163,6 +167,7 @@ impl Broker {
             used_codes: Arc::default(),
             notices,
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
+            log: Arc::new(Log::at(vault.folder().join(crate::audit::FILE))),
             vault: Arc::new(vault),
             changes: Changes::default(),
             saves: Flight::default(),
@@ -180,6 +185,9 @@ impl Broker {
             renewals: Flight::default(),
             starts: Flight::default(),
         };
+        let version = format!("version {}", env!("CARGO_PKG_VERSION"));
+        inner.note(Who::Agent, What { detail: Some(version), ..What::done(Action::Start) });
+        tokio::spawn(audit::keep(Arc::downgrade(&inner.log), inner.clock.clone()));
         Self { inner: Arc::new(inner) }
     }
 
@@ -196,12 +204,22 @@ impl Broker {
     }
 
     /// Opens the vault, or changes who keeps its key.
-    pub async fn vault(&self, request: VaultRequest) -> Result<VaultReport> {
-        self.inner.change_vault(request).await
+    pub async fn vault(&self, request: VaultRequest, peer: Peer) -> Result<VaultReport> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.inner.change_vault(request).await;
+        self.note(peer, Action::Vault, &outcome);
+        outcome
     }
 
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
-    pub async fn token(&self, request: &TokenRequest) -> Result<Served> {
+    pub async fn token(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.serve(request).await;
+        self.inner.note_token(peer, request, &outcome);
+        outcome
+    }
+
+    async fn serve(&self, request: &TokenRequest) -> Result<Served> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -224,7 +242,7 @@ impl Broker {
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
-                Ok(Served::Token(held.reply.clone()))
+                Ok(Served::Token(held))
             }
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
@@ -243,7 +261,14 @@ impl Broker {
     }
 
     /// Signs in unless the session lasts long enough. Asked for by a person: no cool-down applies.
-    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn> {
+    pub async fn login(&self, request: &LoginRequest, peer: Peer) -> Result<LoggedIn> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.log_in(request).await;
+        self.inner.note_login(peer, request, &outcome);
+        outcome
+    }
+
+    async fn log_in(&self, request: &LoginRequest) -> Result<LoggedIn> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -356,13 +381,19 @@ impl Broker {
     }
 
     /// Takes the person's word for a cloud of the current folder.
-    pub fn trust(&self, request: &CloudRequest) -> Result<()> {
-        let trust = self.inner.outbound.trust_of(&request.cloud.tls)?;
-        self.inner.known.add(&request.cloud, &trust)
+    pub async fn trust(&self, request: &CloudRequest, peer: Peer) -> Result<()> {
+        self.inner.log.meet(peer).await;
+        let trust = self.inner.outbound.trust_of(&request.cloud.tls);
+        let outcome = trust.and_then(|trust| self.inner.known.add(&request.cloud, &trust));
+        self.inner.note_trust(peer, &request.cloud, &outcome);
+        outcome
     }
 
     /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
-    pub async fn logout(&self, request: &LogoutRequest) -> Result<LogoutReply> {
+    pub async fn logout(&self, request: &LogoutRequest, who: Who) -> Result<LogoutReply> {
+        if let Who::Peer(peer) = who {
+            self.inner.log.meet(peer).await;
+        }
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
         let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
@@ -396,7 +427,9 @@ impl Broker {
         let inner = self.inner.clone();
         let ending = tokio::spawn(async move {
             let leases = inner.clear_with(over).await;
-            LogoutReply { sessions: inner.end_all(ended).await, leases }
+            let sessions = inner.end_all(ended).await;
+            inner.note_logout(&who, &sessions);
+            LogoutReply { sessions, leases }
         });
         ending.await.map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
@@ -417,7 +450,7 @@ impl Broker {
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
             facade,
             leases,
-            notices: self.inner.config.overruled.clone(),
+            notices: self.inner.warnings(),
         }
     }
 
@@ -476,6 +509,14 @@ impl Broker {
 }
 
 impl Inner {
+    /// What the person should know of the agent itself.
+    fn warnings(&self) -> Vec<String> {
+        let file = self.vault.folder().join(crate::audit::FILE);
+        let incomplete =
+            self.log.problem().map(|why| format!("the audit log {} is not complete: {why}", file.display()));
+        self.config.overruled.iter().cloned().chain(incomplete).collect()
+    }
+
     fn keystone(&self, cloud: &Cloud) -> Result<Keystone> {
         Keystone::of(cloud, &self.outbound, self.clock.clone())
     }
@@ -725,6 +766,7 @@ impl Inner {
             state.sign_ins.insert(id, (entry.clone(), None));
             state.pending.insert(identity.clone(), entry.clone());
         }
+        self.note_sign_in_begun(&entry.opening.cloud);
         let mut progress = started.progress;
         entry.show(progress.borrow_and_update().clone());
         let shown = entry.clone();
@@ -752,6 +794,7 @@ impl Inner {
     /// Takes the token in, or counts the failure; then tells everybody who waits.
     async fn finish(self: &Arc<Self>, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
+        let who = outcome.as_ref().ok().map(|signed_in| signed_in.token.user.clone());
         let ended = outcome.and_then(|SignedIn { token, grant, evidence, .. }| {
             let remembered = self
                 .outbound
@@ -800,6 +843,7 @@ impl Inner {
                 tracing::info!(cloud = entry.opening.cloud.label(), code = %error.code.name(), "sign-in ended");
             }
         }
+        self.note_sign_in(&entry.opening.cloud, who.as_ref(), &ended);
         entry.end(ended);
     }
 

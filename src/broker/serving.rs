@@ -13,6 +13,7 @@ use crate::api::SignIn;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, Identity, Scope, Secret, Token};
+use crate::platform::program::Program;
 use crate::sync::locked;
 
 /// A request at the facade that waits for a person.
@@ -24,6 +25,7 @@ pub(super) struct Want {
 
 /// What serving a lease needs to know of it.
 struct Terms {
+    name: String,
     cloud: Cloud,
     identity: Identity,
     scope: Scope,
@@ -60,10 +62,14 @@ impl Broker {
         scope: Option<Scope>,
         refused: Option<&Secret>,
         patience: SignedDuration,
+        program: Option<Arc<Program>>,
     ) -> Result<Arc<Token>> {
         let terms = self.inner.terms(id, scope)?;
-        let label = terms.cloud.label().to_owned();
-        let token = self.waited(id, &terms, refused, patience).await.map_err(|error| error.cloud(&label))?;
+        let Terms { cloud, scope, name, .. } = &terms;
+        let waiting = self.waited(id, &terms, refused, patience);
+        let outcome = waiting.await.map_err(|error| error.cloud(cloud.label()));
+        self.inner.note_lease_token(program, name, cloud, scope, &outcome);
+        let token = outcome?;
         self.inner.settle().await;
         Ok(token)
     }
@@ -248,6 +254,7 @@ impl Inner {
                 .remedy("leave out the scope, or ask for a lease of the other one: ksb lease create --help")
         })?;
         Ok(Terms {
+            name: lease.name.clone(),
             scope,
             cloud: lease.cloud.clone(),
             identity: lease.identity.clone(),

@@ -1,5 +1,7 @@
 //! `ksb agent`
 
+mod journal;
+
 use std::io::{IsTerminal, Write};
 
 use rustix::stdio::dup2_stdout;
@@ -29,9 +31,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     // `Targets` knows what `EnvFilter` does of levels and modules, without a regex engine in everybody's memory.
     let wish = std::env::var("KSB_LOG").ok().and_then(|wish| wish.parse().ok());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if journal::is_journal(std::io::stderr()) {
+        lines.with_ansi(false).event_format(journal::Lines::new()).boxed()
+    } else {
+        lines.with_ansi(std::io::stderr().is_terminal()).boxed()
+    };
     tracing_subscriber::registry()
         .with(lines.with_filter(wish.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))))
         .init();

@@ -12,6 +12,7 @@ mod exec;
 mod factors;
 mod grant;
 mod lease;
+mod log;
 mod login;
 mod logout;
 mod mend;
@@ -87,6 +88,8 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
+    /// Show what was given or refused, to which program
+    Log(log::Args),
     /// Open the vault that your sign-ins are kept in
     Unlock,
     /// Show where sign-ins are kept, or change who keeps the key
@@ -144,6 +147,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
+        Command::Log(args) => log::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,

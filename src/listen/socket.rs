@@ -22,6 +22,7 @@ use crate::api::{
     LogoutReply, LogoutRequest, Offers, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply,
     SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
+use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
 use crate::http::serve::Caller;
@@ -203,9 +204,13 @@ impl FromRequest<Agent> for Question {
     (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn tokens(State(agent): State<Agent>, Question(request): Question) -> Result<Response, Failure> {
-    Ok(match agent.broker.token(&request).await? {
-        Served::Token(reply) => json_bytes(reply),
+async fn tokens(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Question(request): Question,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.token(&request, caller.peer).await? {
+        Served::Token(held) => json_bytes(held.reply()),
         Served::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
         }
@@ -224,8 +229,12 @@ fn json_bytes(json: Bytes) -> Response {
     (status = 202, body = SignInReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn login(State(agent): State<Agent>, Input(request): Input<LoginRequest>) -> Result<Response, Failure> {
-    Ok(match agent.broker.login(request).await? {
+async fn login(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<LoginRequest>,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.login(&request, caller.peer).await? {
         LoggedIn::Session(session) => Json(SessionReply { session: *session }).into_response(),
         LoggedIn::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -370,9 +379,10 @@ async fn projects(
 ))]
 async fn trust(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<CloudRequest>,
 ) -> Result<StatusCode, Failure> {
-    agent.broker.trust(&request)?;
+    agent.broker.trust(&request, caller.peer).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -383,9 +393,10 @@ async fn trust(
 ))]
 async fn logout(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<LogoutRequest>,
 ) -> Result<Json<LogoutReply>, Failure> {
-    Ok(Json(agent.broker.logout(&request).await?))
+    Ok(Json(agent.broker.logout(&request, Who::Peer(caller.peer)).await?))
 }
 
 /// Makes a local application credential, valid only at the facade.
@@ -399,7 +410,7 @@ async fn lease(
     Extension(caller): Extension<Caller>,
     Input(request): Input<LeaseRequest>,
 ) -> Result<Response, Failure> {
-    Ok(match agent.broker.lease(request, caller.pid).await? {
+    Ok(match agent.broker.lease(&request, caller.peer).await? {
         Leased::Lease(reply) => (StatusCode::CREATED, Json(*reply)).into_response(),
         Leased::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -421,8 +432,12 @@ async fn leases(State(agent): State<Agent>) -> Json<LeasesReply> {
     (status = 200, body = RevokeReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn revoke(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Json<RevokeReply>, Failure> {
-    Ok(Json(agent.broker.revoke(&id).await?))
+async fn revoke(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<RevokeReply>, Failure> {
+    Ok(Json(agent.broker.revoke(&id, caller.peer).await?))
 }
 
 /// How long somebody waits for news.
@@ -446,7 +461,7 @@ async fn wanted(
     Asked(asked): Asked<Patience>,
 ) -> Response {
     let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
-    match agent.broker.wanted(caller.pid.unwrap_or_default(), patience).await {
+    match agent.broker.wanted(caller.peer.pid().unwrap_or_default(), patience).await {
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -468,9 +483,10 @@ async fn status(State(agent): State<Agent>) -> Json<Status> {
 ))]
 async fn vault(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<VaultRequest>,
 ) -> Result<Json<VaultReport>, Failure> {
-    Ok(Json(agent.broker.vault(request).await?))
+    Ok(Json(agent.broker.vault(request, caller.peer).await?))
 }
 
 /// Ends the agent; what is kept in memory only is forgotten.

@@ -1,4 +1,4 @@
-//! What differs from system to system: the clock, files, which machine it is, who is at the other end, notifications.
+//! What differs from system to system: the clock, files, which machine it is, who and which program is at the other end, notifications.
 
 pub mod clock;
 pub mod files;
@@ -8,3 +8,4 @@ pub mod notify;
 pub mod paths;
 pub mod peer;
 pub mod process;
+pub mod program;

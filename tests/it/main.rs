@@ -9,6 +9,7 @@ mod support;
 mod adopt;
 mod api;
 mod architecture;
+mod audit;
 mod cli;
 mod clouds;
 mod clouds_file;
