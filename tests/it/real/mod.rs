@@ -18,6 +18,7 @@ mod wiretap;
 mod adopt;
 mod aging;
 mod attacks;
+mod audit;
 mod canaries;
 mod crowd;
 mod diagnosis;
