@@ -457,6 +457,9 @@ pub struct LeaseRequest {
     /// Whether it goes on after the person's session has ended. Always confined.
     #[serde(default)]
     pub unattended: bool,
+    /// Whether the person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub confirm: bool,
     /// Whether it comes with an EC2 credential of its project, for S3.
     #[serde(default)]
     pub s3: bool,
@@ -497,6 +500,7 @@ pub struct S3Key {
 
 /// A lease, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Lease {
     /// 32 hexadecimal digits.
     pub id: String,
@@ -513,6 +517,9 @@ pub struct Lease {
     pub confined: bool,
     /// Whether it goes on without the person's session.
     pub unattended: bool,
+    /// Whether the person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub confirm: bool,
     /// Whether its secret is good once.
     pub once: bool,
     /// The process that it ends with.

@@ -35,7 +35,7 @@ impl Broker {
 
 impl What {
     /// The same, but that it failed, if it did.
-    fn or(self, error: Option<&Error>) -> Self {
+    pub(super) fn or(self, error: Option<&Error>) -> Self {
         let Some(error) = error else { return self };
         Self {
             outcome: Outcome::Refused,

@@ -83,6 +83,12 @@ impl Broker {
             )
             .remedy("--project NAME"));
         }
+        if request.s3 && (request.confirm || inner.config.confirms(&request.cloud)) {
+            let why = "nobody can be asked when an EC2 credential is used";
+            return Err(
+                Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confirm and `confirm`")
+            );
+        }
         if request.s3 && request.confined {
             let why =
                 "an EC2 credential is not confined: whoever holds it acts with all roles of the project";

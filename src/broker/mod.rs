@@ -3,6 +3,7 @@
 
 mod audit;
 mod confined;
+mod confirm;
 mod flight;
 mod kept;
 mod known;
@@ -44,6 +45,7 @@ use crate::signin::{self, Command, Grant, SignedIn};
 use crate::sync::locked;
 use crate::vault::Vault;
 
+use confirm::Wish;
 use flight::Flight;
 use kept::Changes;
 use known::KnownClouds;
@@ -73,6 +75,7 @@ struct Inner {
     known: KnownClouds,
     vault: Arc<Vault>,
     log: Arc<Log>,
+    confirmations: confirm::Confirmations,
     changes: Changes,
     saves: Flight<(), ()>,
     started_at: Timestamp,
@@ -169,6 +172,7 @@ impl Broker {
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
             log: Arc::new(Log::at(vault.folder().join(crate::audit::FILE))),
             vault: Arc::new(vault),
+            confirmations: confirm::Confirmations::default(),
             changes: Changes::default(),
             saves: Flight::default(),
             state: Mutex::default(),
@@ -214,12 +218,12 @@ impl Broker {
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
     pub async fn token(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
         self.inner.log.meet(peer).await;
-        let outcome = self.serve(request).await;
+        let outcome = self.serve(request, peer).await;
         self.inner.note_token(peer, request, &outcome);
         outcome
     }
 
-    async fn serve(&self, request: &TokenRequest) -> Result<Served> {
+    async fn serve(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -242,6 +246,12 @@ impl Broker {
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
+                if self.inner.config.confirms(cloud) {
+                    let program = self.identify(peer).await;
+                    let (identity, ends) = (&identity, held.token.expires_at);
+                    let wish = Wish { program, cloud, identity, scope, lease: None, ends };
+                    self.inner.confirm_use(wish, SignedDuration::MAX).await?;
+                }
                 Ok(Served::Token(held))
             }
             Minting::SignInNeeded if request.prompt && !unattended => {

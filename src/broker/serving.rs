@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::confirm::Wish;
 use super::lease::Answer;
 use super::policy::{self, Rests};
 use super::sign_ins::Entry;
@@ -25,6 +26,8 @@ pub(super) struct Want {
 
 /// What serving a lease needs to know of it.
 struct Terms {
+    /// Whether the person is asked before a program gets its token.
+    confirm: bool,
     name: String,
     cloud: Cloud,
     identity: Identity,
@@ -65,9 +68,16 @@ impl Broker {
         program: Option<Arc<Program>>,
     ) -> Result<Arc<Token>> {
         let terms = self.inner.terms(id, scope)?;
-        let Terms { cloud, scope, name, .. } = &terms;
+        let Terms { cloud, identity, scope, name, confirm, .. } = &terms;
+        let deadline = self.inner.clock.now() + patience;
         let waiting = self.waited(id, &terms, refused, patience);
-        let outcome = waiting.await.map_err(|error| error.cloud(cloud.label()));
+        let mut outcome = waiting.await.map_err(|error| error.cloud(cloud.label()));
+        if let (true, Ok(token)) = (*confirm, &outcome) {
+            let (program, lease, ends) = (program.clone(), Some(&**name), token.expires_at);
+            let left = deadline.duration_since(self.inner.clock.now());
+            let wish = Wish { program, cloud, identity, scope, lease, ends };
+            outcome = self.inner.confirm_use(wish, left).await.and(outcome);
+        }
         self.inner.note_lease_token(program, name, cloud, scope, &outcome);
         let token = outcome?;
         self.inner.settle().await;
@@ -254,6 +264,7 @@ impl Inner {
                 .remedy("leave out the scope, or ask for a lease of the other one: ksb lease create --help")
         })?;
         Ok(Terms {
+            confirm: lease.confirm || self.config.confirms(&lease.cloud),
             name: lease.name.clone(),
             scope,
             cloud: lease.cloud.clone(),

@@ -14,6 +14,7 @@ mod cli;
 mod clouds;
 mod clouds_file;
 mod config;
+mod confirm;
 mod exec;
 mod facade;
 mod keep;

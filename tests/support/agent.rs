@@ -18,7 +18,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Notify;
 
 use super::api::Api;
-use super::notices::Desktop;
+use super::notices::{Answer, Desktop};
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
@@ -79,6 +79,11 @@ impl Agent {
     /// What the person was told on the desktop.
     pub fn told(&self) -> Vec<(String, String)> {
         self.desktop.told()
+    }
+
+    /// What the person says from now on when they are asked.
+    pub fn will_answer(&self, answer: Answer) {
+        self.desktop.will_answer(answer);
     }
 
     /// Where its socket lies.

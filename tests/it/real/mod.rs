@@ -20,6 +20,7 @@ mod aging;
 mod attacks;
 mod audit;
 mod canaries;
+mod confirm;
 mod crowd;
 mod diagnosis;
 mod entries;
