@@ -161,6 +161,7 @@ async fn serve_until(
     let drained = join_all(servers.into_iter().map(|server| server.stop(DRAIN)));
     tokio::join!(drained, broker.rest(DRAIN));
     let packed = if departure == Departure::Stop { None } else { Some(broker.pack(departure).await?) };
+    broker.close_log().await;
     Ok((departure, Estate { sockets, packed }))
 }
 

@@ -20,8 +20,8 @@ use tokio::time::timeout;
 
 use crate::api::{Problem, VERSION_HEADER};
 use crate::error::{Code, Error, Result};
+use crate::platform::own;
 use crate::platform::paths::{Paths, private_folder};
-use crate::platform::program;
 
 /// A client of one agent.
 pub struct Client {
@@ -286,7 +286,7 @@ fn spawn(paths: &Paths) -> Result<()> {
     let mut agent = Command::new(program)
         .args(["agent", "--detached"])
         .env_clear()
-        .envs(program::environment_of_an_agent())
+        .envs(own::environment_of_an_agent())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -35,10 +35,12 @@ pub(super) async fn heed(broker: Broker, wish: Lock) {
     });
     while let Some(event) = events.recv().await {
         let locked = match event {
-            Event::ScreenLocked if wish.on_screen_lock => broker.lock(LockReason::Screen).await.map(drop),
+            Event::ScreenLocked if wish.on_screen_lock => {
+                broker.lock(LockReason::Screen, None).await.map(drop)
+            }
             Event::Sleeps(delay) if wish.on_sleep => {
                 let was_locked = broker.is_locked();
-                let locked = broker.lock(LockReason::Sleep).await.map(drop);
+                let locked = broker.lock(LockReason::Sleep, None).await.map(drop);
                 if locked.is_ok() && !was_locked {
                     delay.until_the_next_process();
                 }

@@ -14,10 +14,12 @@ use super::{Broker, Inner, Minting, State};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
+use crate::audit::Who;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::process::Process;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
@@ -56,10 +58,13 @@ impl Broker {
         *locked(&self.inner.facade) = report;
     }
 
-    /// Makes a lease. `caller` is the process that asks.
-    pub async fn lease(&self, request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
-        let label = request.cloud.label().to_owned();
-        Box::pin(self.make_lease(request, caller)).await.map_err(|error| error.cloud(&label))
+    /// Makes a lease for whoever asks.
+    pub async fn lease(&self, request: &LeaseRequest, peer: Peer) -> Result<Leased> {
+        self.inner.log.meet(peer).await;
+        let making = Box::pin(self.make_lease(request.clone(), peer.pid()));
+        let outcome = making.await.map_err(|error| error.cloud(request.cloud.label()));
+        self.inner.note_lease(peer, request, &outcome);
+        outcome
     }
 
     async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
@@ -82,6 +87,12 @@ impl Broker {
                 "such a lease is for one project, and none is named",
             )
             .remedy("--project NAME"));
+        }
+        if request.s3 && (request.confirm || inner.config.confirms(&request.cloud)) {
+            let why = "nobody can be asked when an EC2 credential is used";
+            return Err(
+                Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confirm and `confirm`")
+            );
         }
         if request.s3 && request.confined {
             let why =
@@ -156,7 +167,8 @@ impl Broker {
     }
 
     /// Ends a lease, by id or name.
-    pub async fn revoke(&self, which: &str) -> Result<RevokeReply> {
+    pub async fn revoke(&self, which: &str, peer: Peer) -> Result<RevokeReply> {
+        self.inner.log.meet(peer).await;
         let id = {
             let state = locked(&self.inner.state);
             let mut named = state.leases.values().filter(|lease| lease.name == which);
@@ -177,7 +189,9 @@ impl Broker {
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
         let ended = self.inner.work.spawn(async move { inner.end_lease(&id).await }).await;
-        ended.ok().flatten().ok_or_else(|| unknown(which))
+        let ended = ended.ok().flatten().ok_or_else(|| unknown(which))?;
+        self.inner.note_lease_end(Who::Peer(peer), &ended.lease);
+        Ok(ended)
     }
 
     /// The lease whose holder this is.
@@ -197,11 +211,11 @@ impl Broker {
             }
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
-        match (lease, &state.lock) {
-            (Some(lease), _) => Ok(lease.id.clone()),
-            (None, Some(_)) => Err(is_locked()),
-            (None, None) => Err(unknown("with this secret")),
-        }
+        lease.map(|lease| lease.id.clone()).ok_or_else(|| {
+            let error = if state.lock.is_some() { is_locked() } else { unknown("with this secret") };
+            self.inner.note_stranger(&error);
+            error
+        })
     }
 
     /// Whether a token that is no handle could be one.
@@ -290,7 +304,9 @@ impl Inner {
             inner.work.spawn(async move {
                 let inner = after;
                 if lease_ends {
-                    inner.end_lease(&id).await;
+                    if let Some(ended) = inner.end_lease(&id).await {
+                        inner.note_lease_end(Who::Agent, &ended.lease);
+                    }
                 } else {
                     inner.credentials_end(&id).await;
                 }

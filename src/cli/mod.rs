@@ -13,6 +13,7 @@ mod factors;
 mod grant;
 mod lease;
 mod lock;
+mod log;
 mod login;
 mod logout;
 mod mend;
@@ -89,6 +90,8 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
+    /// Show what was given or refused, to which program
+    Log(log::Args),
     /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
     Lock,
     /// Unlock; open the vault that your sign-ins are kept in
@@ -151,6 +154,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
         Command::Lock => lock::run().await?,
+        Command::Log(args) => log::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,

@@ -10,7 +10,7 @@ use crate::agent;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::platform::systemd::{self, SERVICE, SOCKET};
-use crate::platform::{files, program};
+use crate::platform::{files, own};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -41,7 +41,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
 
 async fn install() -> Result<()> {
     let client = target::client()?;
-    let program = program::path();
+    let program = own::path();
     let (units, autostart) = places()?;
     if !systemd::is_there() {
         write(&autostart, &systemd::autostart(&program))?;
@@ -108,7 +108,7 @@ fn status() {
     }
     println!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
     let text = fs::read_to_string(units.join(SERVICE)).unwrap_or_default();
-    let [(_, expected), _] = systemd::units(&program::path(), 0);
+    let [(_, expected), _] = systemd::units(&own::path(), 0);
     if text != expected {
         println!(
             "    it starts another program than this one, or by other rules. To mend that: ksb service install"

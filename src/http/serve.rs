@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::platform::peer;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// Time for a request's headers to arrive.
@@ -40,8 +41,8 @@ const BUFFER: usize = 1 << 20;
 pub struct Caller {
     /// The peer's uid.
     pub uid: u32,
-    /// The peer's process, where the system knows it.
-    pub pid: Option<u32>,
+    /// Its other end, for whoever asks which program that is.
+    pub peer: Peer,
     /// What a handler remembers for as long as the connection lasts.
     pub memory: Arc<Mutex<Extensions>>,
 }
@@ -54,10 +55,8 @@ pub trait Listener: Send + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// The uid at the other end, where the system knows it.
     fn uid_of(stream: &Self::Stream) -> Option<u32>;
-    /// The process at the other end, where the system knows it.
-    fn pid_of(_stream: &Self::Stream) -> Option<u32> {
-        None
-    }
+    /// What tells the program at the other end.
+    fn peer_of(stream: &Self::Stream) -> Peer;
 }
 
 impl Listener for UnixListener {
@@ -71,8 +70,8 @@ impl Listener for UnixListener {
         stream.peer_cred().ok().map(|peer| peer.uid())
     }
 
-    fn pid_of(stream: &UnixStream) -> Option<u32> {
-        stream.peer_cred().ok()?.pid()?.try_into().ok()
+    fn peer_of(stream: &UnixStream) -> Peer {
+        Peer::process(stream.peer_cred().ok().and_then(|peer| peer.pid()?.try_into().ok()))
     }
 }
 
@@ -87,6 +86,13 @@ impl Listener for TcpListener {
 
     fn uid_of(stream: &TcpStream) -> Option<u32> {
         peer::uid_of(stream.local_addr().ok()?, stream.peer_addr().ok()?)
+    }
+
+    fn peer_of(stream: &TcpStream) -> Peer {
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(remote)) => Peer::Socket { local, remote },
+            _ => Peer::Unknown,
+        }
     }
 }
 
@@ -184,7 +190,7 @@ async fn accept_loop<L: Listener>(listener: L, router: Router, mut phase: watch:
 fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
     let ours = rustix::process::getuid().as_raw();
     match L::uid_of(stream) {
-        Some(uid) if uid == ours => Some(Caller { uid, pid: L::pid_of(stream), memory: Arc::default() }),
+        Some(uid) if uid == ours => Some(Caller { uid, peer: L::peer_of(stream), memory: Arc::default() }),
         Some(uid) => {
             tracing::warn!(uid, "a connection of another user was refused");
             None

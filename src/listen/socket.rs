@@ -22,6 +22,7 @@ use crate::api::{
     RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply, Status, TokenReply,
     TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
+use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
 use crate::http::serve::Caller;
@@ -204,9 +205,13 @@ impl FromRequest<Agent> for Question {
     (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn tokens(State(agent): State<Agent>, Question(request): Question) -> Result<Response, Failure> {
-    Ok(match agent.broker.token(&request).await? {
-        Served::Token(reply) => json_bytes(reply),
+async fn tokens(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Question(request): Question,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.token(&request, caller.peer).await? {
+        Served::Token(held) => json_bytes(held.reply()),
         Served::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
         }
@@ -225,8 +230,12 @@ fn json_bytes(json: Bytes) -> Response {
     (status = 202, body = SignInReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn login(State(agent): State<Agent>, Input(request): Input<LoginRequest>) -> Result<Response, Failure> {
-    Ok(match agent.broker.login(request).await? {
+async fn login(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<LoginRequest>,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.login(&request, caller.peer).await? {
         LoggedIn::Session(session) => Json(SessionReply { session: *session }).into_response(),
         LoggedIn::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -371,9 +380,10 @@ async fn projects(
 ))]
 async fn trust(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<CloudRequest>,
 ) -> Result<StatusCode, Failure> {
-    agent.broker.trust(&request)?;
+    agent.broker.trust(&request, caller.peer).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -384,9 +394,10 @@ async fn trust(
 ))]
 async fn logout(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<LogoutRequest>,
 ) -> Result<Json<LogoutReply>, Failure> {
-    Ok(Json(agent.broker.logout(&request).await?))
+    Ok(Json(agent.broker.logout(&request, Who::Peer(caller.peer)).await?))
 }
 
 /// Makes a local application credential, valid only at the facade.
@@ -400,7 +411,7 @@ async fn lease(
     Extension(caller): Extension<Caller>,
     Input(request): Input<LeaseRequest>,
 ) -> Result<Response, Failure> {
-    Ok(match agent.broker.lease(request, caller.pid).await? {
+    Ok(match agent.broker.lease(&request, caller.peer).await? {
         Leased::Lease(reply) => (StatusCode::CREATED, Json(*reply)).into_response(),
         Leased::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -422,8 +433,12 @@ async fn leases(State(agent): State<Agent>) -> Json<LeasesReply> {
     (status = 200, body = RevokeReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn revoke(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Json<RevokeReply>, Failure> {
-    Ok(Json(agent.broker.revoke(&id).await?))
+async fn revoke(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<RevokeReply>, Failure> {
+    Ok(Json(agent.broker.revoke(&id, caller.peer).await?))
 }
 
 /// How long somebody waits for news.
@@ -447,7 +462,7 @@ async fn wanted(
     Asked(asked): Asked<Patience>,
 ) -> Response {
     let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
-    match agent.broker.wanted(caller.pid.unwrap_or_default(), patience).await {
+    match agent.broker.wanted(caller.peer.pid().unwrap_or_default(), patience).await {
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -469,9 +484,10 @@ async fn status(State(agent): State<Agent>) -> Json<Status> {
 ))]
 async fn vault(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<VaultRequest>,
 ) -> Result<Json<VaultReport>, Failure> {
-    Ok(Json(agent.broker.vault(request).await?))
+    Ok(Json(agent.broker.vault(request, caller.peer).await?))
 }
 
 /// Locks: nothing is given out, and the process that knew what is signed in is no more. Without a vault, a logout.
@@ -481,9 +497,10 @@ async fn vault(
 ))]
 async fn lock(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(LockRequest {}): Input<LockRequest>,
 ) -> Result<Json<LockReply>, Failure> {
-    Ok(Json(agent.broker.lock(LockReason::Person).await?))
+    Ok(Json(agent.broker.lock(LockReason::Person, Some(caller.peer)).await?))
 }
 
 /// Has the program that was installed over the agent's own take over; nobody is signed out by it.

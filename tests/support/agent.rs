@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::api::Api;
 use super::http::PATIENCE;
-use super::notices::Desktop;
+use super::notices::{Answer, Desktop};
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
@@ -81,6 +81,11 @@ impl Agent {
     /// What the person was told on the desktop.
     pub fn told(&self) -> Vec<(String, String)> {
         self.desktop.told()
+    }
+
+    /// What the person says from now on when they are asked.
+    pub fn will_answer(&self, answer: Answer) {
+        self.desktop.will_answer(answer);
     }
 
     /// Where its socket lies.
