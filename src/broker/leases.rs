@@ -5,11 +5,12 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::oneshot;
 
 use super::lease::{self, Lease, Watch};
 use super::session::Session;
 use super::sign_ins::Entry;
-use super::{Broker, Inner, Minting, State};
+use super::{Broker, Inner, Minting, NOBODY, State, sign_in_needed};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
@@ -55,10 +56,29 @@ impl Broker {
         *locked(&self.inner.facade) = report;
     }
 
-    /// Makes a lease. `caller` is the process that asks.
+    /// Makes a lease. `caller` is the process that asks. One that leaves meanwhile cuts nothing off; a lease that nobody
+    /// took is ended.
     pub async fn lease(&self, request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
         let label = request.cloud.label().to_owned();
-        Box::pin(self.make_lease(request, caller)).await.map_err(|error| error.cloud(&label))
+        let (give, given) = oneshot::channel();
+        let broker = self.clone();
+        tokio::spawn(async move {
+            let made = Box::pin(broker.make_lease(request, caller)).await;
+            let id = match &made {
+                Ok(Leased::Lease(reply)) => Some(reply.lease.id.clone()),
+                _ => None,
+            };
+            let (take, taken) = oneshot::channel::<()>();
+            give.send((made, take)).ok();
+            if let Some(id) = id
+                && taken.await.is_err()
+            {
+                broker.inner.end_lease(&id).await;
+            }
+        });
+        let (made, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        take.send(()).ok();
+        made.map_err(|error| error.cloud(&label))
     }
 
     async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
@@ -135,9 +155,7 @@ impl Broker {
         }
         self.inner.check_vault(cloud)?;
         if !prompt {
-            return Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
-                .cloud(cloud.label())
-                .remedy(format!("ksb login {}", cloud.argument())));
+            return Err(sign_in_needed(cloud, NOBODY));
         }
         self.inner.check_cool_down(cloud, identity)?;
         self.pending_or_new(cloud, identity, false, remote).await.map(Some)
