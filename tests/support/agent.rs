@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::api::Api;
 use super::notices::Desktop;
+use super::spawn;
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
@@ -100,15 +101,14 @@ async fn run(
     std::fs::remove_file(&socket_path).ok();
     let listener = UnixListener::bind(&socket_path).unwrap();
     private_folder(&folder.join("state")).unwrap();
-    let vault = Vault::at(place(folder, config.vault));
+    let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
     let broker = Broker::new(clock, config, vault, folder, desktop);
     broker.recall().await;
     // A restarted agent has the port that its leases name.
     let port_file = socket_path.with_extension("facade");
     let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
     let port = port.unwrap_or_else(super::port::free);
-    // A child between its fork and its exec still has the socket of the agent before.
-    let facade = super::spawn::undisturbed(|| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let facade = spawn::undisturbed(|| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
     facade.set_nonblocking(true).unwrap();
     let facade = TcpListener::from_std(facade).unwrap();
     let address = facade.local_addr().unwrap();
