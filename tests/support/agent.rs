@@ -15,9 +15,11 @@ use keystone_broker::ports::SharedClock;
 use keystone_broker::vault::{Place, Vault, Wish};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use super::api::Api;
+use super::lab::until;
 use super::notices::Desktop;
 use super::spawn;
 
@@ -28,6 +30,7 @@ pub struct Agent {
     stop: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
+    runtime: Handle,
 }
 
 impl Agent {
@@ -69,8 +72,11 @@ impl Agent {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(run(clock, &place, socket, notices, stopped, &is_ready));
         });
-        ready.recv().unwrap();
-        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread), desktop }
+        let runtime = ready.recv().unwrap();
+        let api = Api::new(folder.path().join(socket));
+        // An agent answers before a slow machine has made the vault's key of the passphrase.
+        until("a look into the vault", || api.status()["vault"]["reason"] != "it was not opened yet");
+        Self { api, folder, stop, thread: Some(thread), desktop, runtime }
     }
 
     pub fn api(&self) -> &Api {
@@ -80,6 +86,11 @@ impl Agent {
     /// What the person was told on the desktop.
     pub fn told(&self) -> Vec<(String, String)> {
         self.desktop.told()
+    }
+
+    /// How many tasks it has.
+    pub fn tasks(&self) -> usize {
+        self.runtime.metrics().num_alive_tasks()
     }
 
     /// Where its socket lies.
@@ -94,7 +105,7 @@ async fn run(
     socket: &str,
     desktop: Arc<Desktop>,
     stop: Arc<Notify>,
-    ready: &mpsc::Sender<()>,
+    ready: &mpsc::Sender<Handle>,
 ) {
     let config = Config::load(&folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
@@ -116,7 +127,7 @@ async fn run(
     broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
     let _facade = serve(facade, listen::facade::router(broker.clone(), address));
     let _server = serve(listener, listen::socket::router(broker, stop.clone()));
-    ready.send(()).unwrap();
+    ready.send(Handle::current()).unwrap();
     stop.notified().await;
 }
 

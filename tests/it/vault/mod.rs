@@ -20,6 +20,7 @@ fn lab() -> Lab {
     let mut lab = Lab::with_config("vault = \"passphrase\"\n");
     write_passphrase(&lab, "correct horse");
     lab = lab.restart_agent();
+    assert_eq!(report(&lab)["state"], "new", "{}", report(&lab));
     lab
 }
 
