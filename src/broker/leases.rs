@@ -376,7 +376,7 @@ impl Inner {
     }
 
     /// Takes back what a lease that is over has at Keystone, in its own name or by the person's token. What cannot be
-    /// taken back now is tried again at the next start, sign-in and logout, until it has ended by itself.
+    /// taken back now is tried again at the next start, sign-in, renewal and logout, until it has ended by itself.
     pub(super) async fn clear(self: &Arc<Self>, lease: &Arc<Lease>, by: Option<&Token>) -> Cleared {
         let mut cleared = Cleared::default();
         let keystone = match self.keystone(&lease.cloud) {

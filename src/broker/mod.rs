@@ -740,7 +740,7 @@ impl Inner {
                 inner.clear_over(Some(&identity)),
                 inner.keep(&identity, tab),
                 inner.tell(&identity),
-                inner.keep_renewed(identity.clone())
+                inner.clone().keep_renewed(identity.clone())
             );
         });
         Ok(entry)

@@ -22,6 +22,7 @@ mod password;
 mod real;
 mod scenarios;
 mod signin;
+mod soak;
 mod ssh;
 mod tell;
 mod vault;
