@@ -14,6 +14,7 @@ mod clouds;
 mod clouds_file;
 mod exec;
 mod facade;
+mod hostile;
 mod keep;
 mod leases;
 mod lifecycle;
