@@ -5,12 +5,13 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::oneshot;
 
 use super::lease::{self, Lease, Watch};
 use super::locking::is_locked;
 use super::session::Session;
 use super::sign_ins::Entry;
-use super::{Broker, Inner, Minting, State};
+use super::{Broker, Inner, Minting, NOBODY, State, sign_in_needed};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
@@ -58,13 +59,31 @@ impl Broker {
         *locked(&self.inner.facade) = report;
     }
 
-    /// Makes a lease for whoever asks.
+    /// Makes a lease for whoever asks. One that leaves meanwhile cuts nothing off; a lease that nobody took is ended.
     pub async fn lease(&self, request: &LeaseRequest, peer: Peer) -> Result<Leased> {
         self.inner.log.meet(peer).await;
-        let making = Box::pin(self.make_lease(request.clone(), peer.pid()));
-        let outcome = making.await.map_err(|error| error.cloud(request.cloud.label()));
-        self.inner.note_lease(peer, request, &outcome);
-        outcome
+        let (give, given) = oneshot::channel();
+        let (broker, asked) = (self.clone(), request.clone());
+        self.inner.work.spawn(async move {
+            let made = Box::pin(broker.make_lease(asked.clone(), peer.pid())).await;
+            let made = made.map_err(|error| error.cloud(asked.cloud.label()));
+            broker.inner.note_lease(peer, &asked, &made);
+            let id = match &made {
+                Ok(Leased::Lease(reply)) => Some(reply.lease.id.clone()),
+                _ => None,
+            };
+            let (take, taken) = oneshot::channel::<()>();
+            give.send((made, take)).ok();
+            if let Some(id) = id
+                && taken.await.is_err()
+                && let Some(ended) = broker.inner.end_lease(&id).await
+            {
+                broker.inner.note_lease_end(Who::Agent, &ended.lease);
+            }
+        });
+        let (made, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        take.send(()).ok();
+        made
     }
 
     async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
@@ -151,9 +170,7 @@ impl Broker {
         }
         self.inner.check_vault(cloud)?;
         if !prompt {
-            return Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
-                .cloud(cloud.label())
-                .remedy(format!("ksb login {}", cloud.argument())));
+            return Err(sign_in_needed(cloud, NOBODY));
         }
         self.inner.check_cool_down(cloud, identity)?;
         self.pending_or_new(cloud, identity, false, remote).await.map(Some)
@@ -385,7 +402,7 @@ impl Inner {
     }
 
     /// Takes back what a lease that is over has at Keystone, in its own name or by the person's token. What cannot be
-    /// taken back now is tried again at the next start, sign-in and logout, until it has ended by itself.
+    /// taken back now is tried again at the next start, sign-in, renewal and logout, until it has ended by itself.
     pub(super) async fn clear(self: &Arc<Self>, lease: &Arc<Lease>, by: Option<&Token>) -> Cleared {
         let mut cleared = Cleared::default();
         let keystone = match self.keystone(&lease.cloud) {

@@ -65,6 +65,9 @@ use work::Work;
 /// How long a sign-in that is over can still be asked about.
 const REMEMBER_SIGN_IN: SignedDuration = SignedDuration::from_mins(5);
 
+/// Why there is no token.
+const NOBODY: &str = "nobody is signed in, or not for long enough";
+
 /// The broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Broker {
@@ -286,9 +289,7 @@ impl Broker {
             }
             Minting::SignInNeeded => {
                 self.inner.check_vault(cloud)?;
-                Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
-                    .cloud(cloud.label())
-                    .remedy(format!("ksb login {}", cloud.argument())))
+                Err(sign_in_needed(cloud, NOBODY))
             }
         }
     }
@@ -404,11 +405,8 @@ impl Broker {
     pub async fn reach(&self, request: &CloudRequest) -> Result<ReachReply> {
         let cloud = &request.cloud;
         let identity = self.admit(cloud)?;
-        let held = self.inner.held(cloud, &identity, &Scope::Unscoped, 0).ok_or_else(|| {
-            Error::new(Code::SignInNeeded, "nobody is signed in")
-                .cloud(cloud.label())
-                .remedy(format!("ksb login {}", cloud.argument()))
-        })?;
+        let held = self.inner.held(cloud, &identity, &Scope::Unscoped, 0);
+        let held = held.ok_or_else(|| sign_in_needed(cloud, NOBODY))?;
         let keystone = self.inner.keystone(cloud)?;
         let (projects, domains) = tokio::join!(keystone.projects(&held.token), keystone.domains(&held.token));
         Ok(ReachReply { projects: projects?, domains: domains? })
@@ -827,7 +825,7 @@ impl Inner {
                 inner.clear_over(Some(&identity)),
                 inner.keep(&identity, tab),
                 inner.tell(&identity),
-                inner.keep_renewed(identity.clone())
+                inner.clone().keep_renewed(identity.clone())
             );
         });
         Ok(entry)
@@ -977,6 +975,11 @@ fn complete(scope: &Scope, unscoped: &Token) -> (Scope, Option<String>) {
         }
         _ => (scope.clone(), None),
     }
+}
+
+/// Only a person can go on from here.
+fn sign_in_needed(cloud: &Cloud, why: &str) -> Error {
+    Error::new(Code::SignInNeeded, why).cloud(cloud.label()).remedy(format!("ksb login {}", cloud.argument()))
 }
 
 fn over(id: &str) -> Error {

@@ -10,7 +10,7 @@ use super::lease::Answer;
 use super::locking::is_locked;
 use super::policy::{self, Rests};
 use super::sign_ins::Entry;
-use super::{Broker, Inner};
+use super::{Broker, Inner, sign_in_needed};
 use crate::api::SignIn;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
@@ -150,7 +150,7 @@ impl Broker {
         if terms.reach == Reach::Unattended {
             let why =
                 "the credentials of this lease have ended, and nobody is signed in who could renew them";
-            return Err(Error::new(Code::SignInNeeded, why).remedy(format!("ksb login {}", cloud.argument())));
+            return Err(sign_in_needed(cloud, why));
         }
         let Some(entry) = self.begin(cloud, identity, terms.prompt, terms.remote).await? else {
             return Ok(());
@@ -162,11 +162,9 @@ impl Broker {
         }
         tokio::select! {
             ended = entry.over() => ended,
-            () = self.inner.clock.sleep_until(deadline) => Err(Error::new(
-                Code::SignInNeeded,
-                "a sign-in waits for you in the browser",
-            )
-            .remedy(format!("ksb login {}", cloud.argument()))),
+            () = self.inner.clock.sleep_until(deadline) => {
+                Err(sign_in_needed(cloud, "a sign-in waits for you in the browser"))
+            }
         }
     }
 

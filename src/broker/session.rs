@@ -37,6 +37,9 @@ pub(super) struct Session {
     /// The tab that may keep it going.
     #[serde(skip)]
     pub(super) tab: Option<Hold>,
+    /// Whether somebody sees to it that it is renewed ahead of need.
+    #[serde(skip)]
+    pub(super) is_kept_renewed: bool,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
@@ -127,6 +130,7 @@ impl Session {
             grant,
             evidence,
             tab: None,
+            is_kept_renewed: false,
             signed_in_at: now,
             made_at: now,
             tokens: HashMap::new(),

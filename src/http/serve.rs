@@ -2,18 +2,21 @@
 //!
 //! axum's own `serve` has no time-out for request headers and no limit of connections. Browsers open
 //! speculative connections and leave them idle; none of them may delay a sign-in, so the loop never
-//! stops accepting: at the cap the connection that has been idle longest is closed.
+//! stops accepting: at the cap the connection that has been idle longest is closed. One whose request has not come to its
+//! end counts as idle, however long it is at it.
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +33,8 @@ use crate::sync::locked;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than 200 clients at once are served; a flood of idle connections costs no more than this.
 const MAX_CONNECTIONS: usize = 512;
+/// The newest connections are not closed for the sake of others: they may be about to say what they want.
+const NEWEST: u64 = 64;
 const MAX_HEADERS: usize = 64;
 /// All the cookies that a browser keeps for one host (180 of 4 KiB) find room in a request. Cookies know no ports: any
 /// page of `localhost` could otherwise have the callback refuse what it likes by its size, such as the request that
@@ -209,17 +214,19 @@ async fn converse(
     caller: Caller,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let (busy, seen) = (place.connection.clone(), phase.clone());
+    let (connection, seen) = (place.connection.clone(), phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let (mut router, busy, caller, phase) = (router.clone(), busy.clone(), caller.clone(), seen.clone());
+        let (mut router, busy, caller, phase) =
+            (router.clone(), Busy::on(&connection), caller.clone(), seen.clone());
         async move {
-            let _busy = busy.begin();
             request.extensions_mut().insert(caller);
+            let request = request.map(|body| Arriving::new(body, busy.clone()));
             let response: Result<Response<Body>, Infallible> = tokio::select! {
                 biased;
                 response = router.call(request) => response,
                 () = late(&phase) => Ok(come_again()),
             };
+            drop(busy);
             response
         }
     });
@@ -298,9 +305,11 @@ impl Connections {
 
     fn close_oldest(&self) {
         let alive = locked(&self.alive);
+        let newest = self.ticks.load(Ordering::Relaxed).saturating_sub(NEWEST);
         let oldest = alive.iter().filter_map(Weak::upgrade).min_by_key(|connection| {
             // Idle ones first; among them the one that was used longest ago.
-            (connection.requests.load(Ordering::Relaxed) > 0, connection.last_used.load(Ordering::Relaxed))
+            let last_used = connection.last_used.load(Ordering::Relaxed);
+            (last_used >= newest, connection.requests.load(Ordering::Relaxed) > 0, last_used)
         });
         if let Some(oldest) = oldest {
             oldest.evicted.notify_one();
@@ -313,15 +322,6 @@ impl Connections {
 }
 
 impl Connection {
-    fn begin(self: Arc<Self>) -> Busy {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if !self.was_used.swap(true, Ordering::Relaxed) {
-            self.used.notify_one();
-        }
-        self.touch();
-        Busy(self)
-    }
-
     fn touch(&self) {
         if let Some(all) = self.all.upgrade() {
             self.last_used.store(all.tick(), Ordering::Relaxed);
@@ -329,12 +329,73 @@ impl Connection {
     }
 }
 
-/// A request under way.
-struct Busy(Arc<Connection>);
+/// A request under way, once it is there as a whole.
+struct Busy {
+    connection: Arc<Connection>,
+    is_whole: AtomicBool,
+}
+
+impl Busy {
+    fn on(connection: &Arc<Connection>) -> Arc<Self> {
+        connection.touch();
+        if !connection.was_used.swap(true, Ordering::Relaxed) {
+            connection.used.notify_one();
+        }
+        Arc::new(Self { connection: connection.clone(), is_whole: AtomicBool::new(false) })
+    }
+
+    fn is_whole(&self) {
+        if !self.is_whole.swap(true, Ordering::Relaxed) {
+            self.connection.requests.fetch_add(1, Ordering::Relaxed);
+            self.connection.touch();
+        }
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-        self.0.touch();
+        if *self.is_whole.get_mut() {
+            self.connection.requests.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.connection.touch();
+    }
+}
+
+/// A body that tells when it has come to its end.
+struct Arriving {
+    body: Incoming,
+    busy: Arc<Busy>,
+}
+
+impl Arriving {
+    fn new(body: Incoming, busy: Arc<Busy>) -> Self {
+        if body.is_end_stream() {
+            busy.is_whole();
+        }
+        Self { body, busy }
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if self.body.is_end_stream() {
+            self.busy.is_whole();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

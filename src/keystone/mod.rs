@@ -21,7 +21,7 @@ use crate::model::{Cloud, Scope, Secret, Token};
 use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
-pub use credentials::Listed;
+pub use credentials::{Listed, NO_LIFETIME};
 pub use password::{Proof, Receipt};
 
 /// A cloud's Keystone.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
@@ -25,6 +26,7 @@ use crate::api::{
 use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
+use crate::http::guard;
 use crate::http::serve::Caller;
 use crate::sync::locked;
 
@@ -95,9 +97,22 @@ pub fn router(broker: Broker) -> Router {
         .method_not_allowed_fallback(|| async {
             Failure(Error::new(Code::InvalidRequest, "no such operation"))
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(whole))
         .layer(MapResponseLayer::new(with_version))
         .with_state(Agent { broker, parsed: Arc::default() })
+}
+
+/// Takes a request in as a whole, which must not be long, nor long in coming; also a body that nobody looks at: a connection
+/// on which an answer overtakes the question ends, and a slow client is then told of a broken pipe.
+async fn whole(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match guard::read(body, MAX_BODY).await {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
+        Err(why) => {
+            let why = why.canonical_reason().unwrap_or_default();
+            Failure(Error::new(Code::InvalidRequest, format!("the request's body: {why}"))).into_response()
+        }
+    }
 }
 
 fn with_version(mut response: Response) -> Response {
@@ -156,19 +171,6 @@ struct Input<T>(T);
 #[derive(FromRequestParts)]
 #[from_request(via(Query), rejection(Failure))]
 struct Asked<T>(T);
-
-/// A body that says nothing. Read all the same: a connection on which an answer overtakes the question ends, and a slow
-/// client is then told of a broken pipe.
-struct Unused;
-
-impl<S: Send + Sync> FromRequest<S> for Unused {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        Bytes::from_request(request, state).await?;
-        Ok(Self)
-    }
-}
 
 /// The body of a token request, parsed once.
 struct Question(Arc<TokenRequest>);
@@ -285,11 +287,7 @@ async fn cancel(State(agent): State<Agent>, Path(id): Path<String>) -> Result<St
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn opened(
-    State(agent): State<Agent>,
-    Path(id): Path<String>,
-    _body: Unused,
-) -> Result<StatusCode, Failure> {
+async fn opened(State(agent): State<Agent>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
     agent.broker.opened(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -508,7 +506,7 @@ async fn lock(
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn handover(State(agent): State<Agent>, _body: Unused) -> Result<StatusCode, Failure> {
+async fn handover(State(agent): State<Agent>) -> Result<StatusCode, Failure> {
     agent.broker.hand_over()?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -518,7 +516,7 @@ async fn handover(State(agent): State<Agent>, _body: Unused) -> Result<StatusCod
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn stop(State(agent): State<Agent>, _body: Unused) -> StatusCode {
+async fn stop(State(agent): State<Agent>) -> StatusCode {
     agent.broker.stop();
     StatusCode::NO_CONTENT
 }

@@ -15,20 +15,24 @@ use keystone_broker::ports::SharedClock;
 use keystone_broker::vault::{Place, Vault, Wish};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::api::Api;
 use super::http::PATIENCE;
+use super::lab::until;
 use super::notices::{Answer, Desktop};
+use super::spawn;
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
     api: Api,
     folder: Arc<TempDir>,
     /// The broker that serves now.
-    current: Arc<Mutex<Option<Broker>>>,
+    current: Arc<Mutex<Option<(Broker, Handle)>>>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
+    runtime: Handle,
 }
 
 impl Agent {
@@ -71,6 +75,8 @@ impl Agent {
         });
         ready.recv().unwrap();
         let api = Api::new(folder.path().join(socket));
+        // An agent answers before a slow machine has made the vault's key of the passphrase.
+        until("a look into the vault", || api.status()["vault"]["reason"] != "it was not opened yet");
         Self { api, folder, current, thread: Some(thread), desktop }
     }
 
@@ -88,6 +94,11 @@ impl Agent {
         self.desktop.will_answer(answer);
     }
 
+    /// How many tasks it has.
+    pub fn tasks(&self) -> usize {
+        self.current.lock().unwrap().as_ref().map_or(0, |(_, runtime)| runtime.metrics().num_alive_tasks())
+    }
+
     /// Where its socket lies.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -100,7 +111,7 @@ fn run(
     folder: &Path,
     socket: &str,
     desktop: Arc<Desktop>,
-    current: &Mutex<Option<Broker>>,
+    current: &Mutex<Option<(Broker, Handle)>>,
     ready: &mpsc::Sender<()>,
 ) {
     let socket_path = folder.join(socket);
@@ -112,15 +123,15 @@ fn run(
     let port_file = socket_path.with_extension("facade");
     let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
     let port = port.unwrap_or_else(super::port::free);
-    // A child between its fork and its exec still has the socket of the agent before.
-    let facade = super::spawn::undisturbed(|| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
+    let facade = spawn::undisturbed(|| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
     facade.set_nonblocking(true).unwrap();
     let address = facade.local_addr().unwrap();
     fs::write(port_file, address.port().to_string()).unwrap();
     let mut packed: Option<Zeroizing<Vec<u8>>> = None;
     let live = async |packed: Option<Zeroizing<Vec<u8>>>| {
         let config = Config::load(&folder.join("config.toml")).unwrap();
-        let (vault, idle) = (Vault::at(place(folder, config.vault)), config.lock.idle);
+        let idle = config.lock.idle;
+        let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
         let broker = Broker::new(clock.clone(), config, vault, folder, desktop.clone());
         if let Some(packed) = packed {
             broker.unpack(&packed).unwrap();
@@ -135,7 +146,7 @@ fn run(
         let api = UnixListener::from_std(api.try_clone().unwrap()).unwrap();
         let facade = serve(facade, listen::facade::router(broker.clone(), address));
         let api = serve(api, listen::socket::router(broker.clone()));
-        current.lock().unwrap().replace(broker.clone());
+        current.lock().unwrap().replace((broker.clone(), Handle::current()));
         ready.send(()).ok();
         let departure = broker.departure().await;
         if departure == Departure::Stop {
@@ -166,7 +177,7 @@ fn place(folder: &Path, wish: Wish) -> Place {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if let Some(broker) = &*self.current.lock().unwrap() {
+        if let Some((broker, _)) = &*self.current.lock().unwrap() {
             broker.stop();
         }
         self.thread.take().map(JoinHandle::join);
