@@ -240,6 +240,52 @@ pub struct Reach {
     pub domain_id: Option<String>,
 }
 
+/// `200` of `POST /v1/probe`: what was found of a cloud without signing in.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ProbeReply {
+    /// In the order in which they build upon each other.
+    pub findings: Vec<Finding>,
+}
+
+/// What one check came to. `ksb doctor --json` prints these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// The check's name, such as `clock`.
+    pub check: String,
+    /// What it looked at: a cloud's label, a file, a Python; empty for the machine as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// How it ended.
+    pub finding: Found,
+    /// What was found, in a sentence without secrets.
+    pub detail: String,
+    /// The command that helps, or what to ask the operator for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The server's `x-openstack-request-id`, for the operator's grep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// When it was found.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// As it should be.
+    Ok,
+    /// It works, and could do harm or stop working.
+    Warn,
+    /// It does not work.
+    Fail,
+    /// This cannot be known from here, or not yet.
+    Unknown,
+    /// Not looked at: it does not apply, or what it needs has failed.
+    Skipped,
+}
+
 /// `POST /v1/logout`: one cloud, or everything.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LogoutRequest {
@@ -294,6 +340,9 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// The file that it runs, as the kernel names it: ` (deleted)` at its end once that was replaced or removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// When it started.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,

@@ -8,6 +8,7 @@ mod known;
 mod lease;
 mod leases;
 mod policy;
+mod probe;
 mod renewal;
 mod serving;
 mod session;
@@ -411,6 +412,7 @@ impl Broker {
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            program: crate::platform::process::program(),
             started_at: self.inner.started_at,
             vault: self.inner.vault.report(),
             sessions,

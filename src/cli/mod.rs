@@ -6,6 +6,7 @@ mod bearer;
 mod browser;
 mod cloud;
 mod clouds;
+mod doctor;
 mod duration;
 mod env;
 mod environment;
@@ -18,6 +19,7 @@ mod logout;
 mod mend;
 mod person;
 mod projects;
+mod pythons;
 mod refresh;
 mod say;
 mod shell;
@@ -79,6 +81,8 @@ enum Command {
     Refresh(target::CloudArgs),
     /// List the projects and domains you can use
     Projects(projects::Args),
+    /// Look for whatever is wrong here and at your clouds, and say what helps
+    Doctor(doctor::Args),
     /// Show what clouds.yaml comes to
     Cloud(cloud::Args),
     /// Add entries to clouds.yaml for tools that take no plugin, and remove them
@@ -107,6 +111,8 @@ enum Done {
     Ok,
     /// `login --for`: signed in, but not for as long as asked.
     TooShort,
+    /// `doctor`: something is wrong, and was said.
+    Unwell,
     /// `exec`: as its command did.
     Like(u8),
 }
@@ -123,6 +129,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(Done::Ok) => ExitCode::SUCCESS,
+        Ok(Done::Unwell) => ExitCode::FAILURE,
         Ok(Done::TooShort) => ExitCode::from(4),
         Ok(Done::Like(status)) => ExitCode::from(status),
         Err(error) => fail(&error),
@@ -133,6 +140,7 @@ async fn run(command: Command) -> Result<Done> {
     match command {
         Command::Login(args) => return login::run(args).await,
         Command::Exec(args) => return exec::run(args).await,
+        Command::Doctor(args) => return Box::pin(doctor::run(args)).await,
         Command::Env(args) => env::run(args).await?,
         Command::Lease(args) => lease::run(args).await?,
         Command::Logout(args) => logout::run(args).await?,

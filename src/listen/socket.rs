@@ -19,8 +19,9 @@ use utoipa_axum::routes;
 
 use crate::api::{
     AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LoginRequest,
-    LogoutReply, LogoutRequest, Offers, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply,
-    SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
+    LogoutReply, LogoutRequest, Offers, ProbeReply, Problem, ReachReply, RedirectedRequest, RefreshReply,
+    RevokeReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport,
+    VaultRequest,
 };
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
@@ -66,6 +67,7 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(factors))
         .routes(routes!(refresh))
         .routes(routes!(projects))
+        .routes(routes!(probe))
         .routes(routes!(leases, lease))
         .routes(routes!(wanted))
         .routes(routes!(revoke))
@@ -361,6 +363,18 @@ async fn projects(
     Input(request): Input<CloudRequest>,
 ) -> Result<Json<ReachReply>, Failure> {
     Ok(Json(agent.broker.reach(&request).await?))
+}
+
+/// What can be found of a cloud without signing in: clock, names, TLS, proxy, discovery, the doors of the sign-in.
+#[utoipa::path(post, path = "/v1/probe", request_body = CloudRequest, responses(
+    (status = 200, body = ProbeReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn probe(
+    State(agent): State<Agent>,
+    Input(request): Input<CloudRequest>,
+) -> Result<Json<ProbeReply>, Failure> {
+    Ok(Json(agent.broker.probe(&request).await?))
 }
 
 /// The person trusts a cloud of the current folder.

@@ -24,7 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("broker", &["api", "config", "keystone", "outbound", "platform", "ports", "signin", "vault"]),
     ("listen", &["api", "broker", "http"]),
     ("agent", &["api", "broker", "config", "http", "listen", "platform", "vault"]),
-    ("cli", &["agent", "api", "client", "clouds", "platform", "ports"]),
+    ("cli", &["agent", "api", "client", "clouds", "config", "platform", "ports"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];
