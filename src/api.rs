@@ -286,6 +286,53 @@ pub enum Found {
     Skipped,
 }
 
+/// `POST /v1/discover`: what an address tells of a cloud.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DiscoverRequest {
+    /// The TLS and proxy settings, with any address of the cloud for `auth_url`: its dashboard's or Keystone's.
+    pub cloud: Cloud,
+    /// Whether `http` will do for other computers than this one.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// `200` of `POST /v1/discover`. A stranger may have said all of it: a person decides.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DiscoverReply {
+    /// The ways to sign in that were found; one at least.
+    pub choices: Vec<Choice>,
+    /// Addresses on other hosts that redirects or documents led to.
+    pub redirects: Vec<String>,
+}
+
+/// A way to sign in, as a dashboard names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Choice {
+    /// What the page calls it.
+    pub label: String,
+    /// Keystone's address.
+    pub auth_url: String,
+    /// Keystone's identity provider, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<String>,
+    /// The federation protocol, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The region, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+impl Choice {
+    /// Whether both lead to the same sign-in, whatever they are called.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let what = |choice: &Self| {
+            (choice.auth_url.clone(), choice.identity_provider.clone(), choice.protocol.clone())
+        };
+        what(self) == what(other)
+    }
+}
+
 /// `POST /v1/logout`: one cloud, or everything.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LogoutRequest {

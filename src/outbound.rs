@@ -252,6 +252,8 @@ pub enum Peer {
     Keystone,
     /// Its identity provider.
     IdentityProvider,
+    /// Whoever has the address that a person gave.
+    Dashboard,
 }
 
 impl Peer {
@@ -259,12 +261,14 @@ impl Peer {
         match self {
             Self::Keystone => "Keystone",
             Self::IdentityProvider => "the identity provider",
+            Self::Dashboard => "the server",
         }
     }
 
     /// Unreachable, not trusted, and everything else.
     fn codes(self) -> (Code, Code, Code) {
         match self {
+            Self::Dashboard => (Code::KeystoneUnreachable, Code::KeystoneTls, Code::NotKeystone),
             Self::Keystone => (Code::KeystoneUnreachable, Code::KeystoneTls, Code::KeystoneError),
             Self::IdentityProvider => {
                 (Code::IdentityProviderUnreachable, Code::IdentityProviderTls, Code::IdentityProviderError)
@@ -300,7 +304,8 @@ pub async fn send(cloud: &Cloud, peer: Peer, request: RequestBuilder) -> Result<
         body.extend_from_slice(&chunk);
     }
     let body = String::from_utf8(body).map_err(|_| {
-        let code = if peer == Peer::Keystone { Code::NotKeystone } else { Code::IdentityProviderError };
+        let code =
+            if peer == Peer::IdentityProvider { Code::IdentityProviderError } else { Code::NotKeystone };
         Error::new(code, format!("the answer of {} is not text", peer.name())).cloud(cloud.label())
     })?;
     Ok(Answer { status, headers, body })

@@ -2,6 +2,7 @@
 //! clouds.yaml.
 
 mod confined;
+mod discover;
 mod flight;
 mod kept;
 mod known;

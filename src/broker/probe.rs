@@ -11,7 +11,6 @@ use crate::api::{CloudRequest, Finding, Found, ProbeReply};
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Met};
 use crate::model::{Cloud, Identity, Way};
-use crate::oidc::Provider;
 use crate::outbound;
 use crate::ports::SharedClock;
 use crate::signin;
@@ -234,16 +233,16 @@ impl Probe<'_> {
 
     async fn provider(&mut self, inner: &Inner) {
         let Some(client) = &self.cloud.sign_in.oidc else { return };
-        let discovering = Provider::discover(self.cloud, client, &inner.outbound, self.clock.clone());
+        let discovering = signin::look(self.cloud, &inner.outbound, self.clock.clone());
         match within(self.cloud, discovering).await {
-            Ok(provider) => {
+            Ok(ahead) => {
                 let at = client.discovery_endpoint.host_str().unwrap_or_default();
                 self.add(
                     "identity-provider",
                     Found::Ok,
                     format!("its discovery document and keys are at {at}"),
                 );
-                if let Some(ahead) = provider.ahead() {
+                if let Some(ahead) = ahead {
                     self.ahead("the identity provider", ahead);
                 }
             }

@@ -22,6 +22,7 @@ mod projects;
 mod pythons;
 mod refresh;
 mod say;
+mod setup;
 mod shell;
 mod status;
 mod stop;
@@ -83,6 +84,8 @@ enum Command {
     Projects(projects::Args),
     /// Look for whatever is wrong here and at your clouds, and say what helps
     Doctor(doctor::Args),
+    /// Write an entry of clouds.yaml, from a dashboard's address, an openrc file or whatever you have
+    Setup(setup::Args),
     /// Show what clouds.yaml comes to
     Cloud(cloud::Args),
     /// Add entries to clouds.yaml for tools that take no plugin, and remove them
@@ -150,6 +153,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Projects(args) => projects::run(args).await?,
         Command::Cloud(args) => cloud::run(args)?,
         Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
+        Command::Setup(args) => Box::pin(setup::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
         Command::Unlock => unlock::run().await?,

@@ -18,10 +18,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LoginRequest,
-    LogoutReply, LogoutRequest, Offers, ProbeReply, Problem, ReachReply, RedirectedRequest, RefreshReply,
-    RevokeReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport,
-    VaultRequest,
+    AcceptRequest, CloudRequest, DiscoverReply, DiscoverRequest, FactorsRequest, LeaseReply, LeaseRequest,
+    LeasesReply, LoginRequest, LogoutReply, LogoutRequest, Offers, ProbeReply, Problem, ReachReply,
+    RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply, Status, TokenReply,
+    TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
@@ -68,6 +68,7 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(refresh))
         .routes(routes!(projects))
         .routes(routes!(probe))
+        .routes(routes!(discover))
         .routes(routes!(leases, lease))
         .routes(routes!(wanted))
         .routes(routes!(revoke))
@@ -375,6 +376,18 @@ async fn probe(
     Input(request): Input<CloudRequest>,
 ) -> Result<Json<ProbeReply>, Failure> {
     Ok(Json(agent.broker.probe(&request).await?))
+}
+
+/// What the address of a dashboard or a Keystone tells of a cloud.
+#[utoipa::path(post, path = "/v1/discover", request_body = DiscoverRequest, responses(
+    (status = 200, body = DiscoverReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn discover(
+    State(agent): State<Agent>,
+    Input(request): Input<DiscoverRequest>,
+) -> Result<Json<DiscoverReply>, Failure> {
+    Ok(Json(agent.broker.discover(&request).await?))
 }
 
 /// The person trusts a cloud of the current folder.

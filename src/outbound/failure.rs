@@ -78,6 +78,7 @@ fn tls_remedy(cloud: &Cloud, peer: Peer, error: &rustls::Error) -> String {
     }
     let whose = match peer {
         Peer::Keystone => "Keystone's certificate",
+        Peer::Dashboard => "its certificate",
         Peer::IdentityProvider => "this certificate too (a file may hold several)",
     };
     let opened = match cloud.proxy {

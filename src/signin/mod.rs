@@ -15,7 +15,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 use url::Url;
@@ -270,6 +270,11 @@ pub async fn start(
             }
         }
     }
+}
+
+/// Reads the identity provider's metadata and keys. How far its clock is before ours, where its answers say.
+pub async fn look(cloud: &Cloud, outbound: &Outbound, clock: SharedClock) -> Result<Option<SignedDuration>> {
+    Ok(provider(cloud, outbound, clock).await?.ahead())
 }
 
 async fn provider(cloud: &Cloud, outbound: &Outbound, clock: SharedClock) -> Result<Provider> {

@@ -12,6 +12,7 @@ mod architecture;
 mod cli;
 mod clouds;
 mod clouds_file;
+mod doctor;
 mod exec;
 mod facade;
 mod keep;

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use jiff::Unit;
 
 use crate::api::{Finding, Found};
+use crate::cli::say::printable;
 use crate::clouds::Environment;
 
 fn word(found: Found) -> &'static str {
@@ -55,11 +56,6 @@ fn summary(findings: &[Finding]) -> String {
     .collect();
     let bad = if bad.is_empty() { "all is well".to_owned() } else { bad.join(", ") };
     format!("{} checks: {bad}", findings.len())
-}
-
-/// Servers' words must not steer the terminal.
-fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 /// For a ticket: no names of people and their folders.
@@ -139,10 +135,5 @@ mod tests {
         let text = "/home/alice/.config/x belongs to alice; /var/lib/systemd/linger/alice; malice";
         let said = without_person(text, &env);
         assert_eq!(said, "~/.config/x belongs to USER; /var/lib/systemd/linger/USER; malice");
-    }
-
-    #[test]
-    fn a_servers_words_steer_no_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\nc"), "a [2Jb c");
     }
 }

@@ -21,6 +21,7 @@ mod attacks;
 mod canaries;
 mod crowd;
 mod diagnosis;
+mod doctor;
 mod entries;
 mod facade_attacks;
 mod first_use;
