@@ -112,6 +112,9 @@ pub struct SignIn {
     /// Tokens that arrived from a tab that did not start here and wait for the person's word.
     #[serde(default)]
     pub offers: u32,
+    /// Why what the browser brought last could not be used: a fault of the set-up, not of a stranger. The sign-in goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Problem>,
     /// Why it failed, with `state` = `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,

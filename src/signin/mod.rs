@@ -220,6 +220,8 @@ pub struct Progress {
     pub notices: Vec<String>,
     /// Tokens that wait for a word in the terminal.
     pub offers: u32,
+    /// Why what came last could not be used.
+    pub refused: Option<Error>,
     /// What the person at the terminal is asked for.
     pub asks: Vec<Ask>,
 }

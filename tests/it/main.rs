@@ -22,6 +22,7 @@ mod oidc;
 mod password;
 mod real;
 mod scenarios;
+mod setup;
 mod signin;
 mod ssh;
 mod tell;

@@ -123,7 +123,7 @@ async fn sign_in_to(client: &Client, cloud: &Cloud) -> Option<Finding> {
     }
     let (named, remote) = (cloud.clone(), person::is_remote());
     let mut request = LoginRequest { cloud: named, min_validity: 0, switch_user: false, remote };
-    let ended = login::sign_in(client, &mut request).await;
+    let ended = login::sign_in_or_say_why(client, &mut request).await;
     Some(match ended {
         Ok(session) => {
             let detail = format!("works; the session is good until {}", say::until(session.expires_at));

@@ -285,7 +285,7 @@ async fn sign_in(client: &Client, cloud: &Cloud) -> Result<Vec<Reach>> {
     }
     let (named, remote) = (cloud.clone(), person::is_remote());
     let mut request = LoginRequest { cloud: named, min_validity: 0, switch_user: false, remote };
-    let session = login::sign_in(client, &mut request).await?;
+    let session = login::sign_in_or_say_why(client, &mut request).await?;
     println!("{}: signed in as {}", cloud.label(), printable(&super::say::user(&session.user)));
     Ok(projects::reach(client, cloud).await?.projects)
 }

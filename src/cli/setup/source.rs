@@ -219,7 +219,8 @@ impl Known {
             ("project_domain_name", self.project_domain_name.clone().filter(|_| self.project_name.is_some())),
         ]);
         if let Some(port) = self.redirect_port.filter(|port| *port != 0) {
-            auth.insert("redirect_port".into(), port.into());
+            // openstacksdk makes a text of it, and it is written as a number.
+            auth.insert("redirect_port".into(), port.to_string().into());
         }
         if !self.found_sso {
             auth.extend(mapping(vec![

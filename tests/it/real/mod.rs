@@ -36,6 +36,7 @@ mod people;
 mod renewal;
 mod revoked;
 mod scopes;
+mod setup;
 mod ssh;
 mod strangers;
 mod terraform;
