@@ -398,6 +398,9 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Where sessions are kept.
     pub vault: VaultReport,
+    /// Since when and why it is locked, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<LockReport>,
     /// Who is signed in where.
     pub sessions: Vec<Session>,
     /// Sign-ins under way.
@@ -406,6 +409,51 @@ pub struct Status {
     pub facade: FacadeReport,
     /// The living leases, the oldest first.
     pub leases: Vec<Lease>,
+    /// What the person should know of the agent besides, each a sentence: a setting that is not in force, for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// `POST /v1/lock`.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LockRequest {}
+
+/// `200` of `POST /v1/lock`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LockReply {
+    /// The lock.
+    pub lock: LockReport,
+    /// What was logged out, because there is no vault that it could be sealed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_out: Option<LogoutReply>,
+    /// Leases that pause.
+    pub paused: u32,
+    /// Leases that go on (`through_lock`).
+    pub through: u32,
+}
+
+/// Since when, and why, the agent is locked.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LockReport {
+    /// When it was locked.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Who or what locked it.
+    pub reason: LockReason,
+}
+
+/// Who or what locked the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LockReason {
+    /// A person: `ksb lock`. Only `ksb unlock` opens it.
+    Person,
+    /// Nobody asked for anything for as long as config.toml says.
+    Idle,
+    /// The screen was locked; unlocking it unlocks the agent too, unless its vault wants a passphrase.
+    Screen,
+    /// The computer went to sleep.
+    Sleep,
 }
 
 /// Where sessions are kept, and why there.
@@ -455,7 +503,7 @@ pub enum KeyKind {
     Passphrase,
 }
 
-/// `POST /v1/vault`: opens the vault, or changes who keeps its key.
+/// `POST /v1/vault`: opens the vault and the lock, or changes who keeps the vault's key.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VaultRequest {
     /// Who is to keep the key from now on; without it the vault is opened.
@@ -553,6 +601,9 @@ pub struct LeaseRequest {
     /// Whether it goes on after the person's session has ended. Always confined.
     #[serde(default)]
     pub unattended: bool,
+    /// Whether it goes on while the agent is locked. Unattended ones only.
+    #[serde(default)]
+    pub through_lock: bool,
     /// Whether it comes with an EC2 credential of its project, for S3.
     #[serde(default)]
     pub s3: bool,

@@ -75,6 +75,12 @@ pub enum Code {
     FacadeUnavailable,
     /// The peer is another user of this machine.
     ForeignPeer,
+    /// The agent is locked.
+    Locked,
+    /// The agent makes room for a fresh one: ask again.
+    AgentLeaving,
+    /// There is no newer program to hand over to, or not now.
+    HandoverRefused,
     /// No agent answers, and none could be started.
     AgentUnavailable,
     /// A local file or socket failed.
@@ -99,8 +105,8 @@ impl Code {
             | Self::SignInCancelled => 403,
             Self::UnknownCloud | Self::UnknownLease | Self::UnknownSignIn => 404,
             Self::SignInTimedOut => 408,
-            Self::PortBusy | Self::VaultUnusable => 409,
-            Self::VaultSealed => 423,
+            Self::PortBusy | Self::VaultUnusable | Self::HandoverRefused => 409,
+            Self::VaultSealed | Self::Locked => 423,
             Self::ScopeUnsupported => 422,
             Self::Internal | Self::Io => 500,
             Self::KeystoneTls
@@ -110,6 +116,7 @@ impl Code {
             | Self::IdentityProviderError => 502,
             Self::KeystoneUnreachable
             | Self::IdentityProviderUnreachable
+            | Self::AgentLeaving
             | Self::AgentUnavailable
             | Self::FacadeUnavailable
             | Self::VaultUnavailable => 503,

@@ -2,6 +2,7 @@
 //!
 //! Uses nothing of the rest of the crate but [`crate::error`]; everything may use it.
 
+pub mod duration;
 mod password;
 mod workload;
 

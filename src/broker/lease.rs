@@ -41,6 +41,9 @@ pub(super) struct Lease {
     user: Option<User>,
     /// Goes on without the person's session.
     pub(super) unattended: bool,
+    /// Goes on while the agent is locked.
+    #[serde(default)]
+    pub(super) through_lock: bool,
     pub(super) confined: Option<Confined>,
     /// The access key of the EC2 credential that was made for it.
     pub(super) ec2: Option<String>,
@@ -155,6 +158,7 @@ impl Lease {
             used_at: None,
             user: None,
             unattended: request.unattended,
+            through_lock: request.through_lock,
             confined: request.confined.then(|| Confined::to(&request.scope)),
             ec2: None,
             notices: Vec::new(),
@@ -190,6 +194,7 @@ impl Lease {
             used_at: self.used_at,
             user: None,
             unattended: self.unattended,
+            through_lock: self.through_lock,
             confined: Some(Confined { project: confined.project.clone(), credentials }),
             ec2: None,
             notices: Vec::new(),

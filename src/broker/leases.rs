@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
 
 use super::lease::{self, Lease, Watch};
+use super::locking::is_locked;
 use super::session::Session;
 use super::sign_ins::Entry;
 use super::{Broker, Inner, Minting, State};
@@ -70,6 +71,10 @@ impl Broker {
         }
         let identity = self.admit(&request.cloud)?;
         let process = if request.for_caller { Some(process(caller)?) } else { None };
+        if request.through_lock && !request.unattended {
+            let why = "only an unattended lease can go on while the agent is locked";
+            return Err(Error::new(Code::InvalidRequest, why).remedy("--unattended --through-lock"));
+        }
         request.confined |= request.unattended;
         if (request.confined || request.s3) && !matches!(request.scope, Scope::Project(_)) {
             return Err(Error::new(
@@ -171,7 +176,7 @@ impl Broker {
         };
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
-        let ended = tokio::spawn(async move { inner.end_lease(&id).await }).await;
+        let ended = self.inner.work.spawn(async move { inner.end_lease(&id).await }).await;
         ended.ok().flatten().ok_or_else(|| unknown(which))
     }
 
@@ -192,7 +197,11 @@ impl Broker {
             }
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
-        lease.map(|lease| lease.id.clone()).ok_or_else(|| unknown("with this secret"))
+        match (lease, &state.lock) {
+            (Some(lease), _) => Ok(lease.id.clone()),
+            (None, Some(_)) => Err(is_locked()),
+            (None, None) => Err(unknown("with this secret")),
+        }
     }
 
     /// Whether a token that is no handle could be one.
@@ -277,7 +286,9 @@ impl Inner {
                 () = inner.at(credentials_end) => false,
             };
             // What follows changes the lease, and with it this watch: it must not be part of it.
-            tokio::spawn(async move {
+            let after = inner.clone();
+            inner.work.spawn(async move {
+                let inner = after;
                 if lease_ends {
                     inner.end_lease(&id).await;
                 } else {

@@ -8,6 +8,8 @@ mod kept;
 mod known;
 mod lease;
 mod leases;
+mod leaving;
+mod locking;
 mod policy;
 mod probe;
 mod renewal;
@@ -17,8 +19,9 @@ mod sign_ins;
 mod tab;
 mod tell;
 mod unattended;
+mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,8 +32,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::{
-    self, CloudRequest, FacadeReport, LeasesReply, LoggedOut, LoginRequest, LogoutReply, LogoutRequest,
-    NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
+    self, CloudRequest, FacadeReport, LeasesReply, LockReport, LoggedOut, LoginRequest, LogoutReply,
+    LogoutRequest, NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
@@ -49,9 +52,12 @@ use kept::Changes;
 use known::KnownClouds;
 use lease::Lease;
 pub use leases::{Leased, Shown};
+pub use leaving::Departure;
+use locking::Attempts;
 use serving::{Made, Want};
 use session::{Held, Session};
 use sign_ins::{Entry, Opening};
+use work::Work;
 
 /// How long a sign-in that is over can still be asked about.
 const REMEMBER_SIGN_IN: SignedDuration = SignedDuration::from_mins(5);
@@ -75,6 +81,10 @@ struct Inner {
     saves: Flight<(), ()>,
     started_at: Timestamp,
     runtime_folder: PathBuf,
+    /// Why this process is to leave, once it is.
+    departure: watch::Sender<Option<Departure>>,
+    work: Work,
+    attempts: Attempts,
     facade: Mutex<FacadeReport>,
     state: Mutex<State>,
     exchanges: Flight<(Identity, Scope), Minting>,
@@ -111,6 +121,11 @@ struct State {
     sign_ins: HashMap<String, (Arc<Entry>, Option<Timestamp>)>,
     /// Failed sign-ins in a row, and when the last one failed.
     failures: HashMap<Identity, (u32, Timestamp)>,
+    lock: Option<LockReport>,
+    /// Leases that an earlier process handed over to go on while it is locked.
+    through: HashSet<String>,
+    /// When somebody last asked for something.
+    used_at: Option<Timestamp>,
 }
 
 /// What an exchange comes to.
@@ -156,6 +171,7 @@ impl Broker {
         runtime_folder: &Path,
         notices: Arc<dyn Notices>,
     ) -> Self {
+        let work = Work::default();
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
@@ -167,28 +183,32 @@ impl Broker {
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
             vault: Arc::new(vault),
             changes: Changes::default(),
-            saves: Flight::default(),
+            saves: Flight::from(&work),
             state: Mutex::default(),
             runtime_folder: runtime_folder.to_owned(),
             facade: Mutex::new(FacadeReport {
                 url: String::new(),
                 problem: Some("there is no facade".into()),
             }),
-            exchanges: Flight::default(),
-            leased: Flight::default(),
-            confinements: Flight::default(),
+            departure: watch::Sender::default(),
+            attempts: Attempts::new((0, Timestamp::MIN)),
+            exchanges: Flight::from(&work),
+            leased: Flight::from(&work),
+            confinements: Flight::from(&work),
             wants: watch::channel(()).0,
-            doubts: Flight::default(),
-            renewals: Flight::default(),
-            starts: Flight::default(),
+            doubts: Flight::from(&work),
+            renewals: Flight::from(&work),
+            starts: Flight::from(&work),
+            work,
         };
+        inner.recall_lock();
         Self { inner: Arc::new(inner) }
     }
 
-    /// Takes in what the vault has. Returns when that is done, or when its key is long in coming: then it is taken in when
+    /// Takes in what the vault has, unless it is locked. Returns when that is done, or when its key is long in coming: then it is taken in when
     /// it comes.
     pub async fn recall(&self) {
-        if !self.inner.vault.is_sealed() {
+        if !self.inner.vault.is_sealed() || self.inner.check_lock().is_err() {
             return;
         }
         let inner = self.inner.clone();
@@ -197,9 +217,12 @@ impl Broker {
         tokio::time::timeout(kept::PATIENCE, unsealing).await.ok();
     }
 
-    /// Opens the vault, or changes who keeps its key.
+    /// Opens the vault and the lock, or changes who keeps the vault's key.
     pub async fn vault(&self, request: VaultRequest) -> Result<VaultReport> {
-        self.inner.change_vault(request).await
+        match request.key {
+            None => self.unlock(request.passphrase).await,
+            Some(kind) => self.inner.change_key(kind, request.passphrase).await,
+        }
     }
 
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
@@ -338,6 +361,7 @@ impl Broker {
 
     /// Drops the scoped tokens of a cloud, so that new roles show.
     pub fn refresh(&self, request: &CloudRequest) -> Result<usize> {
+        self.inner.check_lock()?;
         let identity = self.identity(&request.cloud)?;
         let mut state = locked(&self.inner.state);
         Ok(state.sessions.get_mut(&identity).map_or(0, Session::drop_scoped))
@@ -365,7 +389,12 @@ impl Broker {
 
     /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
     pub async fn logout(&self, request: &LogoutRequest) -> Result<LogoutReply> {
+        self.inner.check_lock()?;
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
+        self.end_sessions(only).await
+    }
+
+    async fn end_sessions(&self, only: Option<Identity>) -> Result<LogoutReply> {
         let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
             let identities: Vec<Identity> = if let Some(identity) = &only {
@@ -396,7 +425,7 @@ impl Broker {
         // While the session's own token lives: it deletes what nothing else can.
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
-        let ending = tokio::spawn(async move {
+        let ending = self.inner.work.spawn(async move {
             let leases = inner.clear_with(over).await;
             LogoutReply { sessions: inner.end_all(ended).await, leases }
         });
@@ -416,10 +445,12 @@ impl Broker {
             program: crate::platform::process::program(),
             started_at: self.inner.started_at,
             vault: self.inner.vault.report(),
+            locked: state.lock.clone(),
             sessions,
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
             facade,
             leases,
+            notices: self.inner.config.overruled.clone(),
         }
     }
 
@@ -429,6 +460,8 @@ impl Broker {
 
     /// The identity of a cloud that may be signed in to, or asked for tokens.
     fn admit(&self, cloud: &Cloud) -> Result<Identity> {
+        self.inner.check_lock()?;
+        self.inner.used();
         let trust = self.inner.outbound.trust_of(&cloud.tls)?;
         self.inner.known.check(cloud, &trust)?;
         Ok(Identity::of(cloud, &trust))
@@ -772,7 +805,7 @@ impl Inner {
                 if let Some(grant) = earlier.grant.take() {
                     // Nobody will use it again; if the identity provider does not answer, it ends there by itself.
                     let inner = self.clone();
-                    tokio::spawn(async move { inner.end_grant(&earlier.cloud, &grant).await.ok() });
+                    self.work.spawn(async move { inner.end_grant(&earlier.cloud, &grant).await.ok() });
                 }
             }
             state.pins.insert(identity.clone(), user);

@@ -75,6 +75,7 @@ impl Inner {
     /// A new unscoped token by the refresh token, inside the flight of its identity. A network's failure costs no
     /// credential; only the identity provider's own word ends a grant.
     async fn refresh(self: &Arc<Self>, identity: &Identity) -> Result<bool> {
+        self.check_lock()?;
         let Some((cloud, grant, user)) = self.grant(identity) else {
             return Ok(false);
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::lease::Answer;
+use super::locking::is_locked;
 use super::policy::{self, Rests};
 use super::sign_ins::Entry;
 use super::{Broker, Inner};
@@ -62,6 +63,9 @@ impl Broker {
         patience: SignedDuration,
     ) -> Result<Arc<Token>> {
         let terms = self.inner.terms(id, scope)?;
+        if terms.reach != Reach::Unattended {
+            self.inner.used();
+        }
         let label = terms.cloud.label().to_owned();
         let token = self.waited(id, &terms, refused, patience).await.map_err(|error| error.cloud(&label))?;
         self.inner.settle().await;
@@ -241,6 +245,9 @@ impl Inner {
             .leases
             .get(id)
             .ok_or_else(|| Error::new(Code::UnknownLease, "the lease has ended").remedy("ksb lease list"))?;
+        if state.lock.is_some() && !lease.through_lock {
+            return Err(is_locked());
+        }
         let scope = lease.reaches(asked).ok_or_else(|| {
             let project = lease.view().scope;
             Error::new(Code::ScopeRefused, format!("the lease {} is confined to {project}", lease.name))

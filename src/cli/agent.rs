@@ -1,6 +1,8 @@
 //! `ksb agent`
 
 use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::stdio::dup2_stdout;
 use tracing_subscriber::Layer;
@@ -9,8 +11,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::target;
+use crate::agent::Start;
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::Paths;
+use crate::platform::program;
 use crate::{agent, client};
 
 #[derive(clap::Args)]
@@ -21,6 +25,9 @@ pub(super) struct Args {
     /// Run as `--ensure` starts it: in a session of its own; one byte on standard output means ready
     #[arg(long, hide = true, conflicts_with = "ensure")]
     detached: bool,
+    /// Go on in the place of the process that this one was, with what it left on standard input
+    #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached"])]
+    handed: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
@@ -39,10 +46,27 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if args.detached {
         // The terminal's hang-up and Ctrl-C are not for us.
         rustix::process::setsid().map_err(|error| Error::new(Code::Io, format!("setsid: {error}")))?;
-        agent::run(&paths, release_starter).await
+        agent::run(&paths, Start::Fresh, release_starter).await
+    } else if args.handed {
+        agent::run(&paths, Start::Handed, || ()).await
     } else {
-        agent::run(&paths, || eprintln!("ksb: ready on {}", paths.socket.display())).await
+        without_our_environment()?;
+        agent::run(&paths, Start::Fresh, || eprintln!("ksb: ready on {}", paths.socket.display())).await
     }
+}
+
+/// Starts anew without what an agent has no use for: it would lie in its memory for as long as it lives.
+fn without_our_environment() -> Result<()> {
+    if program::is_environment_of_an_agent() {
+        return Ok(());
+    }
+    let own = std::env::args_os();
+    let error = Command::new(program::OWN)
+        .args(own.skip(1))
+        .env_clear()
+        .envs(program::environment_of_an_agent())
+        .exec();
+    Err(Error::new(Code::Io, format!("{}: {error}", program::OWN)))
 }
 
 /// Tells the starter that we are ready and lets go of its pipe.

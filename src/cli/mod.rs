@@ -7,13 +7,13 @@ mod browser;
 mod cloud;
 mod clouds;
 mod doctor;
-mod duration;
 mod env;
 mod environment;
 mod exec;
 mod factors;
 mod grant;
 mod lease;
+mod lock;
 mod login;
 mod logout;
 mod mend;
@@ -41,6 +41,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Code, Error, Result};
+use crate::model::duration;
 
 const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
@@ -94,7 +95,9 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
-    /// Open the vault that your sign-ins are kept in
+    /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
+    Lock,
+    /// Unlock; open the vault that your sign-ins are kept in
     Unlock,
     /// Show where sign-ins are kept, or change who keeps the key
     Vault(vault::Args),
@@ -156,6 +159,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Setup(args) => Box::pin(setup::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
+        Command::Lock => lock::run().await?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
@@ -171,7 +175,7 @@ async fn run(command: Command) -> Result<Done> {
 fn fail(error: &Error) -> ExitCode {
     eprintln!("{}", say::failure(error));
     ExitCode::from(match error.code {
-        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed => 75,
+        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed | Code::Locked => 75,
         _ => 1,
     })
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{lease, say, target, vault};
-use crate::api::{Session, Status};
+use crate::api::{LockReason, Session, Status};
 use crate::error::Result;
 
 #[derive(clap::Args)]
@@ -35,6 +35,15 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("{value:#}");
         return Ok(());
     }
+    if let Some(lock) = &status.locked {
+        let why = match lock.reason {
+            LockReason::Person => "by you",
+            LockReason::Idle => "because nothing was asked for",
+            LockReason::Screen => "with the screen",
+            LockReason::Sleep => "before the computer slept",
+        };
+        println!("Locked {why}, {}. Unlock with: ksb unlock", say::since(lock.since));
+    }
     for session in &status.sessions {
         show(session);
     }
@@ -43,7 +52,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         let what = if asks.is_empty() { sign_in.url.clone() } else { asks.join(", ") };
         println!("{}: a sign-in waits: {what}", sign_in.cloud);
     }
-    if status.sessions.is_empty() && status.sign_ins.is_empty() {
+    if status.sessions.is_empty() && status.sign_ins.is_empty() && status.locked.is_none() {
         println!("Nobody is signed in. Sign in with: ksb login");
     }
     println!(
@@ -60,6 +69,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     for each in &status.leases {
         lease::show(each);
+    }
+    for notice in &status.notices {
+        println!("NOTE: {notice}");
     }
     Ok(())
 }

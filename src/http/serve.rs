@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Extensions, Request, Response};
+use axum::http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::platform::peer;
@@ -91,37 +92,79 @@ impl Listener for TcpListener {
 
 /// A running listener. Dropping it stops accepting and lets requests in flight finish.
 pub struct Server {
-    running: watch::Sender<()>,
+    phase: watch::Sender<Phase>,
 }
 
+/// How far a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Requests in flight are answered.
+    Draining,
+    /// Whoever still waits is told to come again.
+    Late,
+}
+
+/// Time for those who are told to come again to hear it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 impl Server {
-    /// Stops accepting and returns when the requests in flight are answered.
-    pub async fn stop(self) {
-        self.running.send_replace(());
-        self.running.closed().await;
+    /// Stops accepting, and returns when the requests in flight are answered; what takes longer than `grace` is answered
+    /// by a 503.
+    pub async fn stop(self, grace: Duration) {
+        for (phase, patience) in [(Phase::Draining, grace), (Phase::Late, LAST_WORDS)] {
+            self.phase.send_replace(phase);
+            if timeout(patience, self.phase.closed()).await.is_ok() {
+                return;
+            }
+        }
     }
+}
+
+/// Returns when it is too late for an answer.
+async fn late(phase: &watch::Receiver<Phase>) {
+    let mut phase = phase.clone();
+    // A listener that is dropped lets its requests finish.
+    if phase.wait_for(|phase| *phase == Phase::Late).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// A problem document (RFC 9457) of the API and an error document of Keystone's in one: the one who is told may be either's
+/// client.
+fn come_again() -> Response<Body> {
+    const WHY: &str = "the agent makes room for a fresh one; ask again";
+    let body = format!(
+        r#"{{"type":"urn:ksb:problem:agent-leaving","status":503,"code":"agent-leaving","detail":"{WHY}","error":{{"code":503,"title":"Service Unavailable","message":"ksb: {WHY}"}}}}"#
+    );
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    for (name, value) in [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Serves `router` on `listener` until the returned [`Server`] is dropped.
 pub fn serve<L: Listener>(listener: L, router: Router) -> Server {
-    let (running, stopped) = watch::channel(());
-    tokio::spawn(accept_loop(listener, router, stopped));
-    Server { running }
+    let (phase, seen) = watch::channel(Phase::Serving);
+    tokio::spawn(accept_loop(listener, router, seen));
+    Server { phase }
 }
 
-async fn accept_loop<L: Listener>(listener: L, router: Router, mut stopped: watch::Receiver<()>) {
+async fn accept_loop<L: Listener>(listener: L, router: Router, mut phase: watch::Receiver<Phase>) {
     let connections = Arc::new(Connections::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
+            _ = phase.changed() => return,
         };
         match accepted {
             Ok(stream) => {
-                let (place, router, stopped) = (connections.place(), router.clone(), stopped.clone());
+                let (place, router, phase) = (connections.place(), router.clone(), phase.clone());
                 tokio::spawn(async move {
                     if let Some(caller) = admit::<L>(&stream) {
-                        converse(stream, router, &place, caller, stopped).await;
+                        converse(stream, router, &place, caller, phase).await;
                     }
                 });
             }
@@ -156,15 +199,19 @@ async fn converse(
     router: Router,
     place: &Place,
     caller: Caller,
-    mut stopped: watch::Receiver<()>,
+    mut phase: watch::Receiver<Phase>,
 ) {
-    let busy = place.connection.clone();
+    let (busy, seen) = (place.connection.clone(), phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let (mut router, busy, caller) = (router.clone(), busy.clone(), caller.clone());
+        let (mut router, busy, caller, phase) = (router.clone(), busy.clone(), caller.clone(), seen.clone());
         async move {
             let _busy = busy.begin();
             request.extensions_mut().insert(caller);
-            let response: Result<Response<Body>, Infallible> = router.call(request).await;
+            let response: Result<Response<Body>, Infallible> = tokio::select! {
+                biased;
+                response = router.call(request) => response,
+                () = late(&phase) => Ok(come_again()),
+            };
             response
         }
     });
@@ -181,7 +228,7 @@ async fn converse(
             if let Err(error) = outcome { tracing::debug!(%error, "connection ended"); }
         }
         () = place.connection.evicted.notified() => {}
-        _ = stopped.changed() => {
+        _ = phase.changed() => {
             connection.as_mut().graceful_shutdown();
             let _done = connection.await;
         }

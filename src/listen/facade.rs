@@ -155,7 +155,7 @@ async fn authenticate(
         Proof::Token(token) if Broker::is_handle(token) => Shown::Handle(token),
         Proof::Token(token) => Shown::Token(token),
     };
-    let lease = facade.broker.holder(&shown).map_err(|_| facade.stranger())?;
+    let lease = facade.whose(&shown)?;
     let key = (lease.clone(), asked.scope.clone());
     let given = locked(&caller.memory).get::<GivenHere>().and_then(|given| given.0.get(&key).cloned());
     let patience = patience(&parts.headers);
@@ -176,7 +176,7 @@ async fn show(State(facade): State<Facade>, request: Request) -> Result<Response
         return Err(facade.stranger());
     };
     if Broker::is_handle(&subject) {
-        let lease = facade.broker.holder(&Shown::Handle(&subject)).map_err(|_| facade.stranger())?;
+        let lease = facade.whose(&Shown::Handle(&subject))?;
         let token = facade.broker.lease_token(&lease, None, None, patience(request.headers())).await?;
         if !facade.broker.spend(&lease).await {
             return Err(facade.stranger());
@@ -209,8 +209,16 @@ impl Facade {
     /// The lease of whoever asks, and their token.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(String, Secret), Failure> {
         let token = secret(headers, AUTH).ok_or_else(|| self.stranger())?;
-        let lease = self.broker.holder(&Shown::Token(&token)).map_err(|_| self.stranger())?;
+        let lease = self.whose(&Shown::Token(&token))?;
         Ok((lease, token))
+    }
+
+    /// The lease of whoever shows this. While the agent is locked nobody can be told from a stranger.
+    fn whose(&self, shown: &Shown<'_>) -> Result<String, Failure> {
+        self.broker.holder(shown).map_err(|error| match error.code {
+            Code::Locked => Failure::from(error),
+            _ => self.stranger(),
+        })
     }
 
     /// Keystone's own answer to somebody it does not know: whatever was wrong.
@@ -291,7 +299,8 @@ impl From<Error> for Failure {
             | Code::KeystoneTls
             | Code::IdentityProviderUnreachable
             | Code::IdentityProviderTls
-            | Code::VaultUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Code::VaultUnavailable
+            | Code::Locked => StatusCode::SERVICE_UNAVAILABLE,
             Code::KeystoneError | Code::NotKeystone | Code::IdentityProviderError => StatusCode::BAD_GATEWAY,
             Code::Internal | Code::Io => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::UNAUTHORIZED,

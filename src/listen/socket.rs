@@ -11,7 +11,6 @@ use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
-use tokio::sync::Notify;
 use tower::util::MapResponseLayer;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -19,9 +18,9 @@ use utoipa_axum::routes;
 
 use crate::api::{
     AcceptRequest, CloudRequest, DiscoverReply, DiscoverRequest, FactorsRequest, LeaseReply, LeaseRequest,
-    LeasesReply, LoginRequest, LogoutReply, LogoutRequest, Offers, ProbeReply, Problem, ReachReply,
-    RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply, Status, TokenReply,
-    TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
+    LeasesReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest, Offers,
+    ProbeReply, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply,
+    Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
@@ -39,7 +38,6 @@ const MAX_PARSED: usize = 64;
 #[derive(Clone)]
 struct Agent {
     broker: Broker,
-    stop: Arc<Notify>,
     parsed: Arc<Parsed>,
 }
 
@@ -76,6 +74,8 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(logout))
         .routes(routes!(status))
         .routes(routes!(vault))
+        .routes(routes!(lock))
+        .routes(routes!(handover))
         .routes(routes!(stop))
         .split_for_parts()
 }
@@ -85,8 +85,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
     parts().1
 }
 
-/// The API of `broker`. `stop` is notified when a client asks the agent to end.
-pub fn router(broker: Broker, stop: Arc<Notify>) -> Router {
+/// The API of `broker`.
+pub fn router(broker: Broker) -> Router {
     let (router, document) = parts();
     // As text it takes a fraction of the memory that the document does.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
@@ -98,7 +98,7 @@ pub fn router(broker: Broker, stop: Arc<Notify>) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(MapResponseLayer::new(with_version))
-        .with_state(Agent { broker, stop, parsed: Arc::default() })
+        .with_state(Agent { broker, parsed: Arc::default() })
 }
 
 fn with_version(mut response: Response) -> Response {
@@ -488,7 +488,7 @@ async fn status(State(agent): State<Agent>) -> Json<Status> {
     Json(agent.broker.status())
 }
 
-/// Opens the vault, or changes who keeps its key.
+/// Opens the vault and the lock, or changes who keeps the vault's key.
 #[utoipa::path(post, path = "/v1/vault", request_body = VaultRequest, responses(
     (status = 200, body = VaultReport),
     (status = "default", body = Problem, content_type = "application/problem+json"),
@@ -500,12 +500,34 @@ async fn vault(
     Ok(Json(agent.broker.vault(request).await?))
 }
 
+/// Locks: nothing is given out, and the process that knew what is signed in is no more. Without a vault, a logout.
+#[utoipa::path(post, path = "/v1/lock", request_body = LockRequest, responses(
+    (status = 200, body = LockReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn lock(
+    State(agent): State<Agent>,
+    Input(LockRequest {}): Input<LockRequest>,
+) -> Result<Json<LockReply>, Failure> {
+    Ok(Json(agent.broker.lock(LockReason::Person).await?))
+}
+
+/// Has the program that was installed over the agent's own take over; nobody is signed out by it.
+#[utoipa::path(post, path = "/v1/handover", responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn handover(State(agent): State<Agent>, _body: Unused) -> Result<StatusCode, Failure> {
+    agent.broker.hand_over()?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Ends the agent; what is kept in memory only is forgotten.
 #[utoipa::path(post, path = "/v1/stop", responses(
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn stop(State(agent): State<Agent>, _body: Unused) -> StatusCode {
-    agent.stop.notify_one();
+    agent.broker.stop();
     StatusCode::NO_CONTENT
 }

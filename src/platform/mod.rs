@@ -2,9 +2,11 @@
 
 pub mod clock;
 pub mod files;
+pub mod harden;
 pub mod machine;
 pub mod network;
 pub mod notify;
 pub mod paths;
 pub mod peer;
 pub mod process;
+pub mod program;

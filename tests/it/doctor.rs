@@ -215,6 +215,14 @@ fn an_agent_that_hangs_or_cannot_be_reached_is_told_apart() {
 }
 
 #[test]
+fn a_lock_is_no_riddle() {
+    let desk = desk();
+    desk.run(&["lock"]).ok();
+    let found = findings(&desk.run(&["doctor", "--json"]).ok());
+    assert_names(&found, ("lock", ""), "warn", "gives no tokens", "ksb unlock");
+}
+
+#[test]
 fn plugins_that_are_missing_old_or_shadowed_are_told_apart() {
     let desk = desk();
     let answer = |name: &str, more: Value| {

@@ -15,7 +15,6 @@ use keystone_broker::ports::SharedClock;
 use keystone_broker::vault::{Place, Vault, Wish};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::Notify;
 
 use super::api::Api;
 use super::notices::Desktop;
@@ -24,7 +23,7 @@ use super::notices::Desktop;
 pub struct Agent {
     api: Api,
     folder: Arc<TempDir>,
-    stop: Arc<Notify>,
+    broker: Broker,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
 }
@@ -59,17 +58,16 @@ impl Agent {
     }
 
     fn start_at(clock: SharedClock, folder: Arc<TempDir>, socket: &'static str) -> Self {
-        let stop = Arc::new(Notify::new());
         let (is_ready, ready) = mpsc::channel();
-        let (place, stopped) = (folder.path().to_owned(), stop.clone());
+        let place = folder.path().to_owned();
         let desktop = Desktop::new();
         let notices = desktop.clone();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(clock, &place, socket, notices, stopped, &is_ready));
+            runtime.block_on(run(clock, &place, socket, notices, &is_ready));
         });
-        ready.recv().unwrap();
-        Self { api: Api::new(folder.path().join(socket)), folder, stop, thread: Some(thread), desktop }
+        let broker = ready.recv().unwrap();
+        Self { api: Api::new(folder.path().join(socket)), folder, broker, thread: Some(thread), desktop }
     }
 
     pub fn api(&self) -> &Api {
@@ -92,10 +90,9 @@ async fn run(
     folder: &Path,
     socket: &str,
     desktop: Arc<Desktop>,
-    stop: Arc<Notify>,
-    ready: &mpsc::Sender<()>,
+    ready: &mpsc::Sender<Broker>,
 ) {
-    let config = Config::load(&folder.join("config.toml")).unwrap();
+    let config = Config::layered(&folder.join("system.toml"), &folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
     std::fs::remove_file(&socket_path).ok();
     let listener = UnixListener::bind(&socket_path).unwrap();
@@ -115,9 +112,9 @@ async fn run(
     fs::write(port_file, address.port().to_string()).unwrap();
     broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
     let _facade = serve(facade, listen::facade::router(broker.clone(), address));
-    let _server = serve(listener, listen::socket::router(broker, stop.clone()));
-    ready.send(()).unwrap();
-    stop.notified().await;
+    let _server = serve(listener, listen::socket::router(broker.clone()));
+    ready.send(broker.clone()).unwrap();
+    broker.departure().await;
 }
 
 /// Nothing touches the disk or the machine's keyrings unless the test's `config.toml` says so. A test that wants another
@@ -131,7 +128,7 @@ fn place(folder: &Path, wish: Wish) -> Place {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.stop.notify_one();
+        self.broker.stop();
         self.thread.take().map(JoinHandle::join);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::{Helped, failed, finding};
 use crate::api::{Finding, Found, KeyKind, Status, VaultState};
+use crate::cli::say;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::Paths;
@@ -128,7 +129,10 @@ pub(super) fn within(status: Option<&Status>) -> Vec<Finding> {
             .map(|check| finding(check, "", Found::Skipped, "the agent knows, and none runs"))
             .into();
     };
-    vec![vault(status), facade(status)]
+    let Some(lock) = &status.locked else { return vec![vault(status), facade(status)] };
+    let detail = format!("locked {}: it gives no tokens", say::since(lock.since));
+    // Its vault is closed, as it should be.
+    vec![finding("lock", "", Found::Warn, detail).remedy("ksb unlock"), facade(status)]
 }
 
 fn vault(status: &Status) -> Finding {

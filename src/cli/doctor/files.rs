@@ -33,11 +33,13 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
     for file in kept(&paths.state) {
         findings.extend(private("vault-file", &file, 0o600));
     }
-    if paths.config.exists() {
-        findings.push(match config::Config::load(&paths.config) {
-            Ok(_) => unchanged("config", &paths.config),
-            Err(error) => failed("config", "", error),
-        });
+    match config::Config::load(&paths.config) {
+        Ok(config) => {
+            findings.extend(config.overruled.iter().map(|why| finding("config", "", Found::Warn, why)));
+            let there = [Path::new(config::SYSTEM), &paths.config].into_iter().filter(|file| file.exists());
+            findings.extend(there.map(|file| unchanged("config", file)));
+        }
+        Err(error) => findings.push(failed("config", "", error)),
     }
     if let Ok(config) = Config::load(env) {
         findings.extend(config.clouds_file().map(|source| unchanged("clouds.yaml", &source.file)));
