@@ -33,13 +33,10 @@ pub async fn look(cloud: &Cloud, outbound: &Outbound, plain_http: bool) -> Resul
     let client = outbound.client(cloud)?;
     let mut visit = Visit { cloud, client, plain_http, seen: Vec::new() };
     let looking = Box::pin(visit.look());
-    match tokio::time::timeout(PATIENCE, looking).await {
-        Ok(found) => found,
-        Err(_) => {
-            let why = format!("{} does not answer within {} s", shown(&cloud.auth_url), PATIENCE.as_secs());
-            Err(Error::new(Code::KeystoneUnreachable, why).remedy("check the network (VPN, proxy)"))
-        }
-    }
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| {
+        let why = format!("{} does not answer within {} s", shown(&cloud.auth_url), PATIENCE.as_secs());
+        Err(Error::new(Code::KeystoneUnreachable, why).remedy("check the network (VPN, proxy)"))
+    })
 }
 
 /// One look around, by its rules: no redirect that nobody sees, no plain HTTP, nothing large.

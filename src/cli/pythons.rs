@@ -82,7 +82,7 @@ struct Answer {
 }
 
 /// A Python that has openstacksdk.
-pub(super) struct Sdk {
+pub(super) struct WithSdk {
     pub(super) executable: PathBuf,
     /// Python's own, such as `3.13`.
     pub(super) python: String,
@@ -123,11 +123,11 @@ pub(super) fn look(env: &Environment) -> Report {
 }
 
 /// Those that have openstacksdk, and those that did not answer.
-pub(super) fn with_sdk(env: &Environment) -> (Vec<Sdk>, Vec<PathBuf>) {
+pub(super) fn with_sdk(env: &Environment) -> (Vec<WithSdk>, Vec<PathBuf>) {
     let (answers, silent) = ask(candidates(env));
     let mut seen = BTreeSet::new();
     let new = |answer: &Answer| answer.sdk && seen.insert((answer.prefix.clone(), answer.version));
-    let found = answers.into_iter().filter(new).map(|answer| Sdk {
+    let found = answers.into_iter().filter(new).map(|answer| WithSdk {
         install: install_line(&answer, env),
         python: format!("{}.{}", answer.version.0, answer.version.1),
         sdk: answer.sdk_version.unwrap_or_default(),

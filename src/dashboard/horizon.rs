@@ -80,8 +80,8 @@ impl Form {
         let is_form = |tag: &Tag| {
             tag.name == "form" && tag.get("method").is_some_and(|method| method.eq_ignore_ascii_case("post"))
         };
-        let starts = tags.iter().enumerate().filter(|(_, tag)| is_form(tag)).map(|(place, _)| place);
-        starts.filter_map(|start| Self::read(&tags[start..])).next()
+        let mut starts = tags.iter().enumerate().filter(|(_, tag)| is_form(tag)).map(|(place, _)| place);
+        starts.find_map(|start| Self::read(&tags[start..]))
     }
 
     fn read(tags: &[Tag]) -> Option<Self> {

@@ -48,7 +48,8 @@ struct Profile {
 
 #[derive(Deserialize)]
 struct Auth {
-    auth_url: Url,
+    #[serde(rename = "auth_url")]
+    url: Url,
     #[serde(default)]
     identity_provider: Option<String>,
     #[serde(default)]
@@ -75,7 +76,7 @@ impl Visit<'_> {
         let Some(Published { name, profile }) = self.json::<Published>(at, PROFILE).await else {
             return Vec::new();
         };
-        let Auth { auth_url, identity_provider, protocol } = profile.auth;
+        let Auth { url: auth_url, identity_provider, protocol } = profile.auth;
         let names = [&identity_provider, &protocol, &profile.region_name];
         if !names.into_iter().flatten().all(|name| is_name(name)) || self.follows(at, &auth_url).is_err() {
             return Vec::new();

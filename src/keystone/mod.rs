@@ -64,21 +64,21 @@ impl Keystone {
             return Err(self.refusal(&answer, Code::KeystoneError));
         }
         let document = serde_json::from_str::<wire::VersionDocument>(&answer.body).ok();
-        match document.filter(|document| answer.status == 200 && document.version.id.starts_with("v3")) {
-            Some(document) => Ok(Met {
-                version: document.version.id,
-                ahead: self.ahead(&answer),
-                request_id: answer.header("x-openstack-request-id").map(str::to_owned),
-            }),
-            None => {
-                let url = format!("{}/v3", self.root);
-                let via = outbound::via(&self.cloud);
-                let why = format!("{url} is not a Keystone v3 (HTTP {}){via}", answer.status);
-                Err(self
-                    .error(Code::NotKeystone, why)
-                    .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())))
-            }
-        }
+        let document =
+            document.filter(|document| answer.status == 200 && document.version.id.starts_with("v3"));
+        let Some(document) = document else {
+            let url = format!("{}/v3", self.root);
+            let via = outbound::via(&self.cloud);
+            let why = format!("{url} is not a Keystone v3 (HTTP {}){via}", answer.status);
+            return Err(self
+                .error(Code::NotKeystone, why)
+                .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
+        };
+        Ok(Met {
+            version: document.version.id,
+            ahead: self.ahead(&answer),
+            request_id: answer.header("x-openstack-request-id").map(str::to_owned),
+        })
     }
 
     /// The address that starts a WebSSO sign-in. Keystone compares `origin` with its

@@ -23,9 +23,9 @@ pub(super) struct Entry {
 }
 
 /// The one that is named, or all that use our plugin.
-pub(super) fn entries(config: &Config<'_>, named: Option<&str>, findings: &mut Vec<Finding>) -> Vec<Entry> {
+pub(super) fn entries(config: &Config<'_>, only: Option<&str>, findings: &mut Vec<Finding>) -> Vec<Entry> {
     let resolve = |name: &str| config.resolve(Some(name), &Overrides::default());
-    if let Some(name) = named {
+    if let Some(name) = only {
         return take(name, resolve(name), findings).into_iter().collect();
     }
     let ours = |name: &&str| config.auth_type(name).is_ok_and(|kind| kind == OURS);

@@ -3,7 +3,7 @@
 
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
-use crate::cli::pythons::{self, PLUGIN, Sdk};
+use crate::cli::pythons::{self, PLUGIN, WithSdk};
 use crate::cli::yaml::quoted;
 use crate::clouds::Environment;
 
@@ -23,7 +23,7 @@ pub(super) fn check(env: &Environment) -> Vec<Finding> {
     findings
 }
 
-fn of_one(python: &Sdk) -> Vec<Finding> {
+fn of_one(python: &WithSdk) -> Vec<Finding> {
     let subject = python.executable.display().to_string();
     let here = format!("Python {}, openstacksdk {}", python.python, python.sdk);
     let mut findings = vec![match &python.plugin {

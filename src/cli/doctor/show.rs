@@ -60,34 +60,28 @@ fn summary(findings: &[Finding]) -> String {
 
 /// For a ticket: no names of people and their folders.
 pub(super) fn report(findings: &[Finding], agent: Option<&str>, env: &Environment) {
-    let mut text = String::from(
-        "ksb doctor --report. Host names of clouds are left in, because the operator needs them; names of users,\n\
-         home folders and tokens are not in it. Times are UTC.\n\n",
-    );
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("?").trim_matches('"');
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    for (name, value) in [
-        ("ksb", env!("CARGO_PKG_VERSION")),
-        ("agent", agent.unwrap_or("none runs")),
-        ("system", &format!("{os}, Linux {kernel}")),
-        ("systemd", &systemd().unwrap_or_else(|| "none".into())),
-    ] {
-        text.push_str(&format!("{name:<8} {value}\n"));
-    }
-    text.push('\n');
+    let mut lines = vec![
+        "ksb doctor --report. Host names of clouds are left in, because the operator needs them; names of users,".into(),
+        "home folders and tokens are not in it. Times are UTC.\n".into(),
+        format!("ksb      {}", env!("CARGO_PKG_VERSION")),
+        format!("agent    {}", agent.unwrap_or("none runs")),
+        format!("system   {os}, Linux {kernel}"),
+        format!("systemd  {}\n", systemd().unwrap_or_else(|| "none".into())),
+    ];
     for finding in findings {
         let at = finding.at.round(Unit::Second).unwrap_or(finding.at);
-        text.push_str(&format!("{at} {}\n", line(finding)));
-        if let Some(id) = finding.request_id.as_ref().filter(|_| finding.finding == Found::Ok) {
-            text.push_str(&format!("                     x-openstack-request-id: {}\n", printable(id)));
-        }
-        if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.finding != Found::Ok) {
-            text.push_str(&format!("                     what helps: {}\n", printable(remedy)));
-        }
+        lines.push(format!("{at} {}", line(finding)));
+        let more = match finding.finding {
+            Found::Ok => finding.request_id.as_ref().map(|id| format!("x-openstack-request-id: {id}")),
+            _ => finding.remedy.as_ref().map(|remedy| format!("what helps: {remedy}")),
+        };
+        lines.extend(more.map(|more| format!("{:21}{}", "", printable(&more))));
     }
-    text.push_str(&summary(findings));
-    println!("{}", without_person(&text, env));
+    lines.push(summary(findings));
+    println!("{}", without_person(&lines.join("\n"), env));
 }
 
 /// `systemd 257 (…)`, of a machine that it runs.

@@ -101,7 +101,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     let entry = known.entry();
     let mut draft = write::Draft::make(&env, &name, &entry)?;
-    println!("This goes into {}:\n\n{}", draft.path().display(), draft.lines());
+    println!("This goes into {}:\n\n{}\n", draft.path().display(), draft.lines());
     if !person.agrees("Write it?").await? {
         return Err(refused("nothing is written"));
     }

@@ -55,7 +55,7 @@ pub(super) fn read(from: &str, entry: Option<&str>) -> Result<Known> {
             .remedy("ksb setup https://DASHBOARD")
     })?;
     let get = |_: &str| None;
-    Known::of(&get, address)
+    Ok(Known::of(&get, address))
 }
 
 fn of_file(path: &Path, entry: Option<&str>) -> Result<Known> {
@@ -74,7 +74,7 @@ fn of_file(path: &Path, entry: Option<&str>) -> Result<Known> {
             found.map(|(_, value)| value.clone())
         };
         let address = get("auth_url").and_then(|url| Url::parse(&url).ok()).filter(Url::has_host);
-        let mut known = Known::of(&get, address.ok_or_else(|| bad("OS_AUTH_URL is not an address".into()))?)?;
+        let mut known = Known::of(&get, address.ok_or_else(|| bad("OS_AUTH_URL is not an address".into()))?);
         known.is_from_file = true;
         known.left_out = SECRETS.iter().any(|secret| get(secret).is_some());
         return Ok(known);
@@ -102,7 +102,7 @@ fn of_file(path: &Path, entry: Option<&str>) -> Result<Known> {
     let mut known = Known::of(
         &get,
         address.ok_or_else(|| bad(format!("entry {name} has no auth_url that is an address")))?,
-    )?;
+    );
     known.is_from_file = true;
     known.left_out = SECRETS.iter().any(|secret| get(secret).is_some());
     known.name = Some(name);
@@ -112,14 +112,14 @@ fn of_file(path: &Path, entry: Option<&str>) -> Result<Known> {
 const SECRETS: [&str; 4] = ["password", "client_secret", "application_credential_secret", "token"];
 
 impl Known {
-    fn of(get: &dyn Fn(&str) -> Option<String>, address: Url) -> Result<Self> {
+    fn of(get: &dyn Fn(&str) -> Option<String>, address: Url) -> Self {
         let get = |key: &str| get(key).filter(|value| !value.is_empty());
         let domain = get("project_domain_id");
         let client = get("discovery_endpoint").zip(get("client_id"));
         let secret = get("client_secret").is_some();
         // An OAuth client with a secret is the operator's own, and no secret is taken over.
         let client = client.filter(|_| !secret);
-        Ok(Self {
+        Self {
             auth_url: address.clone(),
             address,
             identity_provider: get("identity_provider"),
@@ -140,7 +140,7 @@ impl Known {
             openid_scope: get("openid_scope").filter(|_| client.is_some()),
             discovery_endpoint: client.as_ref().map(|(endpoint, _)| endpoint.clone()),
             client_id: client.map(|(_, id)| id),
-        })
+        }
     }
 
     /// Options win over what was found.

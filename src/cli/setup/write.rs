@@ -56,12 +56,8 @@ impl Draft {
 
     /// The lines that are new.
     pub(super) fn lines(&self) -> String {
-        let ours = |line: &&str| line.ends_with(Mark::Setup.text());
-        self.text
-            .lines()
-            .filter(ours)
-            .map(|line| format!("{}\n", line.trim_end_matches(Mark::Setup.text())))
-            .collect()
+        let ours = self.text.lines().filter_map(|line| line.strip_suffix(Mark::Setup.text()));
+        ours.collect::<Vec<_>>().join("\n")
     }
 
     pub(super) fn write(&mut self) -> Result<()> {
