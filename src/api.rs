@@ -113,6 +113,9 @@ pub struct SignIn {
     /// Tokens that arrived from a tab that did not start here and wait for the person's word.
     #[serde(default)]
     pub offers: u32,
+    /// Why what the browser brought last could not be used: a fault of the set-up, not of a stranger. The sign-in goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Problem>,
     /// Why it failed, with `state` = `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
@@ -241,6 +244,99 @@ pub struct Reach {
     pub domain_id: Option<String>,
 }
 
+/// `200` of `POST /v1/probe`: what was found of a cloud without signing in.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct ProbeReply {
+    /// In the order in which they build upon each other.
+    pub findings: Vec<Finding>,
+}
+
+/// What one check came to. `ksb doctor --json` prints these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Finding {
+    /// The check's name, such as `clock`.
+    pub check: String,
+    /// What it looked at: a cloud's label, a file, a Python; empty for the machine as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// How it ended.
+    pub finding: Found,
+    /// What was found, in a sentence without secrets.
+    pub detail: String,
+    /// The command that helps, or what to ask the operator for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// The server's `x-openstack-request-id`, for the operator's grep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// When it was found.
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+}
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// As it should be.
+    Ok,
+    /// It works, and could do harm or stop working.
+    Warn,
+    /// It does not work.
+    Fail,
+    /// This cannot be known from here, or not yet.
+    Unknown,
+    /// Not looked at: it does not apply, or what it needs has failed.
+    Skipped,
+}
+
+/// `POST /v1/discover`: what an address tells of a cloud.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DiscoverRequest {
+    /// The TLS and proxy settings, with any address of the cloud for `auth_url`: its dashboard's or Keystone's.
+    pub cloud: Cloud,
+    /// Whether `http` will do for other computers than this one.
+    #[serde(default)]
+    pub plain_http: bool,
+}
+
+/// `200` of `POST /v1/discover`. A stranger may have said all of it: a person decides.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct DiscoverReply {
+    /// The ways to sign in that were found; one at least.
+    pub choices: Vec<Choice>,
+    /// Addresses on other hosts that redirects or documents led to.
+    pub redirects: Vec<String>,
+}
+
+/// A way to sign in, as a dashboard names it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Choice {
+    /// What the page calls it.
+    pub label: String,
+    /// Keystone's address.
+    pub auth_url: String,
+    /// Keystone's identity provider, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<String>,
+    /// The federation protocol, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The region, where one is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+}
+
+impl Choice {
+    /// Whether both lead to the same sign-in, whatever they are called.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let what = |choice: &Self| {
+            (choice.auth_url.clone(), choice.identity_provider.clone(), choice.protocol.clone())
+        };
+        what(self) == what(other)
+    }
+}
+
 /// `POST /v1/logout`: one cloud, or everything.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LogoutRequest {
@@ -295,6 +391,9 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// The file that it runs, as the kernel names it: ` (deleted)` at its end once that was replaced or removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     /// When it started.
     #[schema(value_type = String, format = DateTime)]
     pub started_at: Timestamp,

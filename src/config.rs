@@ -19,7 +19,7 @@ use crate::model::Cloud;
 use crate::vault::Wish;
 
 /// The system's own file. No switch and no variable leads past it.
-const SYSTEM: &str = "/etc/keystone-broker/config.toml";
+pub const SYSTEM: &str = "/etc/keystone-broker/config.toml";
 /// More than people sign in, less than what goes round in circles opens.
 const PROMPTS_PER_HOUR: u32 = 20;
 const COOL_DOWN: SignedDuration = SignedDuration::from_mins(1);

@@ -21,6 +21,8 @@ pub mod client;
 pub mod clouds;
 /// `config.toml`: the person's settings.
 pub mod config;
+/// What a dashboard's address tells of its Keystone.
+pub mod dashboard;
 /// What can go wrong, by stable code.
 pub mod error;
 /// Servers: one accept loop, the guard, the pages.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
+use jiff::SignedDuration;
 use openidconnect::core::{
     CoreAuthDisplay, CoreAuthenticationFlow, CoreClaimName, CoreClaimType, CoreClient, CoreClientAuthMethod,
     CoreDeviceAuthorizationResponse, CoreErrorResponseType, CoreGrantType, CoreJsonWebKey,
@@ -172,6 +173,11 @@ impl Provider {
             other => failed(&at, format!("its metadata: {other}{}", outbound::via(&at))),
         })?;
         Ok(Self { http, client: client.clone(), metadata, clock, heard, at })
+    }
+
+    /// How far its clock is before ours, where its answers say.
+    pub fn ahead(&self) -> Option<SignedDuration> {
+        self.heard.ahead(None, self.clock.now())
     }
 
     /// A request for a code that comes back to `redirect_uri`, with PKCE (RFC 7636), `state` and `nonce`.

@@ -7,6 +7,7 @@ mod failure;
 
 use std::collections::HashMap;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,6 +23,8 @@ use crate::model::{Cloud, Tls};
 use crate::platform::network::Network;
 use crate::ports::SharedClock;
 use crate::sync::locked;
+
+pub use failure::proxy_of;
 
 /// Keystone answers in a second or not at all; a catalog of a large cloud is far below this.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -180,7 +183,7 @@ fn build(cloud: &Cloud) -> Result<reqwest::Client> {
         .no_proxy();
     if let Some(proxy) = &cloud.proxy {
         let proxy = Proxy::all(proxy)
-            .map_err(|_| bad_tls(cloud, format!("proxy {}: not an address", failure::proxy_of(cloud))))?;
+            .map_err(|_| bad_tls(cloud, format!("proxy {}: not an address", proxy_of(cloud))))?;
         builder = builder.proxy(proxy);
     }
     if !cloud.tls.verify {
@@ -221,10 +224,23 @@ fn bad_tls(cloud: &Cloud, detail: String) -> Error {
         .remedy(format!("ksb cloud show {}", cloud.argument()))
 }
 
+/// The addresses of a name.
+pub async fn addresses(host: &str, port: u16, patience: Duration) -> Result<Vec<IpAddr>, String> {
+    match tokio::time::timeout(patience, tokio::net::lookup_host((host, port))).await {
+        Ok(Ok(found)) => {
+            let mut found: Vec<_> = found.map(|address| address.ip()).collect();
+            found.dedup();
+            Ok(found)
+        }
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no name server answered within {} s", patience.as_secs())),
+    }
+}
+
 /// Words for an answer that may be the proxy's own.
 pub fn via(cloud: &Cloud) -> String {
     match cloud.proxy {
-        Some(_) => format!(", or the proxy {} answered in its place", failure::proxy_of(cloud)),
+        Some(_) => format!(", or the proxy {} answered in its place", proxy_of(cloud)),
         None => String::new(),
     }
 }
@@ -236,6 +252,8 @@ pub enum Peer {
     Keystone,
     /// Its identity provider.
     IdentityProvider,
+    /// Whoever has the address that a person gave.
+    Dashboard,
 }
 
 impl Peer {
@@ -243,12 +261,14 @@ impl Peer {
         match self {
             Self::Keystone => "Keystone",
             Self::IdentityProvider => "the identity provider",
+            Self::Dashboard => "the server",
         }
     }
 
     /// Unreachable, not trusted, and everything else.
     fn codes(self) -> (Code, Code, Code) {
         match self {
+            Self::Dashboard => (Code::KeystoneUnreachable, Code::KeystoneTls, Code::NotKeystone),
             Self::Keystone => (Code::KeystoneUnreachable, Code::KeystoneTls, Code::KeystoneError),
             Self::IdentityProvider => {
                 (Code::IdentityProviderUnreachable, Code::IdentityProviderTls, Code::IdentityProviderError)
@@ -284,7 +304,8 @@ pub async fn send(cloud: &Cloud, peer: Peer, request: RequestBuilder) -> Result<
         body.extend_from_slice(&chunk);
     }
     let body = String::from_utf8(body).map_err(|_| {
-        let code = if peer == Peer::Keystone { Code::NotKeystone } else { Code::IdentityProviderError };
+        let code =
+            if peer == Peer::IdentityProvider { Code::IdentityProviderError } else { Code::NotKeystone };
         Error::new(code, format!("the answer of {} is not text", peer.name())).cloud(cloud.label())
     })?;
     Ok(Answer { status, headers, body })

@@ -4,6 +4,7 @@
 mod audit;
 mod confined;
 mod confirm;
+mod discover;
 mod flight;
 mod kept;
 mod known;
@@ -12,6 +13,7 @@ mod leases;
 mod leaving;
 mod locking;
 mod policy;
+mod probe;
 mod renewal;
 mod serving;
 mod session;
@@ -481,6 +483,7 @@ impl Broker {
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            program: crate::platform::process::program(),
             started_at: self.inner.started_at,
             vault: self.inner.vault.report(),
             locked: state.lock.clone(),

@@ -115,6 +115,7 @@ impl Entry {
             asks: progress.asks,
             notices: progress.notices,
             offers: progress.offers,
+            refused: progress.refused.map(Problem::from),
             problem,
         }
     }

@@ -94,7 +94,7 @@ impl Inner {
     }
 
     async fn is_reachable(&self, cloud: &Cloud) -> Result<()> {
-        self.keystone(cloud)?.discover().await
+        self.keystone(cloud)?.discover().await.map(drop)
     }
 
     /// One round. An identity provider that asks for something has until the session's end to be answered; meanwhile

@@ -3,12 +3,11 @@
 //! openstacksdk merges secure.yaml over clouds.yaml, `auth_type` included: a line in the person's own
 //! secure.yaml is all it takes.
 
-mod pythons;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use super::pythons;
 use super::yaml::{self, CLOUDS, Fault, Kind, Mark, PersonsFile, quoted};
 use crate::clouds::{Config, Environment, Overrides, Resolved};
 use crate::error::{Code, Error, Result};

@@ -13,7 +13,7 @@ use crate::model::{DomainRef, ProjectRef, Scope, Tls};
 /// Variables that some client prefers to a lease's, or mixes with them; by client:
 /// keystoneauth, openstacksdk and the `openstack` command, gophercloud and the Terraform provider, ncw/swift (rclone,
 /// restic), python-swiftclient.
-const IN_THE_WAY: [&str; 58] = [
+pub(super) const IN_THE_WAY: [&str; 58] = [
     "OS_ACCESS_TOKEN",
     "OS_ALLOW_REAUTH",
     "OS_APPLICATION_CREDENTIAL_ID",

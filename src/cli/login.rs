@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::{Done, duration, mend, person, say, target, wait};
-use crate::api::{LoginRequest, Session, SessionReply, SignInReply};
+use crate::api::{LoginRequest, Session, SessionReply, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 
@@ -40,11 +40,49 @@ pub(super) async fn run(args: Args) -> Result<Done> {
 
 /// Signs in, by the person or by whatever token a workload has, unless a session lasts long enough.
 pub(super) async fn sign_in(client: &Client, request: &mut LoginRequest) -> Result<Session> {
+    sign_in_by(client, request, |sign_in| wait::until_done(client, sign_in, true)).await
+}
+
+/// The same for a caller that wants to know why, as soon as what the browser brings cannot be used.
+pub(super) async fn sign_in_or_say_why(client: &Client, request: &mut LoginRequest) -> Result<Session> {
+    let watch = async |sign_in: SignIn| {
+        let refused = refusal(client, sign_in.clone());
+        let path = format!("/v1/sign-ins/{}", sign_in.id);
+        tokio::select! {
+            done = wait::until_done(client, sign_in, true) => done,
+            refused = refused => {
+                client.delete(&path).await.ok();
+                Err(refused?)
+            }
+        }
+    };
+    sign_in_by(client, request, watch).await
+}
+
+/// Why what the browser brought could not be used, as soon as there was such a thing.
+async fn refusal(client: &Client, mut sign_in: SignIn) -> Result<Error> {
+    loop {
+        match sign_in.refused.take() {
+            Some(problem) => return Ok(problem.into()),
+            // Whoever waits for it says how it ended.
+            None if matches!(sign_in.state, SignInState::Done | SignInState::Failed) => {
+                return std::future::pending().await;
+            }
+            None => sign_in = wait::news(client, &sign_in).await?,
+        }
+    }
+}
+
+async fn sign_in_by(
+    client: &Client,
+    request: &mut LoginRequest,
+    wait: impl AsyncFn(SignIn) -> Result<()>,
+) -> Result<Session> {
     for _ in 0..3 {
         match client.post("/v1/sign-ins", request).await {
             Ok(reply) if reply.status == 200 => return Ok(reply.json::<SessionReply>()?.session),
             Ok(reply) => {
-                wait::until_done(client, reply.json::<SignInReply>()?.sign_in, true).await?;
+                wait(reply.json::<SignInReply>()?.sign_in).await?;
                 // The switch is made; what is left to ask is how long it lasts.
                 request.switch_user = false;
             }

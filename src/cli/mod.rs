@@ -6,6 +6,7 @@ mod bearer;
 mod browser;
 mod cloud;
 mod clouds;
+mod doctor;
 mod env;
 mod environment;
 mod exec;
@@ -19,9 +20,11 @@ mod logout;
 mod mend;
 mod person;
 mod projects;
+mod pythons;
 mod refresh;
 mod say;
 mod service;
+mod setup;
 mod shell;
 mod status;
 mod stop;
@@ -82,6 +85,10 @@ enum Command {
     Refresh(target::CloudArgs),
     /// List the projects and domains you can use
     Projects(projects::Args),
+    /// Look for whatever is wrong here and at your clouds, and say what helps
+    Doctor(doctor::Args),
+    /// Write an entry of clouds.yaml, from a dashboard's address, an openrc file or whatever you have
+    Setup(setup::Args),
     /// Show what clouds.yaml comes to
     Cloud(cloud::Args),
     /// Add entries to clouds.yaml for tools that take no plugin, and remove them
@@ -116,6 +123,8 @@ enum Done {
     Ok,
     /// `login --for`: signed in, but not for as long as asked.
     TooShort,
+    /// `doctor`: something is wrong, and was said.
+    Unwell,
     /// `exec`: as its command did.
     Like(u8),
 }
@@ -132,6 +141,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(Done::Ok) => ExitCode::SUCCESS,
+        Ok(Done::Unwell) => ExitCode::FAILURE,
         Ok(Done::TooShort) => ExitCode::from(4),
         Ok(Done::Like(status)) => ExitCode::from(status),
         Err(error) => fail(&error),
@@ -142,6 +152,7 @@ async fn run(command: Command) -> Result<Done> {
     match command {
         Command::Login(args) => return login::run(args).await,
         Command::Exec(args) => return exec::run(args).await,
+        Command::Doctor(args) => return Box::pin(doctor::run(args)).await,
         Command::Env(args) => env::run(args).await?,
         Command::Lease(args) => lease::run(args).await?,
         Command::Logout(args) => logout::run(args).await?,
@@ -151,6 +162,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Projects(args) => projects::run(args).await?,
         Command::Cloud(args) => cloud::run(args)?,
         Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
+        Command::Setup(args) => Box::pin(setup::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
         Command::Lock => lock::run().await?,

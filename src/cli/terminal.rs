@@ -55,6 +55,29 @@ impl Keys {
         Secret::new(String::from_utf8(typed).unwrap_or_default())
     }
 
+    /// Asks for a line that is shown as it is typed. Nothing typed is the default.
+    pub(super) async fn shown_line(&mut self, question: &str, default: &str) -> String {
+        let tty = self.tty.clone();
+        let mut tty = &*tty;
+        let hint = if default.is_empty() { String::new() } else { format!(" [{default}]") };
+        write!(tty, "{question}{hint}: ").ok();
+        let mut typed = Vec::new();
+        loop {
+            match self.next().await {
+                None | Some(b'\n' | b'\r') => break,
+                Some(8 | 127) if typed.pop().is_some() => drop(tty.write_all(b"\x08 \x08")),
+                Some(..32 | 127) => {}
+                Some(key) => {
+                    typed.push(key);
+                    tty.write_all(&[key]).ok();
+                }
+            }
+        }
+        writeln!(tty).ok();
+        let typed = String::from_utf8(typed).unwrap_or_default().trim().to_owned();
+        if typed.is_empty() { default.to_owned() } else { typed }
+    }
+
     /// Asks; anything but `y` is a no.
     pub(super) async fn confirm(&mut self, question: &str) -> bool {
         let tty = self.tty.clone();

@@ -19,16 +19,8 @@ impl Keystone {
     /// `POST …/identity_providers/{idp}/protocols/{protocol}/auth`: an unscoped token for a token of the identity
     /// provider (OS-FEDERATION, "Request an unscoped OS-FEDERATION token").
     pub async fn federated(&self, bearer: &Secret) -> Result<Token> {
-        let Some(idp) = &self.cloud.identity_provider else {
-            let why = "this way to sign in needs the name that Keystone has for the identity provider";
-            return Err(self
-                .error(Code::InvalidConfig, why.into())
-                .remedy("add `identity_provider` under `auth`"));
-        };
-        let url =
-            self.url("OS-FEDERATION/identity_providers", &[idp, "protocols", &self.cloud.protocol, "auth"])?;
-        let request = self.client.request(Method::POST, url.clone()).header("Accept", "application/json");
-        let answer = self.send(request.bearer_auth(bearer.expose())).await?;
+        let url = self.bearer_url()?;
+        let answer = self.show(&url, bearer).await?;
         match answer.status {
             201 => {
                 let id = self.subject(&answer)?;
@@ -44,6 +36,36 @@ impl Keystone {
             500.. => Err(self.refusal(&answer, Code::KeystoneError)),
             _ => Err(self.diagnosed(&url, &answer, bearer).await),
         }
+    }
+
+    /// Whether anybody looks at tokens at the address of the exchange: what is shown there is none. Whether this cloud's
+    /// are taken, a sign-in alone tells.
+    pub async fn bearer_door(&self) -> Result<()> {
+        let (url, none) = (self.bearer_url()?, Secret::new("ksb-doctor"));
+        let answer = self.show(&url, &none).await?;
+        if answer.status >= 500 {
+            return Err(self.refusal(&answer, Code::KeystoneError));
+        }
+        match (Speaker::of(&answer), self.asked_by_nobody(&url).await) {
+            (Speaker::Module(_), _) | (Speaker::Nobody, Some(Speaker::Module(_))) => Ok(()),
+            (Speaker::Keystone(_), first) if !matches!(first, Some(Speaker::Keystone(_))) => Ok(()),
+            _ => Err(self.diagnosed(&url, &answer, &none).await),
+        }
+    }
+
+    fn bearer_url(&self) -> Result<Url> {
+        let Some(idp) = &self.cloud.identity_provider else {
+            let why = "this way to sign in needs the name that Keystone has for the identity provider";
+            return Err(self
+                .error(Code::InvalidConfig, why.into())
+                .remedy("add `identity_provider` under `auth`"));
+        };
+        self.url("OS-FEDERATION/identity_providers", &[idp, "protocols", &self.cloud.protocol, "auth"])
+    }
+
+    async fn show(&self, url: &Url, bearer: &Secret) -> Result<Answer> {
+        let request = self.client.request(Method::POST, url.clone()).header("Accept", "application/json");
+        self.send(request.bearer_auth(bearer.expose())).await
     }
 
     /// What a refusal means, and what to ask the operator for.

@@ -33,6 +33,16 @@ pub struct Keystone {
     clock: SharedClock,
 }
 
+/// What Keystone's version document and its envelope say.
+pub struct Met {
+    /// The API's version, such as `v3.14`.
+    pub version: String,
+    /// How far its clock is before ours, if it says.
+    pub ahead: Option<SignedDuration>,
+    /// `x-openstack-request-id`.
+    pub request_id: Option<String>,
+}
+
 /// What Keystone said of a token that was held up to it.
 pub enum Verdict {
     /// It is good.
@@ -48,26 +58,27 @@ impl Keystone {
     }
 
     /// Asks for the version document. Fails when no Keystone v3 answers.
-    pub async fn discover(&self) -> Result<()> {
+    pub async fn discover(&self) -> Result<Met> {
         let answer = self.send(self.request(Method::GET, "")).await?;
         if answer.status >= 500 {
             return Err(self.refusal(&answer, Code::KeystoneError));
         }
         let document = serde_json::from_str::<wire::VersionDocument>(&answer.body).ok();
-        if answer.status != 200 || !document.is_some_and(|document| document.version.id.starts_with("v3")) {
+        let document =
+            document.filter(|document| answer.status == 200 && document.version.id.starts_with("v3"));
+        let Some(document) = document else {
             let url = format!("{}/v3", self.root);
+            let via = outbound::via(&self.cloud);
+            let why = format!("{url} is not a Keystone v3 (HTTP {}){via}", answer.status);
             return Err(self
-                .error(
-                    Code::NotKeystone,
-                    format!(
-                        "{url} is not a Keystone v3 (HTTP {}){}",
-                        answer.status,
-                        outbound::via(&self.cloud)
-                    ),
-                )
+                .error(Code::NotKeystone, why)
                 .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
-        }
-        Ok(())
+        };
+        Ok(Met {
+            version: document.version.id,
+            ahead: self.ahead(&answer),
+            request_id: answer.header("x-openstack-request-id").map(str::to_owned),
+        })
     }
 
     /// The address that starts a WebSSO sign-in. Keystone compares `origin` with its
@@ -82,6 +93,31 @@ impl Keystone {
         }?;
         url.query_pairs_mut().append_pair("origin", origin);
         Ok(url)
+    }
+
+    /// Who takes a browser in at [`Self::websso_url`], in words. What Keystone itself would say there is known only after
+    /// a sign-in.
+    pub async fn websso_door(&self, origin: &str) -> Result<String> {
+        // By this header mod_auth_openidc knows whom it can send to a page.
+        let request = self.client.get(self.websso_url(origin)?).header("Accept", "text/html");
+        let answer = self.send(request).await?;
+        let goes_to = answer.header("location").and_then(|address| Url::parse(address).ok());
+        match (answer.status, goes_to.as_ref().and_then(Url::host_str)) {
+            (300..400, Some(host)) => Ok(format!("a browser is sent to {host}")),
+            (200..400, _) => Ok("a browser is shown a page".into()),
+            (404, _) => Err(self.refusal(&answer, Code::KeystoneError).remedy(format!(
+                "correct identity_provider and protocol: ksb cloud show {}",
+                self.cloud.argument()
+            ))),
+            (500.., _) => Err(self.refusal(&answer, Code::KeystoneError)),
+            _ => {
+                let address = self.websso_url(origin)?;
+                Err(self.refusal(&answer, Code::KeystoneError).remedy(format!(
+                    "ask the operator to have the web server send browsers to the identity provider at {}",
+                    address.path()
+                )))
+            }
+        }
     }
 
     /// `GET /v3/auth/tokens`: holds a token up to Keystone, in its own name.
@@ -203,13 +239,16 @@ impl Keystone {
     /// Keystone's times are read against the `Date` of the answer that they came in (whole seconds,
     /// RFC 9110 section 6.6.1): where its clock is wrong, or ours, tokens are still served for as long as they live.
     fn token(&self, id: Secret, answer: Answer) -> Result<Token> {
-        let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-        let ahead =
-            date.map_or(SignedDuration::ZERO, |date| date.timestamp().duration_since(self.clock.now()));
+        let ahead = self.ahead(&answer).unwrap_or_default();
         let request_id = answer.header("x-openstack-request-id").map(str::to_owned);
         wire::token(id, answer.body, ahead.round(Unit::Second).unwrap_or(ahead))
             .map(|token| Token { request_id, ..token })
             .map_err(|error| self.error(Code::NotKeystone, format!("the answer is not a token: {error}")))
+    }
+
+    fn ahead(&self, answer: &Answer) -> Option<SignedDuration> {
+        let date = jiff::fmt::rfc2822::parse(answer.header("date")?).ok()?;
+        Some(date.timestamp().duration_since(self.clock.now()))
     }
 
     fn error(&self, code: Code, detail: String) -> Error {

@@ -18,10 +18,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LockReason,
-    LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
-    RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply, Status, TokenReply,
-    TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
+    AcceptRequest, CloudRequest, DiscoverReply, DiscoverRequest, FactorsRequest, LeaseReply, LeaseRequest,
+    LeasesReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest, Offers,
+    ProbeReply, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply,
+    Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
 use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
@@ -68,6 +68,8 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(factors))
         .routes(routes!(refresh))
         .routes(routes!(projects))
+        .routes(routes!(probe))
+        .routes(routes!(discover))
         .routes(routes!(leases, lease))
         .routes(routes!(wanted))
         .routes(routes!(revoke))
@@ -369,6 +371,30 @@ async fn projects(
     Input(request): Input<CloudRequest>,
 ) -> Result<Json<ReachReply>, Failure> {
     Ok(Json(agent.broker.reach(&request).await?))
+}
+
+/// What can be found of a cloud without signing in: clock, names, TLS, proxy, discovery, the doors of the sign-in.
+#[utoipa::path(post, path = "/v1/probe", request_body = CloudRequest, responses(
+    (status = 200, body = ProbeReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn probe(
+    State(agent): State<Agent>,
+    Input(request): Input<CloudRequest>,
+) -> Result<Json<ProbeReply>, Failure> {
+    Ok(Json(agent.broker.probe(&request).await?))
+}
+
+/// What the address of a dashboard or a Keystone tells of a cloud.
+#[utoipa::path(post, path = "/v1/discover", request_body = DiscoverRequest, responses(
+    (status = 200, body = DiscoverReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn discover(
+    State(agent): State<Agent>,
+    Input(request): Input<DiscoverRequest>,
+) -> Result<Json<DiscoverReply>, Failure> {
+    Ok(Json(agent.broker.discover(&request).await?))
 }
 
 /// The person trusts a cloud of the current folder.

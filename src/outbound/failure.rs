@@ -59,7 +59,7 @@ pub(super) fn proxy_wants_a_name(cloud: &Cloud, peer: Peer) -> Error {
 }
 
 /// The proxy without the password that may be in its address.
-pub(super) fn proxy_of(cloud: &Cloud) -> String {
+pub fn proxy_of(cloud: &Cloud) -> String {
     address(cloud.proxy.as_deref().and_then(|proxy| Url::parse(proxy).ok()).as_ref())
 }
 
@@ -78,6 +78,7 @@ fn tls_remedy(cloud: &Cloud, peer: Peer, error: &rustls::Error) -> String {
     }
     let whose = match peer {
         Peer::Keystone => "Keystone's certificate",
+        Peer::Dashboard => "its certificate",
         Peer::IdentityProvider => "this certificate too (a file may hold several)",
     };
     let opened = match cloud.proxy {

@@ -44,6 +44,11 @@ impl Process {
     }
 }
 
+/// The file that this process runs. The kernel alone tells: of a process that may not be traced nobody else can see it.
+pub fn program() -> Option<String> {
+    Some(fs::read_link("/proc/self/exe").ok()?.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

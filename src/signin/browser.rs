@@ -179,6 +179,10 @@ impl<E: Errand> Wait<E> {
             Ok(signed_in) => signed_in,
             Err(error) => {
                 self.notice(format!("what the browser brought cannot be used: {}", error.detail));
+                // A stranger's tab brings what is refused as a token; nobody is to stop waiting because of it.
+                if error.code != Code::TokenRefused {
+                    self.tell(|progress| progress.refused = Some(error.clone()));
+                }
                 let message = Some(error.detail);
                 let reply = if error.code == Code::TokenRefused {
                     // Whose identity provider it was, the message says; the sign-in itself goes on.

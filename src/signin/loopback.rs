@@ -32,7 +32,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page;
 use crate::http::serve::{Server, serve};
-use crate::model::{Secret, random_hex};
+use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
 use crate::platform::peer::{LOOPBACK, holder_of};
 use crate::sync::locked;
@@ -49,6 +49,12 @@ const MAX_PARKED: usize = 64;
 const MAX_KEEPERS: usize = 3;
 /// Tabs that one sign-in may be opened in.
 const MAX_TABS: usize = 16;
+
+/// What a cloud's operator has to list in `trusted_dashboard`.
+pub fn websso_callback(cloud: &Cloud) -> String {
+    let options = &cloud.sign_in;
+    format!("http://{}:{}{WEBSSO_PATH}", options.redirect_host, options.redirect_port)
+}
 
 /// The callback ports in use; sign-ins of several clouds share one.
 pub struct Loopback {

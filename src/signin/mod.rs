@@ -15,7 +15,7 @@ mod workload;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 use url::Url;
@@ -220,6 +220,8 @@ pub struct Progress {
     pub notices: Vec<String>,
     /// Tokens that wait for a word in the terminal.
     pub offers: u32,
+    /// Why what came last could not be used.
+    pub refused: Option<Error>,
     /// What the person at the terminal is asked for.
     pub asks: Vec<Ask>,
 }
@@ -270,6 +272,11 @@ pub async fn start(
             }
         }
     }
+}
+
+/// Reads the identity provider's metadata and keys. How far its clock is before ours, where its answers say.
+pub async fn look(cloud: &Cloud, outbound: &Outbound, clock: SharedClock) -> Result<Option<SignedDuration>> {
+    Ok(provider(cloud, outbound, clock).await?.ahead())
 }
 
 async fn provider(cloud: &Cloud, outbound: &Outbound, clock: SharedClock) -> Result<Provider> {

@@ -32,7 +32,6 @@ pub struct Agent {
     current: Arc<Mutex<Option<(Broker, Handle)>>>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
-    runtime: Handle,
 }
 
 impl Agent {

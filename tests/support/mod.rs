@@ -4,6 +4,7 @@ pub mod agent;
 pub mod api;
 pub mod browser;
 pub mod clock;
+pub mod dashboard;
 pub mod desk;
 pub mod http;
 pub mod kept;

@@ -22,16 +22,18 @@ pub(in crate::cli) const CLOUDS: &str = "clouds";
 pub(in crate::cli) enum Mark {
     Adopt,
     Add,
+    Setup,
 }
 
 impl Mark {
-    const ALL: [Self; 2] = [Self::Adopt, Self::Add];
+    const ALL: [Self; 3] = [Self::Adopt, Self::Add, Self::Setup];
 
     /// How they end.
     pub(in crate::cli) const fn text(self) -> &'static str {
         match self {
             Self::Adopt => "  # ksb adopt",
             Self::Add => "  # ksb clouds add",
+            Self::Setup => "  # ksb setup",
         }
     }
 

@@ -53,14 +53,14 @@ impl Drop for KernelKey {
 }
 
 /// A desktop's session: a bus of its own, and gnome-keyring on it.
-struct Desktop {
+pub struct Desktop {
     bus: Child,
     keyring: Option<Child>,
 }
 
 impl Desktop {
     /// Everything that is started in `sandbox` from now on belongs to it.
-    fn of(sandbox: &mut Sandbox) -> Self {
+    pub fn of(sandbox: &mut Sandbox) -> Self {
         let mut bus = sandbox.command("dbus-daemon");
         bus.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
         let mut bus = spawn::raw(bus.stdout(Stdio::piped()).stderr(Stdio::null()));
@@ -71,7 +71,7 @@ impl Desktop {
     }
 
     /// The person logs in, which opens their keyring.
-    fn log_in(&mut self, sandbox: &Sandbox) {
+    pub fn log_in(&mut self, sandbox: &Sandbox) {
         self.log_out();
         let mut keyring = sandbox.command("gnome-keyring-daemon");
         keyring.args(["--foreground", "--replace", "--unlock", "--components=secrets"]);
@@ -85,7 +85,7 @@ impl Desktop {
     }
 
     /// Their keyring goes. The bus starts another when it is asked for, whose lock nobody opens.
-    fn log_out(&mut self) {
+    pub fn log_out(&mut self) {
         if let Some(mut keyring) = self.keyring.take() {
             keyring.kill().unwrap();
             keyring.wait().unwrap();

@@ -31,11 +31,20 @@ import sys
 sys.path[:] = [folder for folder in sys.path if folder]
 import json, os, sysconfig
 from importlib import metadata, util
-def has(name):
+def version(name):
     try:
-        return bool(metadata.distribution(name))
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return False
+        return None
+def has(name):
+    return version(name) is not None
+def providers(plugin):
+    found = []
+    for one in metadata.distributions():
+        for point in one.entry_points:
+            if (point.group, point.name) == ('keystoneauth1.plugin', plugin):
+                found.append(one.metadata['Name'])
+    return sorted(set(found))
 managed = os.path.join(sysconfig.get_path('stdlib'), 'EXTERNALLY-MANAGED')
 print(json.dumps({
     'executable': sys.executable,
@@ -43,6 +52,10 @@ print(json.dumps({
     'version': sys.version_info[:2],
     'sdk': has('openstacksdk'),
     'plugin': has('keystoneauth-broker'),
+    'plugin_version': version('keystoneauth-broker'),
+    'sdk_version': version('openstacksdk'),
+    'v3websso': providers('v3websso'),
+    'v3broker': providers('v3broker'),
     'pip': util.find_spec('pip') is not None,
     'managed': sys.prefix == sys.base_prefix and os.path.exists(managed),
 }))
@@ -58,6 +71,31 @@ struct Answer {
     plugin: bool,
     pip: bool,
     managed: bool,
+    #[serde(default)]
+    plugin_version: Option<String>,
+    #[serde(default)]
+    sdk_version: Option<String>,
+    #[serde(default)]
+    v3websso: Vec<String>,
+    #[serde(default)]
+    v3broker: Vec<String>,
+}
+
+/// A Python that has openstacksdk.
+pub(super) struct WithSdk {
+    pub(super) executable: PathBuf,
+    /// Python's own, such as `3.13`.
+    pub(super) python: String,
+    /// openstacksdk's.
+    pub(super) sdk: String,
+    /// Our plugin's, where it is there.
+    pub(super) plugin: Option<String>,
+    /// The distributions that say `v3websso` is theirs.
+    pub(super) websso: Vec<String>,
+    /// The same for `v3broker`.
+    pub(super) broker: Vec<String>,
+    /// How to get the plugin.
+    pub(super) install: String,
 }
 
 /// What was found out.
@@ -73,20 +111,32 @@ pub(super) struct Report {
 
 /// Asks every Python once, all at the same time, and waits for none longer than five seconds.
 pub(super) fn look(env: &Environment) -> Report {
-    let (answers, silent) = ask(candidates(env));
+    let (found, silent) = with_sdk(env);
     let mut report = Report { silent, ..Report::default() };
-    let mut seen = BTreeSet::new();
-    for answer in answers {
-        if !answer.sdk || !seen.insert((answer.prefix.clone(), answer.version)) {
-            continue;
-        }
-        if answer.plugin {
-            report.complete += 1;
-        } else {
-            report.missing.push(install_line(&answer, env));
+    for python in found {
+        match python.plugin {
+            Some(_) => report.complete += 1,
+            None => report.missing.push(python.install),
         }
     }
     report
+}
+
+/// Those that have openstacksdk, and those that did not answer.
+pub(super) fn with_sdk(env: &Environment) -> (Vec<WithSdk>, Vec<PathBuf>) {
+    let (answers, silent) = ask(candidates(env));
+    let mut seen = BTreeSet::new();
+    let new = |answer: &Answer| answer.sdk && seen.insert((answer.prefix.clone(), answer.version));
+    let found = answers.into_iter().filter(new).map(|answer| WithSdk {
+        install: install_line(&answer, env),
+        python: format!("{}.{}", answer.version.0, answer.version.1),
+        sdk: answer.sdk_version.unwrap_or_default(),
+        plugin: answer.plugin.then(|| answer.plugin_version.unwrap_or_default()),
+        websso: answer.v3websso,
+        broker: answer.v3broker,
+        executable: answer.executable,
+    });
+    (found.collect(), silent)
 }
 
 fn install_line(answer: &Answer, env: &Environment) -> String {

@@ -1,0 +1,15 @@
+//! What an address tells of a cloud: for `ksb setup`.
+
+use super::Broker;
+use crate::api::{DiscoverReply, DiscoverRequest};
+use crate::dashboard;
+use crate::error::Result;
+
+impl Broker {
+    /// Looks at an address, and signs nobody in.
+    pub async fn discover(&self, request: &DiscoverRequest) -> Result<DiscoverReply> {
+        // What a person named on a command line lies in no folder.
+        self.admit(&request.cloud)?;
+        dashboard::look(&request.cloud, &self.inner.outbound, request.plain_http).await
+    }
+}

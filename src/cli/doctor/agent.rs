@@ -1,0 +1,178 @@
+//! The agent: whether one runs, whether it is this version's, and what it says of its vault and facade.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Helped, failed, finding};
+use crate::api::{Finding, Found, KeyKind, Status, VaultState};
+use crate::cli::say;
+use crate::client::Client;
+use crate::error::{Code, Error, Result};
+use crate::platform::paths::Paths;
+
+/// An agent that works answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+const OURS: &str = env!("CARGO_PKG_VERSION");
+const CHECK: &str = "agent";
+/// How the kernel marks a file that has no name any more.
+const DELETED: &str = " (deleted)";
+
+/// What the agent says of itself; none is started for it.
+pub(super) async fn status(paths: &Paths) -> Result<Status> {
+    let client = Client::of_this_process(paths.clone());
+    let asking = async { client.get("/v1/status").await?.json() };
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
+        let why = format!("it does not answer within {} s", PATIENCE.as_secs());
+        Err(Error::new(Code::AgentUnavailable, why))
+    })
+}
+
+/// Whether one runs, and which.
+pub(super) async fn check(paths: &Paths) -> (Vec<Finding>, Option<Status>) {
+    let lock = paths.socket.with_extension("lock");
+    let holder = holder(&lock);
+    let mut findings = unreachable(&lock);
+    let running = Client::of_this_process(paths.clone()).is_running().await;
+    if !running {
+        findings.push(match holder {
+            Some(pid) => finding(
+                CHECK,
+                "",
+                Found::Fail,
+                format!("process {pid} holds {} and serves no socket", lock.display()),
+            )
+            .remedy(format!("if it stays so, end it: kill {pid}")),
+            None if is_foreign(&paths.socket) => {
+                finding(CHECK, "", Found::Fail, format!("{} belongs to another user", paths.socket.display()))
+                    .remedy("unset KSB_SOCK, or set it to a socket of your own")
+            }
+            None => finding(CHECK, "", Found::Ok, "none runs; it starts when it is needed"),
+        });
+        return (findings, None);
+    }
+    match status(paths).await {
+        Ok(status) => {
+            findings.push(running_one(&status));
+            (findings, Some(status))
+        }
+        Err(mut error) => {
+            if let Some(pid) = holder {
+                error.detail = format!("{} (process {pid})", error.detail);
+                error.remedy = Some(format!("end it: kill -9 {pid}; the next command starts another"));
+            }
+            findings.push(failed(CHECK, "", error));
+            (findings, None)
+        }
+    }
+}
+
+/// Whether a cloud's check can start an agent: none runs, and nothing is in the way.
+pub(super) fn may_start(findings: &[Finding]) -> bool {
+    !findings.iter().any(|finding| finding.check == CHECK && finding.finding == Found::Fail)
+}
+
+fn running_one(status: &Status) -> Finding {
+    let which = format!("version {}, process {}", status.version, status.pid);
+    let replace = "ksb stop; the next command starts the new one (what is in no vault is forgotten)";
+    if status.version != OURS {
+        let detail = format!("{which}: this is ksb {OURS}");
+        return finding(CHECK, "", Found::Warn, detail).remedy(replace);
+    }
+    match &status.program {
+        Some(program) if program.ends_with(DELETED) => {
+            let detail = format!("{which}: its program was replaced or removed: {program}");
+            finding(CHECK, "", Found::Warn, detail).remedy(replace)
+        }
+        _ => finding(CHECK, "", Found::Ok, which),
+    }
+}
+
+/// The process that holds the lock, in the words of the lock's file.
+fn holder(lock: &Path) -> Option<String> {
+    let file = File::options().read(true).write(true).open(lock).ok()?;
+    if file.try_lock().is_ok() {
+        return None;
+    }
+    let pid = fs::read_to_string(lock).ok()?;
+    Some(pid.trim().chars().filter(char::is_ascii_digit).collect())
+}
+
+fn is_foreign(socket: &Path) -> bool {
+    fs::metadata(socket).is_ok_and(|meta| meta.uid() != rustix::process::getuid().as_raw())
+}
+
+/// Agents whose lock has lost its name: their folder was removed, as at a logout, and nobody finds them any more.
+fn unreachable(lock: &Path) -> Vec<Finding> {
+    let gone = format!("{}{DELETED}", lock.display());
+    let holds = |process: &Path| {
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        files.map(|file| file.path()).any(|file| fs::read_link(file).is_ok_and(|name| *name == *gone))
+    };
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
+    let pid = |process: &Path| process.file_name()?.to_str()?.parse::<u32>().ok();
+    processes
+        .filter_map(|process| Some((pid(&process)?, process)))
+        .filter(|(_, process)| holds(process))
+        .map(|(pid, _)| {
+            let detail = format!("process {pid} is an agent whose folder was removed: nothing reaches it");
+            finding(CHECK, "", Found::Warn, detail).remedy(format!("kill {pid}"))
+        })
+        .collect()
+}
+
+/// What a running agent says of its vault and of the facade.
+pub(super) fn within(status: Option<&Status>) -> Vec<Finding> {
+    let Some(status) = status else {
+        return ["vault", "facade"]
+            .map(|check| finding(check, "", Found::Skipped, "the agent knows, and none runs"))
+            .into();
+    };
+    let Some(lock) = &status.locked else { return vec![vault(status), facade(status)] };
+    let detail = format!("locked {}: it gives no tokens", say::since(lock.since));
+    // Its vault is closed, as it should be.
+    vec![finding("lock", "", Found::Warn, detail).remedy("ksb unlock"), facade(status)]
+}
+
+fn vault(status: &Status) -> Finding {
+    let vault = &status.vault;
+    let because = vault.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let (found, mut detail) = match vault.state {
+        VaultState::New => (Found::Ok, format!("the first sign-in makes it{because}")),
+        VaultState::Open => {
+            let keeper = match vault.key {
+                Some(KeyKind::Keyring) => "the desktop's keyring",
+                Some(KeyKind::Kernel) => "the kernel, until the reboot",
+                Some(KeyKind::Passphrase) | None => "your passphrase",
+            };
+            (Found::Ok, format!("open; its key is kept by {keeper}{because}"))
+        }
+        VaultState::Sealed => {
+            (Found::Fail, format!("closed: {}", vault.reason.as_deref().unwrap_or("its key cannot be had")))
+        }
+        // Chosen, or all that there is: the reason says which.
+        VaultState::Memory if vault.remedy.is_none() => {
+            (Found::Ok, format!("none: a restart of the agent forgets every sign-in{because}"))
+        }
+        VaultState::Memory => {
+            (Found::Warn, format!("none: a restart of the agent forgets every sign-in{because}"))
+        }
+    };
+    let found = match &vault.problem {
+        Some(problem) => {
+            detail = format!("{detail}; it is not up to date: {problem}");
+            Found::Fail
+        }
+        None => found,
+    };
+    Finding { remedy: vault.remedy.clone(), ..finding("vault", "", found, detail) }
+}
+
+fn facade(status: &Status) -> Finding {
+    match &status.facade.problem {
+        None => finding("facade", "", Found::Ok, &status.facade.url),
+        Some(problem) => finding("facade", "", Found::Fail, problem)
+            .remedy("end the program that has the port, or set facade_port in config.toml, then: ksb stop"),
+    }
+}

@@ -1,0 +1,139 @@
+//! Who may read and change what is ours: the socket, the state, the settings, clouds.yaml.
+
+use std::fs::{self, Metadata};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::{Helped, failed, finding};
+use crate::api::{Finding, Found};
+use crate::cli::yaml::quoted;
+use crate::clouds::{Config, Environment};
+use crate::config;
+use crate::platform::paths::Paths;
+
+const OTHERS_WRITE: u32 = 0o022;
+const OTHERS_ANYTHING: u32 = 0o077;
+const STICKY: u32 = 0o1000;
+
+/// All of them; what is not there yet is no fault.
+pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let runtime = paths.socket.parent().unwrap_or(Path::new("."));
+    findings.extend(private("socket-folder", runtime, 0o700));
+    if let Ok(meta) = fs::metadata(&paths.socket) {
+        if meta.file_type().is_socket() {
+            findings.extend(private("socket", &paths.socket, 0o600));
+        } else {
+            let detail = format!("{} is no socket", paths.socket.display());
+            let remedy = format!("rm {}", quoted(&paths.socket));
+            findings.push(finding("socket", "", Found::Fail, detail).remedy(remedy));
+        }
+    }
+    findings.extend(private("state-folder", &paths.state, 0o700));
+    for file in kept(&paths.state) {
+        findings.extend(private("vault-file", &file, 0o600));
+    }
+    match config::Config::load(&paths.config) {
+        Ok(config) => {
+            findings.extend(config.overruled.iter().map(|why| finding("config", "", Found::Warn, why)));
+            let there = [Path::new(config::SYSTEM), &paths.config].into_iter().filter(|file| file.exists());
+            findings.extend(there.map(|file| unchanged("config", file)));
+        }
+        Err(error) => findings.push(failed("config", "", error)),
+    }
+    if let Ok(config) = Config::load(env) {
+        findings.extend(config.clouds_file().map(|source| unchanged("clouds.yaml", &source.file)));
+        findings.extend(config.secure_file().and_then(|source| private("secure.yaml", &source.file, 0o600)));
+        for warning in config.warnings() {
+            findings.push(finding("clouds.yaml", "", Found::Warn, warning));
+        }
+    }
+    findings
+}
+
+fn kept(state: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(state).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_kept = |path: &PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("vault-"))
+    };
+    let mut files: Vec<_> = files.filter(is_kept).collect();
+    files.sort();
+    files
+}
+
+/// Nobody else may read or change it, nor put another in its place.
+fn private(check: &str, path: &Path, mode: u32) -> Option<Finding> {
+    let meta = fs::metadata(path).ok()?;
+    let fault = fault(path, &meta).or_else(|| {
+        let open = meta.mode() & OTHERS_ANYTHING;
+        (open != 0).then(|| Fault {
+            found: if open & OTHERS_WRITE == 0 { Found::Warn } else { Found::Fail },
+            why: format!("has mode {:04o}: others than you may use it", meta.mode() & 0o7777),
+            remedy: format!("chmod {mode:o} {}", quoted(path)),
+        })
+    });
+    Some(said(check, path, fault))
+}
+
+/// Nobody else may change it; to read it does no harm.
+fn unchanged(check: &str, path: &Path) -> Finding {
+    let fault = fs::metadata(path).ok().and_then(|meta| {
+        // A file of the system's, for all of its users, is root's.
+        if meta.uid() == 0 && meta.mode() & OTHERS_WRITE == 0 { parents(path) } else { fault(path, &meta) }
+    });
+    said(check, path, fault)
+}
+
+struct Fault {
+    found: Found,
+    why: String,
+    remedy: String,
+}
+
+fn said(check: &str, path: &Path, fault: Option<Fault>) -> Finding {
+    let shown = path.display();
+    match fault {
+        None => finding(check, "", Found::Ok, shown.to_string()),
+        Some(Fault { found, why, remedy }) => {
+            finding(check, "", found, format!("{shown} {why}")).remedy(remedy)
+        }
+    }
+}
+
+fn fault(path: &Path, meta: &Metadata) -> Option<Fault> {
+    let ours = rustix::process::getuid().as_raw();
+    if meta.uid() != ours {
+        return Some(Fault {
+            found: Found::Fail,
+            why: format!("belongs to uid {}, not to you ({ours})", meta.uid()),
+            remedy: format!("have it given to you: sudo chown {ours} {}", quoted(path)),
+        });
+    }
+    if meta.mode() & OTHERS_WRITE != 0 {
+        let mode = meta.mode() & 0o7777;
+        return Some(Fault {
+            found: Found::Fail,
+            why: format!("has mode {mode:04o}: others than you may change it"),
+            remedy: format!("chmod go-w {}", quoted(path)),
+        });
+    }
+    parents(path)
+}
+
+/// Whoever may write to a folder above can put something else in the place of what is below.
+fn parents(path: &Path) -> Option<Fault> {
+    let path = fs::canonicalize(path).ok()?;
+    let ours = rustix::process::getuid().as_raw();
+    path.ancestors().skip(1).find_map(|folder| {
+        let meta = fs::metadata(folder).ok()?;
+        let open = meta.mode() & OTHERS_WRITE != 0 && meta.mode() & STICKY == 0;
+        // In a user namespace root's files may show as nobody's: who owns `/` could do anything anyway.
+        let root = fs::metadata("/").map_or(0, |root| root.uid());
+        let foreign = ![0, ours, root].contains(&meta.uid());
+        (open || foreign).then(|| Fault {
+            found: Found::Fail,
+            why: format!("can be replaced by others: {} is not yours alone", folder.display()),
+            remedy: format!("chmod go-w {}", quoted(folder)),
+        })
+    })
+}

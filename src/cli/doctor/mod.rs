@@ -1,0 +1,121 @@
+//! `ksb doctor`: looks for whatever is wrong, here and at the clouds, and says what helps.
+//!
+//! One file per group of checks. A check is a function that returns findings; none of them changes anything.
+
+mod agent;
+mod cloud;
+mod files;
+mod ports;
+mod python;
+mod service;
+mod show;
+mod variables;
+
+use super::{Done, say, target};
+use crate::api::{Finding, Found, Status};
+use crate::clouds::{Config, Environment};
+use crate::error::{Error, Result};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Without CLOUD: this machine and every entry that uses v3broker. Nothing is changed, and nobody is asked to
+sign in without --sign-in; the agent is started only to ask a cloud something. What a finding means:
+docs/doctor.md. Exit status: 1 if something fails, else 0.")]
+pub(super) struct Args {
+    /// Entry of clouds.yaml [default: every entry that uses v3broker]
+    cloud: Option<String>,
+    /// Sign in as well: only so it shows whether Keystone takes your callback and your provider's tokens
+    #[arg(long)]
+    sign_in: bool,
+    /// Print JSON: an array of {check, subject, finding, detail, remedy, request_id, at}
+    #[arg(long, conflicts_with = "report")]
+    json: bool,
+    /// Print what can be pasted into a ticket: versions, UTC times, request ids; no names of users, no tokens
+    #[arg(long)]
+    report: bool,
+}
+
+/// A finding of now.
+fn finding(check: &str, subject: impl Into<String>, finding: Found, detail: impl Into<String>) -> Finding {
+    Finding {
+        check: check.to_owned(),
+        subject: subject.into(),
+        finding,
+        detail: detail.into(),
+        remedy: None,
+        request_id: None,
+        at: say::now(),
+    }
+}
+
+trait Helped {
+    /// With what helps.
+    fn remedy(self, remedy: impl Into<String>) -> Self;
+}
+
+impl Helped for Finding {
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+/// A failure of a command as a finding.
+fn failed(check: &str, subject: impl Into<String>, error: Error) -> Finding {
+    Finding {
+        remedy: error.remedy,
+        request_id: error.request_id,
+        ..finding(check, subject, Found::Fail, error.detail)
+    }
+}
+
+pub(super) async fn run(args: Args) -> Result<Done> {
+    let env = Environment::of_this_process()?;
+    let client = target::client()?;
+    let pythons = {
+        let env = env.clone();
+        tokio::task::spawn_blocking(move || python::check(&env))
+    };
+    let mut findings = files::check(client.paths(), &env);
+    let (state, status) = agent::check(client.paths()).await;
+    findings.extend(state);
+
+    let config = Config::load(&env);
+    let clouds = match &config {
+        Ok(config) => cloud::entries(config, args.cloud.as_deref(), &mut findings),
+        Err(error) => {
+            findings.push(failed("clouds.yaml", "", error.clone()));
+            Vec::new()
+        }
+    };
+    let mut at_clouds = Vec::new();
+    // An agent that hangs or is not ours answers nothing.
+    if status.is_some() || agent::may_start(&findings) {
+        at_clouds = cloud::check(&client, clouds.clone(), args.sign_in).await;
+    }
+    // The clouds may have started one.
+    let status = match status {
+        None => agent::status(client.paths()).await.ok(),
+        known => known,
+    };
+    findings.extend(agent::within(status.as_ref()));
+    findings.extend(ports::check(&clouds, status.as_ref()));
+    findings.extend(service::check(&env));
+    findings.extend(variables::check(&env, config.as_ref().ok()));
+    findings.extend(pythons.await.unwrap_or_default());
+    findings.extend(at_clouds);
+
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+    } else if args.report {
+        show::report(&findings, status.as_ref().map(version), &env);
+    } else {
+        show::lines(&findings);
+    }
+    let unwell = findings.iter().any(|finding| finding.finding == Found::Fail);
+    Ok(if unwell { Done::Unwell } else { Done::Ok })
+}
+
+fn version(status: &Status) -> &str {
+    &status.version
+}

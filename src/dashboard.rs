@@ -1,0 +1,290 @@
+//! What the address that people know, the dashboard's, tells of a cloud's Keystone: for `ksb setup`.
+//!
+//! Horizon's own SSO redirect names Keystone, protocol and identity provider (`openstack_auth.utils.get_websso_url`), Skyline
+//! lists them, openstacksdk's vendor profile lies under `.well-known`. Nothing that is read here is believed: a person is asked.
+
+mod horizon;
+mod html;
+mod others;
+
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, RequestBuilder};
+use url::{Host, Url, form_urlencoded};
+
+use crate::api::{Choice, DiscoverReply};
+use crate::error::{Code, Error, Result};
+use crate::model::Cloud;
+use crate::outbound::{self, Answer, Client, Outbound, Peer};
+
+/// All of it together. A person waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// A login page is a hundredth of this.
+const LARGEST: usize = 1 << 20;
+/// From the address that people know to the login page it is two or three.
+const MOST_REDIRECTS: usize = 5;
+const MOST_CHOICES: usize = 16;
+/// Longer than any name of an identity provider.
+const LONGEST_NAME: usize = 255;
+
+/// Looks at `cloud.auth_url`, whatever it is the address of. With `plain_http` also where others can read along.
+pub async fn look(cloud: &Cloud, outbound: &Outbound, plain_http: bool) -> Result<DiscoverReply> {
+    let client = outbound.client(cloud)?;
+    let mut visit = Visit { cloud, client, plain_http, seen: Vec::new() };
+    let looking = Box::pin(visit.look());
+    tokio::time::timeout(PATIENCE, looking).await.unwrap_or_else(|_| {
+        let why = format!("{} does not answer within {} s", shown(&cloud.auth_url), PATIENCE.as_secs());
+        Err(Error::new(Code::KeystoneUnreachable, why).remedy("check the network (VPN, proxy)"))
+    })
+}
+
+/// One look around, by its rules: no redirect that nobody sees, no plain HTTP, nothing large.
+struct Visit<'c> {
+    cloud: &'c Cloud,
+    client: Client,
+    plain_http: bool,
+    /// Where redirects led.
+    seen: Vec<String>,
+}
+
+/// A page, or the start of a sign-in at Keystone.
+enum Reached {
+    Page(Url, Answer),
+    Keystone(Choice),
+}
+
+impl Visit<'_> {
+    async fn look(&mut self) -> Result<DiscoverReply> {
+        let address = self.cloud.auth_url.clone();
+        let choices = match self.open(address.clone()).await? {
+            Reached::Keystone(choice) => vec![choice],
+            Reached::Page(at, answer) if others::is_keystone(&answer) => {
+                vec![Choice { label: "Keystone".into(), auth_url: shown(&at), ..Choice::default() }]
+            }
+            Reached::Page(at, answer) => self.of_page(&address, &at, &answer).await,
+        };
+        if choices.is_empty() {
+            let why = format!(
+                "{} is no Keystone, and neither a Horizon nor a Skyline that names one",
+                shown(&address)
+            );
+            return Err(Error::new(Code::NotKeystone, why)
+                .remedy("ask the operator for Keystone's address (auth URL), then: ksb setup ADDRESS"));
+        }
+        Ok(DiscoverReply { choices, redirects: std::mem::take(&mut self.seen) })
+    }
+
+    async fn of_page(&mut self, address: &Url, at: &Url, answer: &Answer) -> Vec<Choice> {
+        let found = self.horizon(at, answer).await;
+        if !found.is_empty() {
+            return found;
+        }
+        let found = self.skyline(at).await;
+        if !found.is_empty() {
+            return found;
+        }
+        self.profile(address).await
+    }
+
+    /// `GET`, along redirects that may be followed, until a page or Keystone.
+    async fn open(&mut self, mut url: Url) -> Result<Reached> {
+        for _ in 0..=MOST_REDIRECTS {
+            self.check(&url)?;
+            if let Some(choice) = websso(&url, "single sign-on") {
+                return Ok(Reached::Keystone(choice));
+            }
+            let answer = self.get(&url).await?;
+            match goes_to(&url, &answer) {
+                Some(next) => {
+                    self.follows(&url, &next)?;
+                    url = next;
+                }
+                None => return Ok(Reached::Page(url, answer)),
+            }
+        }
+        Err(unfit(format!("{} redirects again and again", shown(&url))))
+    }
+
+    /// Takes note of where a redirect leads. Nobody out there has a reason to send us to this computer.
+    fn follows(&mut self, from: &Url, to: &Url) -> Result<()> {
+        self.check(to)?;
+        if is_here(to) && !is_here(from) {
+            return Err(unfit(format!("{} redirects to this computer, {}", shown(from), shown(to))));
+        }
+        if to.host() != from.host() {
+            self.seen.push(shown(to));
+        }
+        Ok(())
+    }
+
+    /// Whoever can change what comes from there chooses where the person signs in.
+    fn check(&self, url: &Url) -> Result<()> {
+        match url.scheme() {
+            "https" => Ok(()),
+            "http" if self.plain_http || is_here(url) => Ok(()),
+            "http" => {
+                Err(unfit(format!("{} begins with http: anyone on the way could change it", shown(url)))
+                    .remedy("take the address with https; or, if you must, --plain-http"))
+            }
+            _ => Err(unfit(format!("{url} is no address of a web page"))),
+        }
+    }
+
+    async fn get(&self, url: &Url) -> Result<Answer> {
+        self.send(self.client.get(url.clone()).header("Accept", "text/html, application/json;q=0.9")).await
+    }
+
+    /// What a form sends.
+    async fn post(&self, url: &Url, from: &Url, cookies: &str, fields: &[(&str, &str)]) -> Result<Answer> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let request = self.client.request(Method::POST, url.clone()).body(body);
+        let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+        // Django compares it with its own host for a form that comes by https.
+        self.send(request.header("Referer", from.as_str()).header("Cookie", cookies)).await
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Answer> {
+        let answer = outbound::send(self.cloud, Peer::Dashboard, request).await.map_err(|error| Error {
+            remedy: match error.code {
+                Code::KeystoneTls => Some("name the CA that signed its certificate: --cacert FILE".into()),
+                _ => Some("check the address and the network (VPN, proxy)".into()),
+            },
+            cloud: None,
+            ..error
+        })?;
+        if answer.body.len() > LARGEST {
+            return Err(unfit("the answer is larger than any login page".into()));
+        }
+        Ok(answer)
+    }
+}
+
+fn unfit(why: String) -> Error {
+    Error::new(Code::NotKeystone, why).remedy("ask the operator for Keystone's address (auth URL)")
+}
+
+fn goes_to(url: &Url, answer: &Answer) -> Option<Url> {
+    let location =
+        answer.header("location").filter(|_| (300..400).contains(&answer.status) && answer.status != 300)?;
+    url.join(location).ok()
+}
+
+/// This computer by name or address.
+fn is_here(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
+        None => false,
+    }
+}
+
+/// An address without what may be secret or misleading in it (RFC 3986 section 7.6: `https://bank@evil/`).
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail for addresses that have no host, which are shown to nobody.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// What an address that starts a sign-in says: `…/auth/OS-FEDERATION/identity_providers/IDP/protocols/PROTOCOL/websso`
+/// or `…/auth/OS-FEDERATION/websso/PROTOCOL`.
+fn websso(url: &Url, label: &str) -> Option<Choice> {
+    let segments: Vec<_> = url.path_segments()?.collect();
+    let start = segments.windows(2).position(|pair| pair == ["auth", "OS-FEDERATION"])?;
+    let (idp, protocol) = match segments[start + 2..] {
+        ["identity_providers", idp, "protocols", protocol, "websso"] => (Some(idp), protocol),
+        ["websso", protocol] => (None, protocol),
+        _ => return None,
+    };
+    let name = |segment: &str| {
+        let decoded: String = form_urlencoded::parse(format!("n={}", segment.replace('+', "%2B")).as_bytes())
+            .next()
+            .map(|(_, value)| value.into_owned())?;
+        is_name(&decoded).then_some(decoded)
+    };
+    let identity_provider = match idp {
+        Some(idp) => Some(name(idp)?),
+        None => None,
+    };
+    let mut root = url.clone();
+    root.set_path(&segments[..start].join("/"));
+    Some(Choice {
+        label: label_of(label),
+        auth_url: shown(&root),
+        identity_provider,
+        protocol: Some(name(protocol)?),
+        region: None,
+    })
+}
+
+/// What a person can read and a file can hold.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= LONGEST_NAME && !text.chars().any(is_tricky)
+}
+
+/// A page's words, for a terminal.
+fn label_of(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    words.join(" ").chars().filter(|char| !is_tricky(*char)).take(80).collect()
+}
+
+/// Controls, and what turns or hides text (Unicode's bidirectional and zero-width formats).
+fn is_tricky(char: char) -> bool {
+    char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// The cookies that an answer sets, as the next request brings them.
+fn cookies(headers: &HeaderMap) -> String {
+    let set = headers.get_all("set-cookie").iter().filter_map(|value| value.to_str().ok());
+    let pairs: Vec<_> = set.filter_map(|cookie| cookie.split(';').next()).map(str::trim).take(8).collect();
+    pairs.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(url: &str) -> Option<(String, Option<String>, Option<String>)> {
+        let choice = websso(&Url::parse(url).unwrap(), "x")?;
+        Some((choice.auth_url, choice.identity_provider, choice.protocol))
+    }
+
+    #[test]
+    fn an_sso_address_names_keystone_protocol_and_provider() {
+        let some = |auth_url: &str, idp: Option<&str>, protocol: &str| {
+            Some((auth_url.to_owned(), idp.map(str::to_owned), Some(protocol.to_owned())))
+        };
+        for (url, expected) in [
+            (
+                "https://ks.example/v3/auth/OS-FEDERATION/identity_providers/acme/protocols/oidc/websso?origin=x",
+                some("https://ks.example/v3", Some("acme"), "oidc"),
+            ),
+            (
+                "https://ks.example:5000/identity/v3/auth/OS-FEDERATION/websso/saml2",
+                some("https://ks.example:5000/identity/v3", None, "saml2"),
+            ),
+            (
+                "https://bank@ks.example/v3/auth/OS-FEDERATION/identity_providers/a%20b/protocols/o+c/websso",
+                some("https://ks.example/v3", Some("a b"), "o+c"),
+            ),
+            ("https://ks.example/v3/auth/OS-FEDERATION/identity_providers/a%0ab/protocols/x/websso", None),
+            ("https://ks.example/v3/auth/OS-FEDERATION/identity_providers/a/protocols/x/auth", None),
+            ("https://ks.example/v3/auth/OS-FEDERATION/websso/", None),
+            ("https://ks.example/auth/login/", None),
+        ] {
+            assert_eq!(of(url), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_pages_words_steer_no_terminal() {
+        assert_eq!(label_of(" a\u{1b}[2J\n b\u{202e}c "), "a[2J bc");
+        assert_eq!(label_of(&"x".repeat(500)).len(), 80);
+    }
+}

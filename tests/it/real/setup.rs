@@ -1,0 +1,85 @@
+//! `ksb setup` in a terminal, from nothing but an address: ends with a sign-in in Chromium, and the unmodified `openstack` works.
+
+use std::fs;
+
+use super::front::{Front, stack};
+use super::terminal::Terminal;
+use crate::support::dashboard::Dashboard;
+use crate::support::sandbox::KSB;
+
+fn start(front: &Front, address: &str) -> Terminal {
+    let (port, ca) = (front.callback_port(), stack("CA"));
+    let line = format!("{KSB} setup {address} --cacert {ca} --redirect-port {port}");
+    Terminal::start(&front.sandbox, &line, &[("BROWSER", &stack("BROWSER"))])
+}
+
+/// The person trusts it, signs in, chooses a project, and has it written. What the screen showed, and the project.
+fn goes_on(mut terminal: Terminal) -> String {
+    terminal.shows("Trust this Keystone, and sign in there? [y/N] ");
+    terminal.types("y");
+    terminal.shows("Name of the entry [");
+    terminal.types("new\n");
+    terminal.shows("signed in as ");
+    let listed = terminal.shows("Which one [1]: ");
+    let line = listed
+        .lines()
+        .find(|line| line.trim_end().ends_with("  staging"))
+        .unwrap_or_else(|| panic!("{listed}"));
+    let number = line.split_whitespace().next().unwrap().to_owned();
+    terminal.types(&format!("{number}\n"));
+    terminal.shows("Write it? [y/N] ");
+    terminal.types("y");
+    let (screen, code) = terminal.ends();
+    assert_eq!(code, Some(0), "{screen}");
+    screen
+}
+
+fn works(front: &Front, before: &str) {
+    let file = front.sandbox.path("home/.config/openstack/clouds.yaml");
+    let after = fs::read_to_string(file).unwrap();
+    let others: String =
+        after.split_inclusive('\n').filter(|line| !line.trim_end().ends_with("# ksb setup")).collect();
+    assert_eq!(others, before);
+    let token = front.answer(&["--os-cloud", "new", "token", "issue", "-f", "value", "-c", "id"]);
+    let token = front.keystone.look_at(&token).unwrap();
+    assert_eq!(
+        (&token["user"]["name"], &token["project"]["name"]),
+        (&front.user().into(), &"staging".into())
+    );
+    assert_eq!(front.browsers_opened(), 1, "the sign-in that tried it is the one that counts");
+}
+
+fn clouds(front: &Front) -> String {
+    fs::read_to_string(front.sandbox.path("home/.config/openstack/clouds.yaml")).unwrap()
+}
+
+#[test]
+fn from_an_auth_url() {
+    let front = Front::free();
+    let before = clouds(&front);
+    let mut terminal = start(&front, &front.auth_url());
+    terminal.shows("Federation protocol [openid]: ");
+    terminal.types("\n");
+    terminal.shows("Identity provider, by Keystone's name for it");
+    terminal.types("lab-idx\x7fp\n");
+    let screen = goes_on(terminal);
+    assert!(screen.contains("identity provider  lab-idp"), "{screen}");
+    works(&front, &before);
+}
+
+#[test]
+fn from_horizons_address() {
+    let mut front = Front::free();
+    // The page and the stack's own hosts are on this machine.
+    front.sandbox.set("no_proxy", "*");
+    let before = clouds(&front);
+    let keystone = format!(
+        "{}/auth/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/websso?origin=https://horizon.localhost/auth/websso/",
+        front.auth_url()
+    );
+    let horizon = Dashboard::horizon(&[("lab-idp_openid", "Lab", keystone)]);
+    let terminal = start(&front, &horizon.url());
+    let screen = goes_on(terminal);
+    assert!(screen.contains("it names a Keystone on another host"), "{screen}");
+    works(&front, &before);
+}
