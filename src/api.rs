@@ -157,6 +157,9 @@ pub struct LoginRequest {
     /// Seconds the session must last at least; a shorter one is replaced by a new sign-in.
     #[serde(default)]
     pub min_validity: u64,
+    /// Seconds after which the session is to be logged out, however long it could go on. The settings may say sooner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<u64>,
     /// Accept, and pin, another user than before.
     #[serde(default)]
     pub switch_user: bool,
@@ -395,6 +398,10 @@ pub struct Session {
     /// Until when tokens can be had without another sign-in; with `renews`, when the next renewal is due at the latest.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+    /// When it is logged out, however long it could go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ends_at: Option<Timestamp>,
     /// Whether the session is renewed without the person, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,

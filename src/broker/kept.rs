@@ -90,11 +90,14 @@ impl Inner {
         let (mut restored, mut leases) = (Vec::new(), Vec::new());
         {
             let mut state = locked(&self.state);
-            for (identity, session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
+            for (identity, mut session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
                 if let Some(newer) = state.sessions.get_mut(&identity) {
                     newer.take_over(&session, now);
                 } else {
                     restored.push(identity.clone());
+                    // The settings may be others by now.
+                    let latest = self.session_end(session.signed_in_at, None);
+                    session.ends_at = session.ends_at.into_iter().chain(latest).min();
                     state.sessions.insert(identity, session);
                 }
             }
@@ -105,8 +108,13 @@ impl Inner {
                 state.pins.entry(identity).or_insert(user);
             }
             state.ending.extend(ending.iter().cloned());
-            leases.extend(kept.leases.iter().map(|lease| lease.id.clone()));
-            state.leases.extend(kept.leases.into_iter().map(|lease| (lease.id.clone(), lease)));
+            for mut lease in kept.leases {
+                let (latest, _) = self.lease_end(lease.made_at, None);
+                let at_once = (lease.unattended && !self.config.unattended).then_some(now);
+                lease.ends_at = lease.ends_at.into_iter().chain(latest).chain(at_once).min();
+                leases.push(lease.id.clone());
+                state.leases.insert(lease.id.clone(), lease);
+            }
             state.over.extend(kept.over.into_iter().map(Arc::new));
             self.changes.note();
         }
@@ -122,7 +130,11 @@ impl Inner {
         for identity in restored {
             let inner = self.clone();
             tokio::spawn(async move {
-                tokio::join!(inner.tell(&identity), inner.keep_renewed(identity.clone()));
+                tokio::join!(
+                    inner.tell(&identity),
+                    inner.end_in_time(&identity),
+                    inner.keep_renewed(identity.clone())
+                );
             });
         }
         Ok(())

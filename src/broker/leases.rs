@@ -75,6 +75,9 @@ impl Broker {
         }
         let identity = self.admit(&request.cloud)?;
         let process = if request.for_caller { Some(process(caller)?) } else { None };
+        if request.unattended {
+            inner.check_unattended(&request.cloud)?;
+        }
         request.confined |= request.unattended;
         if (request.confined || request.s3) && !matches!(request.scope, Scope::Project(_)) {
             return Err(Error::new(
@@ -104,7 +107,13 @@ impl Broker {
             }
         }
         let (id, secret) = (random_hex::<16>(), Secret::random());
-        let lease = Lease::new(id.clone(), &secret, &request, identity, process, inner.clock.now());
+        let (now, ttl) = (inner.clock.now(), request.ttl);
+        let mut lease = Lease::new(id.clone(), &secret, &request, identity, process, now);
+        let (ends_at, notice) = inner.lease_end(now, ttl);
+        lease.ends_at = ends_at;
+        if let Some(notice) = notice {
+            lease.notice(notice);
+        }
         {
             let mut state = locked(&inner.state);
             if request.name.is_some() && state.leases.values().any(|other| other.name == lease.name) {

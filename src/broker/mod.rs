@@ -9,6 +9,7 @@ mod kept;
 mod known;
 mod lease;
 mod leases;
+mod lifetime;
 mod policy;
 mod renewal;
 mod serving;
@@ -293,6 +294,8 @@ impl Broker {
         if unattended && (request.switch_user || !self.inner.lives(cloud, &identity, request.min_validity)) {
             self.sign_in_unattended(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
         }
+        let lifetime = request.lifetime.map(policy::lifetime);
+        let mut lasts = false;
         if unattended || !request.switch_user {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
@@ -301,12 +304,24 @@ impl Broker {
                     || (session.lives(now, request.min_validity) && !session.ends_soon(now)))
             {
                 session.used_by(cloud.label());
+                lasts = true;
+            }
+        }
+        if lasts {
+            if let Some(lifetime) = lifetime {
+                self.inner.shorten(&identity, lifetime);
+                self.inner.settle().await;
+            }
+            if let Some(session) = locked(&self.inner.state).sessions.get(&identity) {
                 return Ok(LoggedIn::Session(Box::new(session.view(now))));
             }
         }
         self.inner.check_vault(cloud)?;
         let starting = self.pending_or_new(cloud, &identity, request.switch_user, request.remote);
         let entry = starting.await.map_err(in_cloud)?;
+        if let Some(lifetime) = lifetime {
+            entry.limit(lifetime);
+        }
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
     }
 
@@ -405,9 +420,14 @@ impl Broker {
             self.inner.log.meet(peer).await;
         }
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
+        self.end_identities(only.as_ref(), who).await
+    }
+
+    /// Ends one, or all, of those who are signed in.
+    async fn end_identities(&self, only: Option<&Identity>, who: Who) -> Result<LogoutReply> {
         let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
-            let identities: Vec<Identity> = if let Some(identity) = &only {
+            let identities: Vec<Identity> = if let Some(identity) = only {
                 vec![identity.clone()]
             } else {
                 let State { sessions, lapsed, pending, pins, failures, .. } = &*state;
@@ -423,7 +443,7 @@ impl Broker {
                 state.pins.remove(identity);
                 state.failures.remove(identity);
             }
-            let over = self.inner.end_leases_of(&mut state, &mut ended, only.as_ref());
+            let over = self.inner.end_leases_of(&mut state, &mut ended, only);
             let ended: Vec<_> = ended.into_iter().map(|(_, session)| Arc::new(session)).collect();
             state.ending.extend(ended.iter().cloned());
             self.inner.changes.note();
@@ -584,7 +604,7 @@ impl Inner {
         let mut state = locked(&self.state);
         let session = state.sessions.get_mut(identity)?;
         session.used_by(cloud.label());
-        if !session.meets(cloud, now) {
+        if !session.meets(cloud, now) || session.has_ended(now) {
             return None;
         }
         let held = session.held(scope)?;
@@ -795,6 +815,7 @@ impl Inner {
                 inner.clear_over(Some(&identity)),
                 inner.keep(&identity, tab),
                 inner.tell(&identity),
+                inner.end_in_time(&identity),
                 inner.keep_renewed(identity.clone())
             );
         });
@@ -816,6 +837,7 @@ impl Inner {
             let user = token.user.clone();
             let mut session =
                 Session::new(entry.opening.cloud.clone(), Held::new(token, None)?, grant, evidence, now);
+            session.ends_at = self.session_end(now, entry.lifetime());
             let mut state = locked(&self.state);
             let State { sessions, lapsed, .. } = &mut *state;
             for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, mend, person, say, target, wait};
+use super::{Done, duration, grant, mend, person, say, target, wait};
 use crate::api::{LoginRequest, Session, SessionReply, SignInReply};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -14,6 +14,9 @@ pub(super) struct Args {
     /// Make sure that the session lasts at least this long, such as 4h; exit with 4 if it cannot
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     lasting: Option<SignedDuration>,
+    /// Log out by itself after this long, such as 8h, and revoke every token
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    lifetime: Option<SignedDuration>,
     /// Sign in as somebody else than before, in the browser's private window
     #[arg(long)]
     switch_user: bool,
@@ -24,7 +27,8 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let lasting = args.lasting.unwrap_or_default();
     let mut request = LoginRequest {
         cloud: resolved.cloud,
-        min_validity: u64::try_from(lasting.as_secs()).unwrap_or_default(),
+        min_validity: grant::seconds(lasting),
+        lifetime: args.lifetime.map(grant::seconds),
         switch_user: args.switch_user,
         remote: person::is_remote(),
     };

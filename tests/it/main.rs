@@ -20,6 +20,7 @@ mod facade;
 mod keep;
 mod leases;
 mod lifecycle;
+mod lifetime;
 mod oidc;
 mod password;
 mod real;

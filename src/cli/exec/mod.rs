@@ -125,6 +125,7 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
     let mut request = LoginRequest {
         cloud: cloud.clone(),
         min_validity: grant::seconds(lasting),
+        lifetime: None,
         switch_user: false,
         remote: person::is_remote(),
     };
