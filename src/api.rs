@@ -149,6 +149,10 @@ pub enum SignInState {
     Failed,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// `POST /v1/sign-ins`: what `ksb login` asks.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoginRequest {
@@ -163,6 +167,9 @@ pub struct LoginRequest {
     /// Accept, and pin, another user than before.
     #[serde(default)]
     pub switch_user: bool,
+    /// Whether a person started the caller, so that a sign-in may be begun.
+    #[serde(default = "yes")]
+    pub prompt: bool,
     /// Whether the person's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
     #[serde(default)]
     pub remote: bool,

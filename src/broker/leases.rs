@@ -9,7 +9,7 @@ use subtle::{Choice, ConstantTimeEq};
 use super::lease::{self, Lease, Watch};
 use super::session::Session;
 use super::sign_ins::Entry;
-use super::{Broker, Inner, Minting, State};
+use super::{Ask, Broker, Inner, Minting, State};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
@@ -18,7 +18,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::process::Process;
-use crate::platform::program::Peer;
+use crate::platform::program::{Peer, Program};
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
@@ -60,13 +60,13 @@ impl Broker {
     /// Makes a lease for whoever asks.
     pub async fn lease(&self, request: &LeaseRequest, peer: Peer) -> Result<Leased> {
         self.inner.log.meet(peer).await;
-        let making = Box::pin(self.make_lease(request.clone(), peer.pid()));
+        let making = Box::pin(self.make_lease(request.clone(), peer));
         let outcome = making.await.map_err(|error| error.cloud(request.cloud.label()));
         self.inner.note_lease(peer, request, &outcome);
         outcome
     }
 
-    async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
+    async fn make_lease(&self, mut request: LeaseRequest, peer: Peer) -> Result<Leased> {
         let inner = &self.inner;
         let facade = locked(&inner.facade).clone();
         if let Some(problem) = facade.problem {
@@ -74,7 +74,7 @@ impl Broker {
                 .remedy("set facade_port in config.toml to a free port, then: ksb stop"));
         }
         let identity = self.admit(&request.cloud)?;
-        let process = if request.for_caller { Some(process(caller)?) } else { None };
+        let process = if request.for_caller { Some(process(peer.pid())?) } else { None };
         if request.unattended {
             inner.check_unattended(&request.cloud)?;
         }
@@ -100,9 +100,11 @@ impl Broker {
         if request.confined || request.s3 {
             let (cloud, scope) = (&request.cloud, &request.scope);
             if let Minting::SignInNeeded = inner.obtain(cloud, &identity, scope, 0).await? {
-                return match self.begin(cloud, &identity, request.prompt, request.remote).await? {
+                let program = self.identify(peer).await;
+                let begun = self.begin(cloud, &identity, request.prompt, request.remote, program.as_deref());
+                return match begun.await? {
                     Some(entry) => Ok(Leased::SignIn(Box::new(entry.view(inner.clock.now())))),
-                    None => Box::pin(self.make_lease(request, caller)).await,
+                    None => Box::pin(self.make_lease(request, peer)).await,
                 };
             }
         }
@@ -148,6 +150,7 @@ impl Broker {
         identity: &Identity,
         prompt: bool,
         remote: bool,
+        program: Option<&Program>,
     ) -> Result<Option<Arc<Entry>>> {
         if cloud.sign_in.way == crate::model::Way::Workload {
             self.sign_in_unattended(cloud, identity, false).await?;
@@ -159,8 +162,8 @@ impl Broker {
                 .cloud(cloud.label())
                 .remedy(format!("ksb login {}", cloud.argument())));
         }
-        self.inner.check_cool_down(cloud, identity)?;
-        self.pending_or_new(cloud, identity, false, remote).await.map(Some)
+        self.inner.check_prompt(cloud, identity, program)?;
+        self.pending_or_new(cloud, identity, Ask::program(remote)).await.map(Some)
     }
 
     /// The living leases, the oldest first.

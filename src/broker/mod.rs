@@ -11,6 +11,7 @@ mod lease;
 mod leases;
 mod lifetime;
 mod policy;
+mod prompt;
 mod renewal;
 mod serving;
 mod session;
@@ -117,6 +118,8 @@ struct State {
     sign_ins: HashMap<String, (Arc<Entry>, Option<Timestamp>)>,
     /// Failed sign-ins in a row, and when the last one failed.
     failures: HashMap<Identity, (u32, Timestamp)>,
+    /// When programs had sign-ins begun.
+    begun: HashMap<Identity, Vec<Timestamp>>,
 }
 
 /// What an exchange comes to.
@@ -132,6 +135,23 @@ struct Rescoped {
     token: Token,
     assumed: Option<String>,
     from: Secret,
+}
+
+/// How a sign-in is asked for.
+#[derive(Clone, Copy, Default)]
+struct Ask {
+    /// Another user than before may come.
+    switch_user: bool,
+    /// The person's browser is at the other end of an SSH session.
+    remote: bool,
+    /// By a program, not by the person: it counts.
+    by_program: bool,
+}
+
+impl Ask {
+    fn program(remote: bool) -> Self {
+        Self { remote, by_program: true, ..Self::default() }
+    }
 }
 
 /// What a caller gets who asks for a token.
@@ -257,8 +277,9 @@ impl Broker {
             }
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
-                self.inner.check_cool_down(cloud, &identity)?;
-                let starting = self.pending_or_new(cloud, &identity, false, request.remote);
+                let program = self.identify(peer).await;
+                self.inner.check_prompt(cloud, &identity, program.as_deref())?;
+                let starting = self.pending_or_new(cloud, &identity, Ask::program(request.remote));
                 let entry = starting.await.map_err(in_cloud)?;
                 Ok(Served::SignIn(Box::new(entry.view(self.inner.clock.now()))))
             }
@@ -317,7 +338,13 @@ impl Broker {
             }
         }
         self.inner.check_vault(cloud)?;
-        let starting = self.pending_or_new(cloud, &identity, request.switch_user, request.remote);
+        if !request.prompt {
+            return Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
+                .cloud(cloud.label())
+                .remedy(format!("ksb login {}", cloud.argument())));
+        }
+        let ask = Ask { switch_user: request.switch_user, remote: request.remote, by_program: false };
+        let starting = self.pending_or_new(cloud, &identity, ask);
         let entry = starting.await.map_err(in_cloud)?;
         if let Some(lifetime) = lifetime {
             entry.limit(lifetime);
@@ -513,16 +540,10 @@ impl Broker {
     }
 
     /// The sign-in under way for this identity, or a new one.
-    async fn pending_or_new(
-        &self,
-        cloud: &Cloud,
-        identity: &Identity,
-        switch_user: bool,
-        remote: bool,
-    ) -> Result<Arc<Entry>> {
+    async fn pending_or_new(&self, cloud: &Cloud, identity: &Identity, ask: Ask) -> Result<Arc<Entry>> {
         let pending = locked(&self.inner.state).pending.get(identity).cloned();
         match pending {
-            Some(entry) if switch_user => {
+            Some(entry) if ask.switch_user => {
                 entry.opening.cancel.notify_one();
                 locked(&self.inner.state).pending.remove(identity);
             }
@@ -531,10 +552,7 @@ impl Broker {
         }
         let (inner, cloud, key) = (self.inner.clone(), cloud.clone(), identity.clone());
         let identity = identity.clone();
-        self.inner
-            .starts
-            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user, remote)).await })
-            .await
+        self.inner.starts.join(key, || async move { Box::pin(inner.start(cloud, identity, ask)).await }).await
     }
 }
 
@@ -728,29 +746,12 @@ impl Inner {
         })
     }
 
-    fn check_cool_down(&self, cloud: &Cloud, identity: &Identity) -> Result<()> {
-        let state = locked(&self.state);
-        let Some((failures, last)) = state.failures.get(identity) else { return Ok(()) };
-        let until = *last + policy::cool_down(*failures);
-        if state.pending.contains_key(identity) || self.clock.now() >= until {
-            return Ok(());
-        }
-        let seconds = until.duration_since(self.clock.now()).as_secs();
-        Err(Error::new(
-            Code::SignInCoolingDown,
-            format!("the last sign-in was not finished; no browser is opened for another {seconds} s"),
-        )
-        .cloud(cloud.label())
-        .remedy(format!("ksb login {}", cloud.argument())))
-    }
-
     /// Starts a sign-in, inside the flight of its identity.
     async fn start(
         self: Arc<Self>,
         cloud: Cloud,
         identity: Identity,
-        switch_user: bool,
-        remote: bool,
+        Ask { switch_user, remote, by_program }: Ask,
     ) -> Result<Arc<Entry>> {
         if let Some(entry) = locked(&self.state).pending.get(&identity) {
             return Ok(entry.clone());
@@ -797,6 +798,9 @@ impl Inner {
             state.pending.insert(identity.clone(), entry.clone());
         }
         self.note_sign_in_begun(&entry.opening.cloud);
+        if by_program {
+            self.count_prompt(&identity, started_at);
+        }
         let mut progress = started.progress;
         entry.show(progress.borrow_and_update().clone());
         let shown = entry.clone();

@@ -30,9 +30,13 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         min_validity: grant::seconds(lasting),
         lifetime: args.lifetime.map(grant::seconds),
         switch_user: args.switch_user,
+        prompt: person::may_prompt(),
         remote: person::is_remote(),
     };
-    let session = sign_in(&target::client()?, &mut request).await?;
+    let session = sign_in(&target::client()?, &mut request).await.map_err(|error| match error.code {
+        Code::SignInNeeded => by_nobody(error),
+        _ => error,
+    })?;
     let label = request.cloud.label();
     println!("{label}: signed in as {} until {}", say::user(&session.user), say::until(session.expires_at));
     if session.expires_at.duration_since(say::now()) < lasting {
@@ -40,6 +44,12 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         return Ok(Done::TooShort);
     }
     Ok(Done::Ok)
+}
+
+/// What helps where a job runs `ksb login` is not to run it again.
+fn by_nobody(error: Error) -> Error {
+    let detail = format!("{}, and no terminal or desktop says that a person started this", error.detail);
+    Error { detail, ..error }.remedy("the same at a terminal; or KSB_PROMPT=always, if there is a person")
 }
 
 /// Signs in, by the person or by whatever token a workload has, unless a session lasts long enough.

@@ -23,6 +23,7 @@ mod lifecycle;
 mod lifetime;
 mod oidc;
 mod password;
+mod prompt;
 mod real;
 mod scenarios;
 mod signin;
