@@ -153,6 +153,10 @@ pub enum SignInState {
     Failed,
 }
 
+fn yes() -> bool {
+    true
+}
+
 /// `POST /v1/sign-ins`: what `ksb login` asks.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoginRequest {
@@ -161,9 +165,15 @@ pub struct LoginRequest {
     /// Seconds the session must last at least; a shorter one is replaced by a new sign-in.
     #[serde(default)]
     pub min_validity: u64,
+    /// Seconds after which the session is to be logged out, however long it could go on. The settings may say sooner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lifetime: Option<u64>,
     /// Accept, and pin, another user than before.
     #[serde(default)]
     pub switch_user: bool,
+    /// Whether a person started the caller, so that a sign-in may be begun.
+    #[serde(default = "yes")]
+    pub prompt: bool,
     /// Whether the person's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
     #[serde(default)]
     pub remote: bool,
@@ -551,6 +561,10 @@ pub struct Session {
     /// Until when tokens can be had without another sign-in; with `renews`, when the next renewal is due at the latest.
     #[schema(value_type = String, format = DateTime)]
     pub expires_at: Timestamp,
+    /// When it is logged out, however long it could go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub ends_at: Option<Timestamp>,
     /// Whether the session is renewed without the person, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,

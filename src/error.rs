@@ -67,6 +67,8 @@ pub enum Code {
     VaultUnavailable,
     /// There can be no vault, or the one that there is is not for us.
     VaultUnusable,
+    /// The settings of this machine, or the person's own, forbid it.
+    NotAllowed,
     /// The person did not allow this program to have it, or could not be asked.
     ConfirmationRefused,
     /// No such lease (any more).
@@ -103,6 +105,7 @@ impl Code {
             | Self::BearerRefused
             | Self::CredentialsRefused
             | Self::ConfirmationRefused
+            | Self::NotAllowed
             | Self::FactorRefused
             | Self::TokenRefused
             | Self::SignInCancelled => 403,

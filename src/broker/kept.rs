@@ -96,11 +96,14 @@ impl Inner {
         let (mut restored, mut leases) = (Vec::new(), Vec::new());
         {
             let mut state = locked(&self.state);
-            for (identity, session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
+            for (identity, mut session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
                 if let Some(newer) = state.sessions.get_mut(&identity) {
                     newer.take_over(&session, now);
                 } else {
                     restored.push(identity.clone());
+                    // The settings may be others by now.
+                    let latest = self.session_end(session.signed_in_at, None);
+                    session.ends_at = session.ends_at.into_iter().chain(latest).min();
                     state.sessions.insert(identity, session);
                 }
             }
@@ -112,11 +115,14 @@ impl Inner {
             }
             state.ending.extend(ending.iter().cloned());
             // What went on while it was locked is known better here.
-            let paused: Vec<_> =
-                kept.leases.into_iter().filter(|lease| !state.through.contains(&lease.id)).collect();
-            state.through.clear();
-            leases.extend(paused.iter().map(|lease| lease.id.clone()));
-            state.leases.extend(paused.into_iter().map(|lease| (lease.id.clone(), lease)));
+            let through = std::mem::take(&mut state.through);
+            for mut lease in kept.leases.into_iter().filter(|lease| !through.contains(&lease.id)) {
+                let (latest, _) = self.lease_end(lease.made_at, None);
+                let at_once = (lease.unattended && !self.config.unattended).then_some(now);
+                lease.ends_at = lease.ends_at.into_iter().chain(latest).chain(at_once).min();
+                leases.push(lease.id.clone());
+                state.leases.insert(lease.id.clone(), lease);
+            }
             state.over.extend(kept.over.into_iter().map(Arc::new));
             self.changes.note();
         }
@@ -132,7 +138,11 @@ impl Inner {
         for identity in restored {
             let inner = self.clone();
             tokio::spawn(async move {
-                tokio::join!(inner.tell(&identity), inner.clone().keep_renewed(identity.clone()));
+                tokio::join!(
+                    inner.tell(&identity),
+                    inner.end_in_time(&identity),
+                    inner.clone().keep_renewed(identity.clone())
+                );
             });
         }
         Ok(())

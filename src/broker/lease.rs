@@ -158,7 +158,7 @@ impl Lease {
             remote: request.remote,
             process,
             made_at: now,
-            ends_at: request.ttl.map(|seconds| now + policy::lifetime(seconds)),
+            ends_at: None,
             used_at: None,
             user: None,
             unattended: request.unattended,

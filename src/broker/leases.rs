@@ -11,7 +11,7 @@ use super::lease::{self, Lease, Watch};
 use super::locking::is_locked;
 use super::session::Session;
 use super::sign_ins::Entry;
-use super::{Broker, Inner, Minting, NOBODY, State, sign_in_needed};
+use super::{Ask, Broker, Inner, Minting, NOBODY, State, sign_in_needed};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
@@ -20,7 +20,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::process::Process;
-use crate::platform::program::Peer;
+use crate::platform::program::{Peer, Program};
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
@@ -65,7 +65,7 @@ impl Broker {
         let (give, given) = oneshot::channel();
         let (broker, asked) = (self.clone(), request.clone());
         self.inner.work.spawn(async move {
-            let made = Box::pin(broker.make_lease(asked.clone(), peer.pid())).await;
+            let made = Box::pin(broker.make_lease(asked.clone(), peer)).await;
             let made = made.map_err(|error| error.cloud(asked.cloud.label()));
             broker.inner.note_lease(peer, &asked, &made);
             let id = match &made {
@@ -86,7 +86,7 @@ impl Broker {
         made
     }
 
-    async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
+    async fn make_lease(&self, mut request: LeaseRequest, peer: Peer) -> Result<Leased> {
         let inner = &self.inner;
         let facade = locked(&inner.facade).clone();
         if let Some(problem) = facade.problem {
@@ -94,10 +94,13 @@ impl Broker {
                 .remedy("set facade_port in config.toml to a free port, then: ksb stop"));
         }
         let identity = self.admit(&request.cloud)?;
-        let process = if request.for_caller { Some(process(caller)?) } else { None };
+        let process = if request.for_caller { Some(process(peer.pid())?) } else { None };
         if request.through_lock && !request.unattended {
             let why = "only an unattended lease can go on while the agent is locked";
             return Err(Error::new(Code::InvalidRequest, why).remedy("--unattended --through-lock"));
+        }
+        if request.unattended {
+            inner.check_unattended(&request.cloud)?;
         }
         request.confined |= request.unattended;
         if (request.confined || request.s3) && !matches!(request.scope, Scope::Project(_)) {
@@ -121,14 +124,22 @@ impl Broker {
         if request.confined || request.s3 {
             let (cloud, scope) = (&request.cloud, &request.scope);
             if let Minting::SignInNeeded = inner.obtain(cloud, &identity, scope, 0).await? {
-                return match self.begin(cloud, &identity, request.prompt, request.remote).await? {
+                let program = self.identify(peer).await;
+                let begun = self.begin(cloud, &identity, request.prompt, request.remote, program.as_deref());
+                return match begun.await? {
                     Some(entry) => Ok(Leased::SignIn(Box::new(entry.view(inner.clock.now())))),
-                    None => Box::pin(self.make_lease(request, caller)).await,
+                    None => Box::pin(self.make_lease(request, peer)).await,
                 };
             }
         }
         let (id, secret) = (random_hex::<16>(), Secret::random());
-        let lease = Lease::new(id.clone(), &secret, &request, identity, process, inner.clock.now());
+        let (now, ttl) = (inner.clock.now(), request.ttl);
+        let mut lease = Lease::new(id.clone(), &secret, &request, identity, process, now);
+        let (ends_at, notice) = inner.lease_end(now, ttl);
+        lease.ends_at = ends_at;
+        if let Some(notice) = notice {
+            lease.notice(notice);
+        }
         {
             let mut state = locked(&inner.state);
             if request.name.is_some() && state.leases.values().any(|other| other.name == lease.name) {
@@ -163,6 +174,7 @@ impl Broker {
         identity: &Identity,
         prompt: bool,
         remote: bool,
+        program: Option<&Program>,
     ) -> Result<Option<Arc<Entry>>> {
         if cloud.sign_in.way == crate::model::Way::Workload {
             self.sign_in_unattended(cloud, identity, false).await?;
@@ -172,8 +184,8 @@ impl Broker {
         if !prompt {
             return Err(sign_in_needed(cloud, NOBODY));
         }
-        self.inner.check_cool_down(cloud, identity)?;
-        self.pending_or_new(cloud, identity, false, remote).await.map(Some)
+        self.inner.check_prompt(cloud, identity, program)?;
+        self.pending_or_new(cloud, identity, Ask::program(remote)).await.map(Some)
     }
 
     /// The living leases, the oldest first.

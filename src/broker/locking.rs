@@ -69,7 +69,7 @@ impl Broker {
             entry.opening.cancel.notify_one();
         }
         let is_kept = vault.state == VaultState::Open || locked(&inner.state).sessions.is_empty();
-        let logged_out = if is_kept { None } else { Some(self.end_sessions(None, who).await?) };
+        let logged_out = if is_kept { None } else { Some(self.end_identities(None, who).await?) };
         let through = inner.through();
         let leases = locked(&inner.state).leases.len();
         let paused = u32::try_from(leases).unwrap_or(u32::MAX) - through;

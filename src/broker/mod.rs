@@ -11,9 +11,11 @@ mod known;
 mod lease;
 mod leases;
 mod leaving;
+mod lifetime;
 mod locking;
 mod policy;
 mod probe;
+mod prompt;
 mod renewal;
 mod serving;
 mod session;
@@ -136,6 +138,8 @@ struct State {
     through: HashSet<String>,
     /// When somebody last asked for something.
     used_at: Option<Timestamp>,
+    /// When programs had sign-ins begun.
+    begun: HashMap<Identity, Vec<Timestamp>>,
 }
 
 /// What an exchange comes to.
@@ -151,6 +155,23 @@ struct Rescoped {
     token: Token,
     assumed: Option<String>,
     from: Secret,
+}
+
+/// How a sign-in is asked for.
+#[derive(Clone, Copy, Default)]
+struct Ask {
+    /// Another user than before may come.
+    switch_user: bool,
+    /// The person's browser is at the other end of an SSH session.
+    remote: bool,
+    /// By a program, not by the person: it counts.
+    by_program: bool,
+}
+
+impl Ask {
+    fn program(remote: bool) -> Self {
+        Self { remote, by_program: true, ..Self::default() }
+    }
 }
 
 /// What a caller gets who asks for a token.
@@ -284,8 +305,9 @@ impl Broker {
             }
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
-                self.inner.check_cool_down(cloud, &identity)?;
-                let starting = self.pending_or_new(cloud, &identity, false, request.remote);
+                let program = self.identify(peer).await;
+                self.inner.check_prompt(cloud, &identity, program.as_deref())?;
+                let starting = self.pending_or_new(cloud, &identity, Ask::program(request.remote));
                 let entry = starting.await.map_err(in_cloud)?;
                 Ok(Served::SignIn(Box::new(entry.view(self.inner.clock.now()))))
             }
@@ -319,6 +341,8 @@ impl Broker {
         if unattended && (request.switch_user || !self.inner.lives(cloud, &identity, request.min_validity)) {
             self.sign_in_unattended(cloud, &identity, request.switch_user).await.map_err(in_cloud)?;
         }
+        let lifetime = request.lifetime.map(policy::lifetime);
+        let mut lasts = false;
         if unattended || !request.switch_user {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
@@ -327,12 +351,30 @@ impl Broker {
                     || (session.lives(now, request.min_validity) && !session.ends_soon(now)))
             {
                 session.used_by(cloud.label());
+                lasts = true;
+            }
+        }
+        if lasts {
+            if let Some(lifetime) = lifetime {
+                self.inner.shorten(&identity, lifetime);
+                self.inner.settle().await;
+            }
+            if let Some(session) = locked(&self.inner.state).sessions.get(&identity) {
                 return Ok(LoggedIn::Session(Box::new(session.view(now))));
             }
         }
         self.inner.check_vault(cloud)?;
-        let starting = self.pending_or_new(cloud, &identity, request.switch_user, request.remote);
+        if !request.prompt {
+            return Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
+                .cloud(cloud.label())
+                .remedy(format!("ksb login {}", cloud.argument())));
+        }
+        let ask = Ask { switch_user: request.switch_user, remote: request.remote, by_program: false };
+        let starting = self.pending_or_new(cloud, &identity, ask);
         let entry = starting.await.map_err(in_cloud)?;
+        if let Some(lifetime) = lifetime {
+            entry.limit(lifetime);
+        }
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
     }
 
@@ -430,13 +472,14 @@ impl Broker {
             self.inner.log.meet(peer).await;
         }
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
-        self.end_sessions(only, who).await
+        self.end_identities(only.as_ref(), who).await
     }
 
-    async fn end_sessions(&self, only: Option<Identity>, who: Who) -> Result<LogoutReply> {
+    /// Ends one, or all, of those who are signed in.
+    async fn end_identities(&self, only: Option<&Identity>, who: Who) -> Result<LogoutReply> {
         let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
-            let identities: Vec<Identity> = if let Some(identity) = &only {
+            let identities: Vec<Identity> = if let Some(identity) = only {
                 vec![identity.clone()]
             } else {
                 let State { sessions, lapsed, pending, pins, failures, .. } = &*state;
@@ -452,7 +495,7 @@ impl Broker {
                 state.pins.remove(identity);
                 state.failures.remove(identity);
             }
-            let over = self.inner.end_leases_of(&mut state, &mut ended, only.as_ref());
+            let over = self.inner.end_leases_of(&mut state, &mut ended, only);
             let ended: Vec<_> = ended.into_iter().map(|(_, session)| Arc::new(session)).collect();
             state.ending.extend(ended.iter().cloned());
             self.inner.changes.note();
@@ -526,16 +569,10 @@ impl Broker {
     }
 
     /// The sign-in under way for this identity, or a new one.
-    async fn pending_or_new(
-        &self,
-        cloud: &Cloud,
-        identity: &Identity,
-        switch_user: bool,
-        remote: bool,
-    ) -> Result<Arc<Entry>> {
+    async fn pending_or_new(&self, cloud: &Cloud, identity: &Identity, ask: Ask) -> Result<Arc<Entry>> {
         let pending = locked(&self.inner.state).pending.get(identity).cloned();
         match pending {
-            Some(entry) if switch_user => {
+            Some(entry) if ask.switch_user => {
                 entry.opening.cancel.notify_one();
                 locked(&self.inner.state).pending.remove(identity);
             }
@@ -544,10 +581,7 @@ impl Broker {
         }
         let (inner, cloud, key) = (self.inner.clone(), cloud.clone(), identity.clone());
         let identity = identity.clone();
-        self.inner
-            .starts
-            .join(key, || async move { Box::pin(inner.start(cloud, identity, switch_user, remote)).await })
-            .await
+        self.inner.starts.join(key, || async move { Box::pin(inner.start(cloud, identity, ask)).await }).await
     }
 }
 
@@ -617,7 +651,7 @@ impl Inner {
         let mut state = locked(&self.state);
         let session = state.sessions.get_mut(identity)?;
         session.used_by(cloud.label());
-        if !session.meets(cloud, now) {
+        if !session.meets(cloud, now) || session.has_ended(now) {
             return None;
         }
         let held = session.held(scope)?;
@@ -741,29 +775,12 @@ impl Inner {
         })
     }
 
-    fn check_cool_down(&self, cloud: &Cloud, identity: &Identity) -> Result<()> {
-        let state = locked(&self.state);
-        let Some((failures, last)) = state.failures.get(identity) else { return Ok(()) };
-        let until = *last + policy::cool_down(*failures);
-        if state.pending.contains_key(identity) || self.clock.now() >= until {
-            return Ok(());
-        }
-        let seconds = until.duration_since(self.clock.now()).as_secs();
-        Err(Error::new(
-            Code::SignInCoolingDown,
-            format!("the last sign-in was not finished; no browser is opened for another {seconds} s"),
-        )
-        .cloud(cloud.label())
-        .remedy(format!("ksb login {}", cloud.argument())))
-    }
-
     /// Starts a sign-in, inside the flight of its identity.
     async fn start(
         self: Arc<Self>,
         cloud: Cloud,
         identity: Identity,
-        switch_user: bool,
-        remote: bool,
+        Ask { switch_user, remote, by_program }: Ask,
     ) -> Result<Arc<Entry>> {
         if let Some(entry) = locked(&self.state).pending.get(&identity) {
             return Ok(entry.clone());
@@ -810,6 +827,9 @@ impl Inner {
             state.pending.insert(identity.clone(), entry.clone());
         }
         self.note_sign_in_begun(&entry.opening.cloud);
+        if by_program {
+            self.count_prompt(&identity, started_at);
+        }
         let mut progress = started.progress;
         entry.show(progress.borrow_and_update().clone());
         let shown = entry.clone();
@@ -828,6 +848,7 @@ impl Inner {
                 inner.clear_over(Some(&identity)),
                 inner.keep(&identity, tab),
                 inner.tell(&identity),
+                inner.end_in_time(&identity),
                 inner.clone().keep_renewed(identity.clone())
             );
         });
@@ -849,6 +870,7 @@ impl Inner {
             let user = token.user.clone();
             let mut session =
                 Session::new(entry.opening.cloud.clone(), Held::new(token, None)?, grant, evidence, now);
+            session.ends_at = self.session_end(now, entry.lifetime());
             let mut state = locked(&self.state);
             let State { sessions, lapsed, .. } = &mut *state;
             for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {

@@ -61,10 +61,11 @@ pub(super) fn patience(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(i64::try_from(seconds.min(86_400)).unwrap_or(300))
 }
 
-/// Rest after the nth failed sign-in in a row: one minute, doubled each time, at most half an hour.
-pub(super) fn cool_down(failures: u32) -> SignedDuration {
-    let minutes = 1_i64 << failures.saturating_sub(1).min(5);
-    SignedDuration::from_mins(minutes.min(30))
+/// Rest after the nth failed sign-in in a row: the first one doubled each time, at most half an hour, or that one if it is longer.
+pub(super) fn cool_down(failures: u32, first: SignedDuration) -> SignedDuration {
+    let longest = SignedDuration::from_mins(30).max(first);
+    let doublings = failures.saturating_sub(1).min(16);
+    first.checked_mul(1 << doublings).unwrap_or(longest).min(longest)
 }
 
 /// How long the next passphrase waits after so many wrong ones: a second, doubled each time, half a minute at most. What
@@ -106,7 +107,11 @@ mod tests {
 
     #[test]
     fn cool_downs_grow_and_end_at_half_an_hour() {
-        let minutes: Vec<i64> = [1, 2, 3, 5, 6, 99].map(|n| cool_down(n).as_mins()).into();
-        assert_eq!(minutes, [1, 2, 4, 16, 30, 30]);
+        let rests = |first: i64| {
+            [1, 2, 3, 5, 6, 99].map(|n| cool_down(n, SignedDuration::from_mins(first)).as_mins())
+        };
+        assert_eq!(rests(1), [1, 2, 4, 16, 30, 30]);
+        assert_eq!(rests(20), [20, 30, 30, 30, 30, 30]);
+        assert_eq!(rests(60), [60; 6]);
     }
 }

@@ -74,7 +74,7 @@ impl Broker {
         }
         let Terms { cloud, identity, scope, name, confirm, .. } = &terms;
         let deadline = self.inner.clock.now() + patience;
-        let waiting = self.waited(id, &terms, refused, patience);
+        let waiting = self.waited(id, &terms, refused, patience, program.as_deref());
         let mut outcome = waiting.await.map_err(|error| error.cloud(cloud.label()));
         if let (true, Ok(token)) = (*confirm, &outcome) {
             let (program, lease, ends) = (program.clone(), Some(&**name), token.expires_at);
@@ -94,6 +94,7 @@ impl Broker {
         terms: &Terms,
         refused: Option<&Secret>,
         patience: SignedDuration,
+        program: Option<&Program>,
     ) -> Result<Arc<Token>> {
         let clock = &self.inner.clock;
         let started = clock.now();
@@ -102,7 +103,7 @@ impl Broker {
         loop {
             match self.make(id, terms, refused).await {
                 Ok(Made::Token(token)) => return Ok(token),
-                Ok(Made::SignInNeeded) => self.wait_for_person(id, terms, deadline).await?,
+                Ok(Made::SignInNeeded) => self.wait_for_person(id, terms, deadline, program).await?,
                 Err(error) if error.code == Code::KeystoneUnreachable => {
                     let next = rests.after(clock.now());
                     if next >= deadline.min(started + policy::UNREACHABLE) {
@@ -145,14 +146,20 @@ impl Broker {
     }
 
     /// Returns when somebody has signed in.
-    async fn wait_for_person(&self, id: &str, terms: &Terms, deadline: Timestamp) -> Result<()> {
+    async fn wait_for_person(
+        &self,
+        id: &str,
+        terms: &Terms,
+        deadline: Timestamp,
+        program: Option<&Program>,
+    ) -> Result<()> {
         let Terms { cloud, identity, .. } = terms;
         if terms.reach == Reach::Unattended {
             let why =
                 "the credentials of this lease have ended, and nobody is signed in who could renew them";
             return Err(sign_in_needed(cloud, why));
         }
-        let Some(entry) = self.begin(cloud, identity, terms.prompt, terms.remote).await? else {
+        let Some(entry) = self.begin(cloud, identity, terms.prompt, terms.remote, program).await? else {
             return Ok(());
         };
         let want = Arc::new(Want { opener: terms.opener, entry: entry.clone() });

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -46,6 +46,9 @@ pub(super) struct Session {
     pub(super) made_at: Timestamp,
     #[serde(skip)]
     tokens: HashMap<Scope, Arc<Held>>,
+    /// When it is to be logged out, however long it could go on.
+    #[serde(default)]
+    pub(super) ends_at: Option<Timestamp>,
     /// Every token made from this session, for the logout: also those that are not served any more.
     minted: Vec<Minted>,
 }
@@ -134,6 +137,7 @@ impl Session {
             signed_in_at: now,
             made_at: now,
             tokens: HashMap::new(),
+            ends_at: None,
             minted,
         }
     }
@@ -192,7 +196,21 @@ impl Session {
 
     /// Whether the session can still give tokens of at least this life.
     pub(super) fn lives(&self, now: Timestamp, min_validity: u64) -> bool {
-        !self.dead && policy::serves(&self.unscoped.token, now, min_validity)
+        let wanted = policy::lifetime(min_validity);
+        let lasts = self.ends_at.is_none_or(|ends_at| ends_at.duration_since(now) > wanted);
+        !self.dead && lasts && policy::serves(&self.unscoped.token, now, min_validity)
+    }
+
+    /// Whether its time is over.
+    pub(super) fn has_ended(&self, now: Timestamp) -> bool {
+        self.ends_at.is_some_and(|ends_at| ends_at <= now)
+    }
+
+    /// From when on it is about to reach the end that was set.
+    pub(super) fn soon(&self) -> Option<Timestamp> {
+        let ends_at = self.ends_at?;
+        let ahead = SignedDuration::from_mins(10).min(ends_at.duration_since(self.signed_in_at) / 2);
+        Some(ends_at - ahead)
     }
 
     /// Whether a token may be served to a caller who asks for this life. Right after a sign-in nothing
@@ -212,14 +230,15 @@ impl Session {
         Some(&self.unscoped).filter(|held| !self.dead && held.token.expires_at > now)
     }
 
-    fn renews(&self) -> bool {
+    pub(super) fn renews(&self) -> bool {
         self.grant.is_some() || self.cloud.sign_in.renews()
     }
 
     /// Whether it is about to end, and nothing renews it: a person who asks for a sign-in gets one.
     pub(super) fn ends_soon(&self, now: Timestamp) -> bool {
         let renews = self.renews() || self.tab.as_ref().is_some_and(Hold::keeps);
-        !renews && policy::renewal(&self.unscoped.token) <= now
+        let over_soon = self.soon().is_some_and(|soon| soon <= now);
+        over_soon || !renews && policy::renewal(&self.unscoped.token) <= now
     }
 
     /// Remembers a cloud that shares this session.
@@ -255,7 +274,10 @@ impl Session {
             account: self.cloud.account.clone(),
             user: self.unscoped.token.user.clone(),
             signed_in_at: self.signed_in_at,
-            expires_at: self.unscoped.token.expires_at,
+            expires_at: self
+                .ends_at
+                .map_or(self.unscoped.token.expires_at, |end| end.min(self.unscoped.token.expires_at)),
+            ends_at: self.ends_at,
             renews: self.renews(),
             offline_access: self.grant.is_some()
                 && self.cloud.sign_in.oidc.as_ref().is_some_and(OidcClient::asks_offline_access),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::api::{Problem, SignIn, SignInState};
@@ -19,6 +19,8 @@ use super::policy::OPENER_GRACE;
 pub(super) struct Entry {
     pub(super) opening: Opening,
     opener: Mutex<Opener>,
+    /// How long the session is to last at most.
+    lifetime: Mutex<Option<SignedDuration>>,
     stage: watch::Sender<Stage>,
 }
 
@@ -57,7 +59,17 @@ pub(super) struct Opening {
 impl Entry {
     pub(super) fn new(opening: Opening) -> Self {
         let (opener, stage) = (Mutex::new(Opener::Nobody), watch::Sender::new(Stage::default()));
-        Self { opening, opener, stage }
+        Self { opening, opener, lifetime: Mutex::default(), stage }
+    }
+
+    /// Somebody wants the session to last no longer.
+    pub(super) fn limit(&self, lifetime: SignedDuration) {
+        let mut limit = locked(&self.lifetime);
+        *limit = Some(limit.map_or(lifetime, |other| other.min(lifetime)));
+    }
+
+    pub(super) fn lifetime(&self) -> Option<SignedDuration> {
+        *locked(&self.lifetime)
     }
 
     pub(super) fn show(&self, progress: Progress) {

@@ -47,7 +47,7 @@ impl Inner {
         tokio::spawn(self.notices.ask(title, text, url.clone()));
     }
 
-    async fn notify(&self, identity: &Identity, ends: Timestamp) {
+    pub(super) async fn notify(&self, identity: &Identity, ends: Timestamp) {
         let left = ends.duration_since(self.clock.now());
         let cloud = locked(&self.state).sessions.get(identity).map(|session| session.cloud.clone());
         // A computer that slept through it has nobody to tell.
@@ -63,6 +63,10 @@ impl Inner {
     fn ending(&self, identity: &Identity) -> Option<Ending> {
         let state = locked(&self.state);
         let session = state.sessions.get(identity)?;
+        // A set end that comes first is told for itself.
+        if session.ends_at.is_some_and(|ends_at| ends_at <= session.unscoped.token.expires_at) {
+            return None;
+        }
         let (signed_in_at, token) = (session.signed_in_at, &session.unscoped.token);
         let (renewal, hard_end) = (policy::renewal(token), policy::hard_end(token));
         Some(Ending { signed_in_at, renewal, hard_end, ends: token.expires_at })

@@ -1,6 +1,6 @@
 //! Sign-ins that need nobody: who asks for a token waits for them as for any answer.
 
-use super::Broker;
+use super::{Ask, Broker};
 use crate::error::Result;
 use crate::model::{Cloud, Identity};
 
@@ -12,6 +12,6 @@ impl Broker {
         identity: &Identity,
         switch_user: bool,
     ) -> Result<()> {
-        self.pending_or_new(cloud, identity, switch_user, false).await?.over().await
+        self.pending_or_new(cloud, identity, Ask { switch_user, ..Ask::default() }).await?.over().await
     }
 }

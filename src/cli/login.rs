@@ -2,10 +2,11 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, mend, person, say, target, wait};
+use super::{Done, duration, grant, mend, person, say, target, wait};
 use crate::api::{LoginRequest, Session, SessionReply, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
+use crate::model::Cloud;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -14,21 +15,39 @@ pub(super) struct Args {
     /// Make sure that the session lasts at least this long, such as 4h; exit with 4 if it cannot
     #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
     lasting: Option<SignedDuration>,
+    /// Log out by itself after this long, such as 8h, and revoke every token
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    lifetime: Option<SignedDuration>,
     /// Sign in as somebody else than before, in the browser's private window
     #[arg(long)]
     switch_user: bool,
+}
+
+/// A sign-in that the person who started this command wants.
+pub(super) fn request(cloud: Cloud) -> LoginRequest {
+    LoginRequest {
+        cloud,
+        min_validity: 0,
+        lifetime: None,
+        switch_user: false,
+        prompt: person::may_prompt(),
+        remote: person::is_remote(),
+    }
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
     let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
     let lasting = args.lasting.unwrap_or_default();
     let mut request = LoginRequest {
-        cloud: resolved.cloud,
-        min_validity: u64::try_from(lasting.as_secs()).unwrap_or_default(),
+        min_validity: grant::seconds(lasting),
+        lifetime: args.lifetime.map(grant::seconds),
         switch_user: args.switch_user,
-        remote: person::is_remote(),
+        ..request(resolved.cloud)
     };
-    let session = sign_in(&target::client()?, &mut request).await?;
+    let session = sign_in(&target::client()?, &mut request).await.map_err(|error| match error.code {
+        Code::SignInNeeded => by_nobody(error),
+        _ => error,
+    })?;
     let label = request.cloud.label();
     println!("{label}: signed in as {} until {}", say::user(&session.user), say::until(session.expires_at));
     if session.expires_at.duration_since(say::now()) < lasting {
@@ -36,6 +55,12 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         return Ok(Done::TooShort);
     }
     Ok(Done::Ok)
+}
+
+/// What helps where a job runs `ksb login` is not to run it again.
+fn by_nobody(error: Error) -> Error {
+    let detail = format!("{}, and no terminal or desktop says that a person started this", error.detail);
+    Error { detail, ..error }.remedy("the same at a terminal; or KSB_PROMPT=always, if there is a person")
 }
 
 /// Signs in, by the person or by whatever token a workload has, unless a session lasts long enough.

@@ -40,7 +40,14 @@ pub(super) async fn reach(client: &Client, cloud: &Cloud) -> Result<ReachReply> 
             Err(error) if error.code == Code::CloudNotTrusted => trust::ask(client, cloud, error).await?,
             Err(error) if error.code == Code::SignInNeeded && may_sign_in(cloud) => {
                 let (cloud, remote) = (cloud.clone(), person::is_remote());
-                let mut login = LoginRequest { cloud, min_validity: 0, switch_user: false, remote };
+                let mut login = LoginRequest {
+                    cloud,
+                    min_validity: 0,
+                    lifetime: None,
+                    switch_user: false,
+                    prompt: true,
+                    remote,
+                };
                 login::sign_in(client, &mut login).await?;
             }
             Err(error) => return Err(error),

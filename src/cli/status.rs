@@ -88,7 +88,8 @@ fn show(session: &Session) {
     } else {
         format!("until {}", say::until(session.expires_at))
     };
-    println!("{}: {} by {by} {until}", session.clouds.join(", "), say::user(&session.user));
+    let end = session.ends_at.map_or(String::new(), |end| format!("; logged out at {}", say::until(end)));
+    println!("{}: {} by {by} {until}{end}", session.clouds.join(", "), say::user(&session.user));
     println!("    {}", session.auth_url);
     if let Some(evidence) = &session.evidence {
         let how = [("acr", evidence.acr.clone()), ("amr", Some(evidence.amr.join(", ")))];

@@ -123,6 +123,11 @@ impl Program {
             && (executable.is_none() || executable == self.executable)
     }
 
+    /// The same, or a program that one of this name started: tools have helpers.
+    pub fn is_part_of(&self, meant: &str) -> bool {
+        self.is(meant) || self.parents.iter().any(|parent| parent == meant)
+    }
+
     /// Whether a person means this program by a path, or by a name.
     pub fn is(&self, meant: &str) -> bool {
         let executable = self.executable.as_deref();

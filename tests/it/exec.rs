@@ -446,13 +446,15 @@ fn a_command_that_waits_for_a_sign_in_says_so_and_goes_on() {
 #[test]
 fn nobody_is_asked_where_there_is_no_person() {
     let mut desk = Desk::new();
+    desk.run_and_sign_in(&["login"], "alice").ok();
     desk.sandbox.set("KSB_PROMPT", "never");
     let running = Running::under(&desk, &["demo"]);
+    desk.run(&["logout"]).ok();
     let refused = running.tool().ask();
     assert_eq!(refused.status, 401);
     assert!(refused.json()["error"]["message"].as_str().unwrap().contains("ksb login demo"));
     assert_eq!(running.end().ok().stderr, "");
-    for args in [&["--for", "4h"][..], &["--confined"]] {
+    for args in [&[][..], &["--for", "4h"], &["--confined"]] {
         let outcome = desk.run(&[&["exec", "demo"][..], args, &["--", "true"]].concat());
         assert_eq!(outcome.code, Some(75), "{outcome:?}");
     }

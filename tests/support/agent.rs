@@ -47,6 +47,11 @@ impl Agent {
         Self::start_in(clock, Arc::new(folder))
     }
 
+    /// Writes what the next one takes for the person's `config.toml`.
+    pub fn write_config(&self, toml: &str) {
+        std::fs::write(self.folder.path().join("config.toml"), toml).unwrap();
+    }
+
     /// Ends it and starts the next one in the same folder, as after a restart.
     pub fn restart(self, clock: SharedClock) -> Self {
         let folder = self.folder.clone();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{Helped, failed, finding};
-use crate::api::{CloudRequest, Finding, Found, LoginRequest, ProbeReply};
+use crate::api::{CloudRequest, Finding, Found, ProbeReply};
 use crate::cli::{login, person, say};
 use crate::client::Client;
 use crate::clouds::{Config, Overrides};
@@ -121,8 +121,7 @@ async fn sign_in_to(client: &Client, cloud: &Cloud) -> Option<Finding> {
             finding(CHECK, cloud.label(), Found::Skipped, detail).remedy("KSB_PROMPT=always, or a terminal"),
         );
     }
-    let (named, remote) = (cloud.clone(), person::is_remote());
-    let mut request = LoginRequest { cloud: named, min_validity: 0, switch_user: false, remote };
+    let mut request = login::request(cloud.clone());
     let ended = login::sign_in_or_say_why(client, &mut request).await;
     Some(match ended {
         Ok(session) => {

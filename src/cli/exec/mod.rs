@@ -111,11 +111,7 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
     let cloud = &resolved.cloud;
     let by_person = cloud.sign_in.way != Way::Workload;
     if by_person && !person::may_prompt() {
-        return if args.lasting.is_some() {
-            token::is_signed_in(client, cloud.clone()).await
-        } else {
-            Ok(())
-        };
+        return token::is_signed_in(client, cloud.clone()).await;
     }
     let in_browser = matches!(cloud.sign_in.way, Way::Websso | Way::OidcCode | Way::OidcDevice);
     if in_browser && args.lasting.is_none() {
@@ -125,7 +121,9 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
     let mut request = LoginRequest {
         cloud: cloud.clone(),
         min_validity: grant::seconds(lasting),
+        lifetime: None,
         switch_user: false,
+        prompt: true,
         remote: person::is_remote(),
     };
     let session = login::sign_in(client, &mut request).await?;

@@ -17,7 +17,7 @@ use super::say::printable;
 use super::yaml::quoted;
 use super::{login, person, projects, target};
 use crate::api::{
-    Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, LoginRequest, ProbeReply, Reach,
+    Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach,
 };
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides};
@@ -283,8 +283,7 @@ async fn sign_in(client: &Client, cloud: &Cloud) -> Result<Vec<Reach>> {
         let why = "to try it somebody has to sign in, and this caller may not prompt";
         return Err(Error::new(Code::SignInNeeded, why).cloud(cloud.label()).remedy("--no-sign-in"));
     }
-    let (named, remote) = (cloud.clone(), person::is_remote());
-    let mut request = LoginRequest { cloud: named, min_validity: 0, switch_user: false, remote };
+    let mut request = login::request(cloud.clone());
     let session = login::sign_in_or_say_why(client, &mut request).await?;
     println!("{}: signed in as {}", cloud.label(), printable(&super::say::user(&session.user)));
     Ok(projects::reach(client, cloud).await?.projects)

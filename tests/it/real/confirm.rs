@@ -37,6 +37,7 @@ struct Desktop {
 
 #[zbus::interface(name = "org.freedesktop.Notifications")]
 impl Desktop {
+    #[allow(clippy::unused_self, reason = "as zbus wants it")]
     fn get_capabilities(&self) -> Vec<String> {
         vec!["body".into(), "actions".into()]
     }
