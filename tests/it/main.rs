@@ -16,6 +16,7 @@ mod exec;
 mod facade;
 mod hostile;
 mod keep;
+mod killed;
 mod leases;
 mod lifecycle;
 mod oidc;
