@@ -347,8 +347,8 @@ impl Broker {
             let mut state = locked(&self.inner.state);
             if let Some(session) = state.sessions.get_mut(&identity)
                 && session.meets(cloud, now)
-                && (session.is_fresh(now)
-                    || (session.lives(now, request.min_validity) && !session.ends_soon(now)))
+                && session.lives(now, if session.is_fresh(now) { 0 } else { request.min_validity })
+                && (session.is_fresh(now) || !session.ends_soon(now))
             {
                 session.used_by(cloud.label());
                 lasts = true;

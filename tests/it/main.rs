@@ -21,6 +21,7 @@ mod facade;
 mod handover;
 mod hostile;
 mod keep;
+mod killed;
 mod leases;
 mod lifecycle;
 mod lifetime;

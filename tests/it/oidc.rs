@@ -291,6 +291,18 @@ fn another_user_than_before_is_not_taken_from_another_device() {
 // --- renewal ---
 
 #[test]
+fn a_session_that_has_nothing_left_is_no_answer_to_a_login_however_new_it_is() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    let unscoped = lab.api().token_unprompted(&lab.oidc(), &scope::unscoped()).token_id();
+    lab.keystone.end_grants();
+    lab.keystone.revoke(&unscoped);
+    let refused = lab.api().token_instead_of(&unscoped, &lab.oidc(), &scope::unscoped());
+    refused.sign_in();
+    lab.api().login(&lab.oidc()).sign_in();
+}
+
+#[test]
 fn after_an_outage_that_outlasted_the_token_renewal_goes_on_once_somebody_has_asked() {
     let lab = Lab::new();
     signed_in(&lab);

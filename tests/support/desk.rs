@@ -1,10 +1,13 @@
 //! A person at a desk: `ksb` itself in a home of its own, a double for the cloud, a browser that is
 //! one of ours. Time is the real one.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Child;
 use std::sync::Arc;
 
 use keystone_broker::platform::clock::SystemClock;
+use serde_json::Value;
 
 use super::api::Api;
 use super::browser::{Browser, Shown};
@@ -29,6 +32,33 @@ impl Desk {
         desk.sandbox.with_browser();
         desk.write_cloud("project_name: demo\n      project_domain_name: lab");
         desk
+    }
+
+    /// The same, with an agent that keeps a vault, whose facade has the same port after a restart.
+    pub fn with_vault() -> Self {
+        let mut desk = Self::new();
+        let passphrase = desk.sandbox.path("passphrase");
+        fs::write(&passphrase, "correct horse\n").unwrap();
+        fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
+        desk.sandbox.set("KSB_PASSPHRASE_FILE", passphrase);
+        fs::write(desk.sandbox.paths().config, format!("facade_port = {}\n", port::free())).unwrap();
+        desk
+    }
+
+    /// Has `demo` signed in to at the identity provider itself, which gives a refresh token.
+    pub fn with_refresh_tokens(self) -> Self {
+        let issuer = format!("{}/idp", self.keystone.url());
+        self.write_cloud(&format!(
+            "project_name: demo\n      project_domain_name: lab\n      client_id: cli\n      \
+             discovery_endpoint: {issuer}/.well-known/openid-configuration"
+        ));
+        self
+    }
+
+    /// `demo` as the API takes it.
+    pub fn cloud(&self) -> Value {
+        let shown = self.run(&["cloud", "show", "--json"]).ok().stdout;
+        serde_json::from_str::<Value>(&shown).unwrap()["cloud"].clone()
     }
 
     /// Writes a clouds.yaml with nothing but `demo`, and these lines more under `auth`.

@@ -50,6 +50,27 @@ struct State {
     last_rule: u64,
     /// Everything that anybody said, but for the methods.
     heard: String,
+    hold: Hold,
+}
+
+/// A request of the agent's that is never answered.
+#[derive(Default)]
+enum Hold {
+    #[default]
+    None,
+    /// The next but so many.
+    Coming(usize, When),
+    /// This one.
+    Held(Request),
+}
+
+/// When a request is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Before anything is done.
+    Before,
+    /// When it is done, and the answer is not sent.
+    Done,
 }
 
 /// A request that came in.
@@ -136,6 +157,7 @@ impl Keystone {
             rules: Vec::new(),
             last_rule: 0,
             heard: String::new(),
+            hold: Hold::None,
         };
         let shared = Arc::new(Shared { clock, state: Mutex::new(state), logged: Condvar::new() });
         let server = Server::start(port, tls, shared.clone());
@@ -307,6 +329,24 @@ impl Keystone {
         state.rules.push((id, request.into(), fault));
         drop(state);
         Rule { keystone: self, id, _release: release }
+    }
+
+    /// Never answers the agent's next request but `after`. Requests of browsers do not count.
+    pub fn hold(&self, after: usize, when: When) {
+        self.state().hold = Hold::Coming(after, when);
+    }
+
+    /// The request that is held, once it has come.
+    pub fn held(&self) -> Option<Request> {
+        match &self.state().hold {
+            Hold::Held(request) => Some(request.clone()),
+            _ => None,
+        }
+    }
+
+    /// Answers again.
+    pub fn let_go(&self) {
+        self.state().hold = Hold::None;
     }
 
     /// Nobody listens on its port any more.

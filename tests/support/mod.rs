@@ -9,6 +9,7 @@ pub mod desk;
 pub mod http;
 pub mod kept;
 pub mod keystone;
+pub mod killing;
 pub mod lab;
 pub mod memory;
 pub mod notices;

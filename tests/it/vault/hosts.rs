@@ -75,20 +75,9 @@ impl Drop for Host<'_> {
     }
 }
 
-/// A desk whose agent keeps a vault.
-pub fn desk() -> Desk {
-    let mut desk = Desk::new();
-    let passphrase = desk.sandbox.path("passphrase");
-    fs::write(&passphrase, "correct horse\n").unwrap();
-    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
-    desk.sandbox.set("KSB_PASSPHRASE_FILE", passphrase);
-    fs::write(desk.sandbox.paths().config, "").unwrap();
-    desk
-}
-
 #[test]
 fn two_hosts_with_one_home_keep_apart_what_each_signed_in() {
-    let desk = desk();
+    let desk = Desk::with_vault();
     let start = || [("one", '1'), ("two", '2')].map(|(name, id)| Host::with_machine_id(&desk, name, id));
     let [one, two] = start();
     one.sign_in();
@@ -123,7 +112,7 @@ fn two_hosts_with_one_home_keep_apart_what_each_signed_in() {
 
 #[test]
 fn a_full_disk_is_said_and_costs_nobody_their_token() {
-    let desk = desk();
+    let desk = Desk::with_vault();
     let state = desk.sandbox.paths().state;
     fs::create_dir_all(&state).unwrap();
     let mount = format!("mount -t tmpfs -o size=64k,mode=700 tmpfs {}", state.display());

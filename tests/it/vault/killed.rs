@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::Command;
 
 use keystone_broker::vault::{Place, Vault, Wish};
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::hosts::desk;
 use crate::support::api::scope;
+use crate::support::desk::Desk;
 use crate::support::keystone::{EXCHANGE, FEDERATED, Fault, REVOCATION, VALIDATION};
 use crate::support::spawn;
 
@@ -105,14 +105,9 @@ fn whenever_a_save_is_cut_off_the_vault_is_whole() {
 
 #[test]
 fn whenever_the_agent_is_killed_nobody_is_asked_again() {
-    let desk = desk();
-    desk.write_cloud(&format!(
-        "project_name: demo\n      project_domain_name: lab\n      client_id: cli\n      \
-         discovery_endpoint: {}/idp/.well-known/openid-configuration",
-        desk.keystone.url()
-    ));
+    let desk = Desk::with_vault().with_refresh_tokens();
     desk.run_and_sign_in(&["login"], "alice").ok();
-    let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let cloud = desk.cloud();
     let token =
         |arguments: &[&str]| desk.run(&[&["token"], arguments].concat()).ok().stdout.trim().to_owned();
     // Each of what a renewal asks for on its way; the kill comes before the answer.
@@ -122,13 +117,12 @@ fn whenever_the_agent_is_killed_nobody_is_asked_again() {
         desk.keystone.revoke(&scoped);
         let so_far = desk.keystone.count(step);
         let silence = desk.keystone.on(step, Fault::Waits);
-        let question = json!({"cloud": shown["cloud"], "scope": scope::project("demo"), "rejected": scoped});
+        let question = json!({"cloud": cloud, "scope": scope::project("demo"), "rejected": scoped});
         let asked = desk.api().ask("/v1/tokens", &question);
         desk.keystone.wait_for(step, so_far + 1);
         desk.sandbox.kill_agent();
         drop((asked, silence));
-        let answer =
-            desk.api_of_a_new_agent().token_instead_of(&scoped, &shown["cloud"], &scope::project("demo"));
+        let answer = desk.api_of_a_new_agent().token_instead_of(&scoped, &cloud, &scope::project("demo"));
         assert!(desk.keystone.accepts(&answer.token_id()), "{step}");
     }
     assert!(!desk.keystone.saw_reuse());

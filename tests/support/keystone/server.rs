@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::identity::{Answer, Ask};
-use super::{Fault, Logged, Shared};
+use super::{Fault, Hold, Logged, Shared, When};
 use crate::support::spawn;
 
 /// The thread that serves.
@@ -125,6 +125,10 @@ async fn answer(
         body,
     };
     shared.hear(&ask);
+    let held = is_held(&shared, &ask);
+    if held == Some(When::Before) {
+        std::future::pending::<()>().await;
+    }
     let (place, fault) = arrive(&shared, format!("{} {}", ask.method, ask.path));
     let answer = match fault {
         Some(Fault::Hangs) => return Err(std::io::Error::other("a rule")),
@@ -138,6 +142,9 @@ async fn answer(
         Some(Fault::Waits) | None => proper(&shared, &ask),
     };
     shared.state().log[place].status = Some(answer.status);
+    if held == Some(When::Done) {
+        std::future::pending::<()>().await;
+    }
     let date = {
         let now = shared.clock.now() + shared.state().skew;
         jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&now).unwrap()
@@ -153,6 +160,23 @@ fn proper(shared: &Shared, ask: &Ask) -> Answer {
     let mut state = shared.state();
     let now = shared.clock.now() + state.skew;
     state.identity.answer(now, ask)
+}
+
+/// Whether it is the request of the agent's that is to be held.
+fn is_held(shared: &Shared, ask: &Ask) -> Option<When> {
+    let is_the_agents = ask.header("User-Agent").starts_with("keystone-broker/");
+    let mut state = shared.state();
+    let Hold::Coming(after, when) = &mut state.hold else { return None };
+    if !is_the_agents {
+        return None;
+    }
+    if *after > 0 {
+        *after -= 1;
+        return None;
+    }
+    let when = *when;
+    state.hold = Hold::Held(format!("{} {}", ask.method, ask.path));
+    Some(when)
 }
 
 /// Logs a request and finds the newest rule for it.
