@@ -2,6 +2,7 @@
 //! in its place.
 
 mod handover;
+mod seat;
 mod sockets;
 
 use std::fs::{self, File, OpenOptions};
@@ -64,7 +65,12 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()
     };
     let config = Config::load(&paths.config)?;
     let estate = match start {
-        Start::Fresh => settle_in(paths, &config).await?,
+        Start::Fresh => {
+            let estate = settle_in(paths, &config).await?;
+            // The next process inherits it; there may be sixteen on top of each other.
+            harden::write_only_below(&[folder_of(paths), &paths.state]);
+            estate
+        }
         Start::Handed => handover::take()?,
     };
     let ready = || {
@@ -121,6 +127,7 @@ async fn serve_until(
         wish: config.vault,
         passphrase_file: passphrase_file(),
     });
+    let lock_when = config.lock.clone();
     let broker = Broker::new(Arc::new(SystemClock), config, vault, folder_of(paths), Arc::new(Desktop));
     if let Some(packed) = packed {
         broker.unpack(&packed)?;
@@ -133,6 +140,11 @@ async fn serve_until(
     });
     let api = api.map_err(|error| Error::new(Code::Io, format!("{}: {error}", paths.socket.display())))?;
     servers.push(serve(api, socket::router(broker.clone())));
+    if let Some(idle) = lock_when.idle {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.lock_when_idle(idle).await });
+    }
+    tokio::spawn(seat::heed(broker.clone(), lock_when));
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
     let departure = tokio::select! {
@@ -149,6 +161,7 @@ async fn serve_until(
     let drained = join_all(servers.into_iter().map(|server| server.stop(DRAIN)));
     tokio::join!(drained, broker.rest(DRAIN));
     let packed = if departure == Departure::Stop { None } else { Some(broker.pack(departure).await?) };
+    broker.close_log().await;
     Ok((departure, Estate { sockets, packed }))
 }
 

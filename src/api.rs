@@ -4,6 +4,7 @@
 //! reply carries `Ksb-Version`. Failures are [`Problem`] documents (RFC 9457).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -456,6 +457,17 @@ pub enum LockReason {
     Sleep,
 }
 
+impl fmt::Display for LockReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Person => "by you",
+            Self::Idle => "because nothing was asked for",
+            Self::Screen => "with the screen",
+            Self::Sleep => "before the computer slept",
+        })
+    }
+}
+
 /// Where sessions are kept, and why there.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct VaultReport {
@@ -604,6 +616,9 @@ pub struct LeaseRequest {
     /// Whether it goes on while the agent is locked. Unattended ones only.
     #[serde(default)]
     pub through_lock: bool,
+    /// Whether the person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub confirm: bool,
     /// Whether it comes with an EC2 credential of its project, for S3.
     #[serde(default)]
     pub s3: bool,
@@ -644,6 +659,7 @@ pub struct S3Key {
 
 /// A lease, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Lease {
     /// 32 hexadecimal digits.
     pub id: String,
@@ -660,6 +676,9 @@ pub struct Lease {
     pub confined: bool,
     /// Whether it goes on without the person's session.
     pub unattended: bool,
+    /// Whether the person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub confirm: bool,
     /// Whether its secret is good once.
     pub once: bool,
     /// The process that it ends with.

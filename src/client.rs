@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::api::{Problem, VERSION_HEADER};
 use crate::error::{Code, Error, Result};
+use crate::platform::own;
 use crate::platform::paths::{Paths, private_folder};
-use crate::platform::program;
 
 /// A client of one agent.
 pub struct Client {
@@ -87,11 +88,18 @@ impl Client {
 
     /// Asks for something that makes the agent leave, and returns when it takes no requests any more.
     pub async fn post_and_part(&self, path: &str, body: &impl Serialize) -> Result<Reply> {
-        // Nothing is asked on this connection: it ends when the agent begins to leave.
-        let idle = UnixStream::connect(&self.paths.socket).await;
+        // A connection on which nothing more is asked: it ends when the agent begins to leave.
+        let idle = async { begin(connect(&self.paths.socket).await.ok()?).await.ok() }.await;
+        let idle = match idle {
+            Some((mut sender, connection)) => {
+                ask(&mut sender, Method::GET, "/v1/status", Bytes::new()).await.ok();
+                Some((sender, connection))
+            }
+            None => None,
+        };
         let reply = self.post(path, body).await?;
-        if let Ok(mut idle) = idle {
-            timeout(PARTING, idle.read_u8()).await.ok();
+        if let Some((_sender, connection)) = idle {
+            timeout(PARTING, connection).await.ok();
         }
         Ok(reply)
     }
@@ -105,7 +113,8 @@ impl Client {
         loop {
             tries += 1;
             let answer = match self.once(&method, path, body.clone()).await {
-                Err(Lost::Left(error)) if self.starts && tries < TRIES => {
+                // Who only waits for news of an agent has no use for another one.
+                Err(Lost::Left(error)) if self.starts && method != Method::GET && tries < TRIES => {
                     tracing::debug!(%error, "asking again");
                     continue;
                 }
@@ -214,10 +223,23 @@ async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
 }
 
 async fn exchange(stream: UnixStream, method: Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
-    let lost = |error: hyper::Error| Lost::Left(gone(&format!("the connection ended: {error}")));
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;
-    tokio::spawn(connection);
+    let (mut sender, _connection) = begin(stream).await?;
+    ask(&mut sender, method, path, body).await
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The connection lives as long as the sender, at most.
+async fn begin(stream: UnixStream) -> Result<(Sender, JoinHandle<hyper::Result<()>>), Lost> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    Ok((sender, tokio::spawn(connection)))
+}
+
+fn lost(error: hyper::Error) -> Lost {
+    Lost::Left(gone(&format!("the connection ended: {error}")))
+}
+
+async fn ask(sender: &mut Sender, method: Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -264,7 +286,7 @@ fn spawn(paths: &Paths) -> Result<()> {
     let mut agent = Command::new(program)
         .args(["agent", "--detached"])
         .env_clear()
-        .envs(program::environment_of_an_agent())
+        .envs(own::environment_of_an_agent())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 /// When the agent locks itself.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lock {
     /// After this long without a request.
     pub idle: Option<SignedDuration>,

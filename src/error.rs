@@ -67,6 +67,8 @@ pub enum Code {
     VaultUnavailable,
     /// There can be no vault, or the one that there is is not for us.
     VaultUnusable,
+    /// The person did not allow this program to have it, or could not be asked.
+    ConfirmationRefused,
     /// No such lease (any more).
     UnknownLease,
     /// The cloud does not let this user make the credentials that a lease needs.
@@ -100,6 +102,7 @@ impl Code {
             | Self::ScopeRefused
             | Self::BearerRefused
             | Self::CredentialsRefused
+            | Self::ConfirmationRefused
             | Self::FactorRefused
             | Self::TokenRefused
             | Self::SignInCancelled => 403,

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use super::sockets::Sockets;
 use crate::broker::Departure;
 use crate::error::{Code, Error, Result};
-use crate::platform::program;
+use crate::platform::own;
 
 /// Lock, memory, the API's socket, the facade's on both loopback addresses.
 const MOST: usize = 5;
@@ -37,7 +37,7 @@ pub(super) struct Estate {
 
 /// Makes room. Returns only if that fails.
 pub(super) fn leave(estate: &Estate, departure: Departure) -> Error {
-    let program = if departure == Departure::Upgrade { program::path() } else { program::OWN.into() };
+    let program = if departure == Departure::Upgrade { own::path() } else { own::OWN.into() };
     let failed = |error: io::Error| {
         Error::new(Code::Io, format!("{} could not take over: {error}", program.display()))
     };
@@ -49,7 +49,7 @@ pub(super) fn leave(estate: &Estate, departure: Departure) -> Error {
         .arg0("ksb")
         .args(["agent", "--handed"])
         .env_clear()
-        .envs(program::environment_of_an_agent().filter(|(name, _)| name != "LISTEN_FDS"))
+        .envs(own::environment_of_an_agent().filter(|(name, _)| name != "LISTEN_FDS"))
         .stdin(Stdio::from(ours))
         .exec();
     failed(error)

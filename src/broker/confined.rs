@@ -12,11 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::lease::{Confined, Credentials, Lease};
 use super::session::Session;
-use super::{Inner, Minting, policy};
+use super::{Inner, Minting, NOBODY, policy, sign_in_needed};
 use crate::api::S3Key;
 use crate::error::{Code, Error, Result};
-use crate::keystone::Keystone;
-use crate::model::{Cloud, Identity, ProjectRef, Scope, Secret, Token, hex, random_hex};
+use crate::keystone::{Keystone, NO_LIFETIME};
+use crate::model::{Cloud, ProjectRef, Secret, Token, hex, random_hex};
 use crate::platform::machine;
 use crate::sync::locked;
 
@@ -39,10 +39,10 @@ impl Inner {
     async fn make_credentials(self: Arc<Self>, id: &str) -> Result<()> {
         let found = locked(&self.state).leases.get(id).map(|lease| {
             let has_some = lease.confined.as_ref().is_some_and(|confined| confined.credentials.is_some());
-            (lease.cloud.clone(), lease.identity.clone(), lease.scope.clone(), lease.ends_at, has_some)
+            (lease.ends_at, has_some)
         });
-        let Some((cloud, identity, scope, ends_at, false)) = found else { return Ok(()) };
-        let by = self.persons_token(&cloud, &identity, &scope).await?;
+        let Some((ends_at, false)) = found else { return Ok(()) };
+        let Some((cloud, by)) = self.persons_token(id).await? else { return Ok(()) };
         let keystone = self.keystone(&cloud)?;
         let membership = keystone.membership_ends(&by).await?.map(|end| end - policy::CREDENTIAL_MARGIN);
         let now = self.clock.now();
@@ -50,10 +50,7 @@ impl Inner {
         let ends_at = membership.map_or(wanted, |membership| wanted.min(membership));
         if ends_at <= now {
             let why = "the cloud ends your membership of its groups at once, and every application credential with it";
-            return Err(Error::new(Code::CredentialsRefused, why).remedy(
-                "ask the operator for an authorization_ttl of the identity provider (openstack identity provider set \
-                 --authorization-ttl MINUTES)",
-            ));
+            return Err(Error::new(Code::CredentialsRefused, why).remedy(NO_LIFETIME));
         }
         let credentials = Credentials {
             user_id: by.user.id.clone(),
@@ -100,17 +97,16 @@ impl Inner {
         Ok(())
     }
 
-    /// The person's token of a scope.
-    async fn persons_token(
-        self: &Arc<Self>,
-        cloud: &Cloud,
-        identity: &Identity,
-        scope: &Scope,
-    ) -> Result<Token> {
-        match self.obtain(cloud, identity, scope, 0).await? {
-            Minting::Token(held) => Ok(held.token.clone()),
-            Minting::SignInNeeded => Err(Error::new(Code::SignInNeeded, "nobody is signed in")
-                .remedy(format!("ksb login {}", cloud.argument()))),
+    /// The person's own token of a lease's project, and the cloud; `None` when the lease was revoked meanwhile.
+    async fn persons_token(self: &Arc<Self>, id: &str) -> Result<Option<(Cloud, Token)>> {
+        let found = locked(&self.state)
+            .leases
+            .get(id)
+            .map(|lease| (lease.cloud.clone(), lease.identity.clone(), lease.scope.clone()));
+        let Some((cloud, identity, scope)) = found else { return Ok(None) };
+        match self.obtain(&cloud, &identity, &scope, 0).await? {
+            Minting::Token(held) => Ok(Some((cloud, held.token.clone()))),
+            Minting::SignInNeeded => Err(sign_in_needed(&cloud, NOBODY)),
         }
     }
 
@@ -183,11 +179,11 @@ impl Inner {
         self.clear_with(vec![old]).await;
     }
 
-    /// Deletes what this agent made for leases that it does not know any more. How many it were.
-    pub(super) async fn sweep(&self, session: &Session, keystone: &Keystone) -> u32 {
-        let Some(by) = session.own_token(self.clock.now()).map(|held| &held.token) else { return 0 };
+    /// Deletes what this agent made for leases that it does not know any more.
+    pub(super) async fn sweep(&self, session: &Session, keystone: &Keystone) {
+        let Some(by) = session.own_token(self.clock.now()).map(|held| &held.token) else { return };
         // A cloud without application credentials has none to delete.
-        let Ok(all) = keystone.credentials(by).await else { return 0 };
+        let Ok(all) = keystone.credentials(by).await else { return };
         let (own, living): (_, Vec<String>) = {
             let state = locked(&self.state);
             (self.own_names(), state.leases.keys().cloned().collect())
@@ -195,26 +191,18 @@ impl Inner {
         let is_lost = |name: &str| {
             name.strip_prefix(&own).is_some_and(|rest| !living.iter().any(|id| rest.starts_with(id.as_str())))
         };
-        let mut deleted = 0;
         for lost in all.into_iter().filter(|listed| is_lost(&listed.name)) {
-            match keystone.delete_credential(by, &lost.id).await {
-                Ok(()) => deleted += 1,
-                Err(error) => tracing::warn!(%error, name = lost.name, "could not be deleted"),
+            if let Err(error) = keystone.delete_credential(by, &lost.id).await {
+                tracing::warn!(%error, name = lost.name, "could not be deleted");
             }
         }
-        deleted
     }
 
     /// An EC2 credential for the lease's project. Its access key is kept before Keystone is asked.
     pub(super) async fn make_s3(self: &Arc<Self>, id: &str) -> Result<S3Key> {
-        let found = locked(&self.state)
-            .leases
-            .get(id)
-            .map(|lease| (lease.cloud.clone(), lease.identity.clone(), lease.scope.clone()));
-        let Some((cloud, identity, scope)) = found else {
-            return Err(Error::new(Code::UnknownLease, "the lease was revoked meanwhile"));
-        };
-        let by = self.persons_token(&cloud, &identity, &scope).await?;
+        let found = self.persons_token(id).await?;
+        let (cloud, by) =
+            found.ok_or_else(|| Error::new(Code::UnknownLease, "the lease was revoked meanwhile"))?;
         let endpoint = s3_endpoint(&by, cloud.region.as_deref()).ok_or_else(|| {
             Error::new(Code::ScopeUnsupported, "the cloud's catalog has no S3 and no object store")
         })?;

@@ -132,7 +132,7 @@ impl Inner {
         for identity in restored {
             let inner = self.clone();
             tokio::spawn(async move {
-                tokio::join!(inner.tell(&identity), inner.keep_renewed(identity.clone()));
+                tokio::join!(inner.tell(&identity), inner.clone().keep_renewed(identity.clone()));
             });
         }
         Ok(())

@@ -5,19 +5,22 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
+use tokio::sync::oneshot;
 
 use super::lease::{self, Lease, Watch};
 use super::locking::is_locked;
 use super::session::Session;
 use super::sign_ins::Entry;
-use super::{Broker, Inner, Minting, State};
+use super::{Broker, Inner, Minting, NOBODY, State, sign_in_needed};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
+use crate::audit::Who;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::process::Process;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
@@ -56,10 +59,31 @@ impl Broker {
         *locked(&self.inner.facade) = report;
     }
 
-    /// Makes a lease. `caller` is the process that asks.
-    pub async fn lease(&self, request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
-        let label = request.cloud.label().to_owned();
-        Box::pin(self.make_lease(request, caller)).await.map_err(|error| error.cloud(&label))
+    /// Makes a lease for whoever asks. One that leaves meanwhile cuts nothing off; a lease that nobody took is ended.
+    pub async fn lease(&self, request: &LeaseRequest, peer: Peer) -> Result<Leased> {
+        self.inner.log.meet(peer).await;
+        let (give, given) = oneshot::channel();
+        let (broker, asked) = (self.clone(), request.clone());
+        self.inner.work.spawn(async move {
+            let made = Box::pin(broker.make_lease(asked.clone(), peer.pid())).await;
+            let made = made.map_err(|error| error.cloud(asked.cloud.label()));
+            broker.inner.note_lease(peer, &asked, &made);
+            let id = match &made {
+                Ok(Leased::Lease(reply)) => Some(reply.lease.id.clone()),
+                _ => None,
+            };
+            let (take, taken) = oneshot::channel::<()>();
+            give.send((made, take)).ok();
+            if let Some(id) = id
+                && taken.await.is_err()
+                && let Some(ended) = broker.inner.end_lease(&id).await
+            {
+                broker.inner.note_lease_end(Who::Agent, &ended.lease);
+            }
+        });
+        let (made, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        take.send(()).ok();
+        made
     }
 
     async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
@@ -82,6 +106,12 @@ impl Broker {
                 "such a lease is for one project, and none is named",
             )
             .remedy("--project NAME"));
+        }
+        if request.s3 && (request.confirm || inner.config.confirms(&request.cloud)) {
+            let why = "nobody can be asked when an EC2 credential is used";
+            return Err(
+                Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confirm and `confirm`")
+            );
         }
         if request.s3 && request.confined {
             let why =
@@ -140,9 +170,7 @@ impl Broker {
         }
         self.inner.check_vault(cloud)?;
         if !prompt {
-            return Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
-                .cloud(cloud.label())
-                .remedy(format!("ksb login {}", cloud.argument())));
+            return Err(sign_in_needed(cloud, NOBODY));
         }
         self.inner.check_cool_down(cloud, identity)?;
         self.pending_or_new(cloud, identity, false, remote).await.map(Some)
@@ -156,7 +184,8 @@ impl Broker {
     }
 
     /// Ends a lease, by id or name.
-    pub async fn revoke(&self, which: &str) -> Result<RevokeReply> {
+    pub async fn revoke(&self, which: &str, peer: Peer) -> Result<RevokeReply> {
+        self.inner.log.meet(peer).await;
         let id = {
             let state = locked(&self.inner.state);
             let mut named = state.leases.values().filter(|lease| lease.name == which);
@@ -177,7 +206,9 @@ impl Broker {
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
         let ended = self.inner.work.spawn(async move { inner.end_lease(&id).await }).await;
-        ended.ok().flatten().ok_or_else(|| unknown(which))
+        let ended = ended.ok().flatten().ok_or_else(|| unknown(which))?;
+        self.inner.note_lease_end(Who::Peer(peer), &ended.lease);
+        Ok(ended)
     }
 
     /// The lease whose holder this is.
@@ -197,11 +228,11 @@ impl Broker {
             }
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
-        match (lease, &state.lock) {
-            (Some(lease), _) => Ok(lease.id.clone()),
-            (None, Some(_)) => Err(is_locked()),
-            (None, None) => Err(unknown("with this secret")),
-        }
+        lease.map(|lease| lease.id.clone()).ok_or_else(|| {
+            let error = if state.lock.is_some() { is_locked() } else { unknown("with this secret") };
+            self.inner.note_stranger(&error);
+            error
+        })
     }
 
     /// Whether a token that is no handle could be one.
@@ -290,7 +321,9 @@ impl Inner {
             inner.work.spawn(async move {
                 let inner = after;
                 if lease_ends {
-                    inner.end_lease(&id).await;
+                    if let Some(ended) = inner.end_lease(&id).await {
+                        inner.note_lease_end(Who::Agent, &ended.lease);
+                    }
                 } else {
                     inner.credentials_end(&id).await;
                 }
@@ -369,7 +402,7 @@ impl Inner {
     }
 
     /// Takes back what a lease that is over has at Keystone, in its own name or by the person's token. What cannot be
-    /// taken back now is tried again at the next start, sign-in and logout, until it has ended by itself.
+    /// taken back now is tried again at the next start, sign-in, renewal and logout, until it has ended by itself.
     pub(super) async fn clear(self: &Arc<Self>, lease: &Arc<Lease>, by: Option<&Token>) -> Cleared {
         let mut cleared = Cleared::default();
         let keystone = match self.keystone(&lease.cloud) {

@@ -12,7 +12,7 @@ use super::kept::{self, Extent};
 use super::{Broker, State};
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
-use crate::platform::program;
+use crate::platform::own;
 use crate::sync::locked;
 use crate::vault::{Key, Seal};
 
@@ -60,8 +60,8 @@ impl Broker {
         let refused = |why: String| {
             Error::new(Code::HandoverRefused, why).remedy("to have another program serve you: ksb stop")
         };
-        if !program::was_replaced() {
-            let own = program::path().display().to_string();
+        if !own::was_replaced() {
+            let own = own::path().display().to_string();
             return Err(refused(format!("{own} is the program that runs already")));
         }
         if !locked(&self.inner.state).pending.is_empty() {

@@ -13,9 +13,11 @@ use tokio::sync::Mutex;
 use super::leaving::Departure;
 use super::{Broker, Inner, policy};
 use crate::api::{LockReason, LockReply, LockReport, VaultReport, VaultState};
+use crate::audit::{Action, What, Who};
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
 use crate::platform::files;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// Wrong passphrases in a row, and when the last one was tried. Held by whoever tries one.
@@ -23,15 +25,28 @@ pub(super) type Attempts = Mutex<(u32, Timestamp)>;
 
 impl Broker {
     /// Locks: nothing is given out any more, no browser is opened, and this process makes room for one that knows
-    /// nothing. Where nothing is kept on the disk, that is a logout.
-    pub async fn lock(&self, reason: LockReason) -> Result<LockReply> {
+    /// nothing. Where nothing is kept on the disk, that is a logout. Without a `peer` it is the machine that locks.
+    pub async fn lock(&self, reason: LockReason, peer: Option<Peer>) -> Result<LockReply> {
+        if let Some(peer) = peer {
+            self.inner.log.meet(peer).await;
+        }
         // A caller that leaves meanwhile cuts nothing off.
         let broker = self.clone();
-        let locking = self.inner.work.spawn(async move { broker.lock_now(reason).await });
+        let who = peer.map_or(Who::Agent, Who::Peer);
+        let locking = self.inner.work.spawn(async move {
+            let was_locked = broker.is_locked();
+            let locked = broker.lock_now(reason, who.clone()).await;
+            let what = What { detail: Some(reason.to_string()), ..What::done(Action::Lock) };
+            broker.inner.note(who, what.or(locked.as_ref().err()));
+            if locked.is_ok() && !was_locked {
+                broker.inner.departure.send_replace(Some(Departure::Lock));
+            }
+            locked
+        });
         locking.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?
     }
 
-    async fn lock_now(&self, reason: LockReason) -> Result<LockReply> {
+    async fn lock_now(&self, reason: LockReason, who: Who) -> Result<LockReply> {
         let inner = &self.inner;
         let was_locked = locked(&inner.state).lock.clone();
         if let Some(lock) = was_locked {
@@ -54,17 +69,16 @@ impl Broker {
             entry.opening.cancel.notify_one();
         }
         let is_kept = vault.state == VaultState::Open || locked(&inner.state).sessions.is_empty();
-        let logged_out = if is_kept { None } else { Some(self.end_sessions(None).await?) };
+        let logged_out = if is_kept { None } else { Some(self.end_sessions(None, who).await?) };
         let through = inner.through();
         let leases = locked(&inner.state).leases.len();
         let paused = u32::try_from(leases).unwrap_or(u32::MAX) - through;
         tracing::info!(?reason, "locked");
-        inner.departure.send_replace(Some(Departure::Lock));
         Ok(LockReply { lock, logged_out, paused, through })
     }
 
     /// Opens the vault, and with it the lock. One try at a time, and each failure makes the next one wait longer.
-    pub(super) async fn unlock(&self, passphrase: Option<Secret>) -> Result<VaultReport> {
+    pub(super) async fn unlock(&self, passphrase: Option<Secret>, who: Who) -> Result<VaultReport> {
         let inner = &self.inner;
         let mut attempts = inner.attempts.lock().await;
         let is_a_try = passphrase.is_some();
@@ -80,15 +94,21 @@ impl Broker {
         opened?;
         if inner.set_lock(None)?.is_some() {
             tracing::info!("unlocked");
+            inner.note(who, What::done(Action::Unlock));
         }
         Ok(inner.vault.report())
+    }
+
+    /// Whether nothing is given out.
+    pub fn is_locked(&self) -> bool {
+        self.inner.check_lock().is_err()
     }
 
     /// The person is back at their screen: what the machine locked opens, if nobody has to type anything for it.
     pub async fn welcome(&self) {
         let by_machine = |lock: &LockReport| lock.reason != LockReason::Person;
         if locked(&self.inner.state).lock.as_ref().is_some_and(by_machine)
-            && let Err(error) = self.unlock(None).await
+            && let Err(error) = self.unlock(None, Who::Agent).await
         {
             tracing::info!(%error, "stays locked");
         }
@@ -108,7 +128,7 @@ impl Broker {
                 Some(used_at) if used_at > since => since = used_at,
                 _ if !has_some => since = now,
                 _ => {
-                    if let Err(error) = self.lock(LockReason::Idle).await {
+                    if let Err(error) = self.lock(LockReason::Idle, None).await {
                         tracing::warn!(%error, "cannot be locked");
                         since = now;
                     }

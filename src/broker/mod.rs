@@ -1,7 +1,9 @@
 //! The heart: the operations that callers ask for. Knows nothing of HTTP servers, browsers or
 //! clouds.yaml.
 
+mod audit;
 mod confined;
+mod confirm;
 mod discover;
 mod flight;
 mod kept;
@@ -26,7 +28,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Bytes;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
@@ -35,11 +36,13 @@ use crate::api::{
     self, CloudRequest, FacadeReport, LeasesReply, LockReport, LoggedOut, LoginRequest, LogoutReply,
     LogoutRequest, NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
+use crate::audit::{Action, Log, What, Who};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
 use crate::outbound::Outbound;
+use crate::platform::program::Peer;
 use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
@@ -47,6 +50,7 @@ use crate::signin::{self, Command, Grant, SignedIn};
 use crate::sync::locked;
 use crate::vault::Vault;
 
+use confirm::Wish;
 use flight::Flight;
 use kept::Changes;
 use known::KnownClouds;
@@ -55,12 +59,16 @@ pub use leases::{Leased, Shown};
 pub use leaving::Departure;
 use locking::Attempts;
 use serving::{Made, Want};
-use session::{Held, Session};
+pub use session::Held;
+use session::Session;
 use sign_ins::{Entry, Opening};
 use work::Work;
 
 /// How long a sign-in that is over can still be asked about.
 const REMEMBER_SIGN_IN: SignedDuration = SignedDuration::from_mins(5);
+
+/// Why there is no token.
+const NOBODY: &str = "nobody is signed in, or not for long enough";
 
 /// The broker. Cheap to clone.
 #[derive(Clone)]
@@ -77,6 +85,8 @@ struct Inner {
     notices: Arc<dyn Notices>,
     known: KnownClouds,
     vault: Arc<Vault>,
+    log: Arc<Log>,
+    confirmations: confirm::Confirmations,
     changes: Changes,
     saves: Flight<(), ()>,
     started_at: Timestamp,
@@ -146,8 +156,8 @@ struct Rescoped {
 /// What a caller gets who asks for a token.
 #[derive(Debug)]
 pub enum Served {
-    /// An [`api::TokenReply`] as JSON.
-    Token(Bytes),
+    /// A token.
+    Token(Arc<Held>),
     /// A sign-in to wait for.
     SignIn(Box<SignIn>),
 }
@@ -181,7 +191,9 @@ impl Broker {
             used_codes: Arc::default(),
             notices,
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
+            log: Arc::new(Log::at(vault.folder().join(crate::audit::FILE))),
             vault: Arc::new(vault),
+            confirmations: confirm::Confirmations::default(),
             changes: Changes::default(),
             saves: Flight::from(&work),
             state: Mutex::default(),
@@ -202,6 +214,9 @@ impl Broker {
             work,
         };
         inner.recall_lock();
+        let version = format!("version {}", env!("CARGO_PKG_VERSION"));
+        inner.note(Who::Agent, What { detail: Some(version), ..What::done(Action::Start) });
+        tokio::spawn(audit::keep(Arc::downgrade(&inner.log), inner.clock.clone()));
         Self { inner: Arc::new(inner) }
     }
 
@@ -218,15 +233,25 @@ impl Broker {
     }
 
     /// Opens the vault and the lock, or changes who keeps the vault's key.
-    pub async fn vault(&self, request: VaultRequest) -> Result<VaultReport> {
-        match request.key {
-            None => self.unlock(request.passphrase).await,
+    pub async fn vault(&self, request: VaultRequest, peer: Peer) -> Result<VaultReport> {
+        self.inner.log.meet(peer).await;
+        let outcome = match request.key {
+            None => self.unlock(request.passphrase, Who::Peer(peer)).await,
             Some(kind) => self.inner.change_key(kind, request.passphrase).await,
-        }
+        };
+        self.note(peer, Action::Vault, &outcome);
+        outcome
     }
 
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
-    pub async fn token(&self, request: &TokenRequest) -> Result<Served> {
+    pub async fn token(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.serve(request, peer).await;
+        self.inner.note_token(peer, request, &outcome);
+        outcome
+    }
+
+    async fn serve(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -249,7 +274,13 @@ impl Broker {
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
-                Ok(Served::Token(held.reply.clone()))
+                if self.inner.config.confirms(cloud) {
+                    let program = self.identify(peer).await;
+                    let (identity, ends) = (&identity, held.token.expires_at);
+                    let wish = Wish { program, cloud, identity, scope, lease: None, ends };
+                    self.inner.confirm_use(wish, SignedDuration::MAX).await?;
+                }
+                Ok(Served::Token(held))
             }
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
@@ -260,15 +291,20 @@ impl Broker {
             }
             Minting::SignInNeeded => {
                 self.inner.check_vault(cloud)?;
-                Err(Error::new(Code::SignInNeeded, "nobody is signed in, or not for long enough")
-                    .cloud(cloud.label())
-                    .remedy(format!("ksb login {}", cloud.argument())))
+                Err(sign_in_needed(cloud, NOBODY))
             }
         }
     }
 
     /// Signs in unless the session lasts long enough. Asked for by a person: no cool-down applies.
-    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn> {
+    pub async fn login(&self, request: &LoginRequest, peer: Peer) -> Result<LoggedIn> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.log_in(request).await;
+        self.inner.note_login(peer, request, &outcome);
+        outcome
+    }
+
+    async fn log_in(&self, request: &LoginRequest) -> Result<LoggedIn> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -371,30 +407,33 @@ impl Broker {
     pub async fn reach(&self, request: &CloudRequest) -> Result<ReachReply> {
         let cloud = &request.cloud;
         let identity = self.admit(cloud)?;
-        let held = self.inner.held(cloud, &identity, &Scope::Unscoped, 0).ok_or_else(|| {
-            Error::new(Code::SignInNeeded, "nobody is signed in")
-                .cloud(cloud.label())
-                .remedy(format!("ksb login {}", cloud.argument()))
-        })?;
+        let held = self.inner.held(cloud, &identity, &Scope::Unscoped, 0);
+        let held = held.ok_or_else(|| sign_in_needed(cloud, NOBODY))?;
         let keystone = self.inner.keystone(cloud)?;
         let (projects, domains) = tokio::join!(keystone.projects(&held.token), keystone.domains(&held.token));
         Ok(ReachReply { projects: projects?, domains: domains? })
     }
 
     /// Takes the person's word for a cloud of the current folder.
-    pub fn trust(&self, request: &CloudRequest) -> Result<()> {
-        let trust = self.inner.outbound.trust_of(&request.cloud.tls)?;
-        self.inner.known.add(&request.cloud, &trust)
+    pub async fn trust(&self, request: &CloudRequest, peer: Peer) -> Result<()> {
+        self.inner.log.meet(peer).await;
+        let trust = self.inner.outbound.trust_of(&request.cloud.tls);
+        let outcome = trust.and_then(|trust| self.inner.known.add(&request.cloud, &trust));
+        self.inner.note_trust(peer, &request.cloud, &outcome);
+        outcome
     }
 
     /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
-    pub async fn logout(&self, request: &LogoutRequest) -> Result<LogoutReply> {
+    pub async fn logout(&self, request: &LogoutRequest, who: Who) -> Result<LogoutReply> {
         self.inner.check_lock()?;
+        if let Who::Peer(peer) = who {
+            self.inner.log.meet(peer).await;
+        }
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
-        self.end_sessions(only).await
+        self.end_sessions(only, who).await
     }
 
-    async fn end_sessions(&self, only: Option<Identity>) -> Result<LogoutReply> {
+    async fn end_sessions(&self, only: Option<Identity>, who: Who) -> Result<LogoutReply> {
         let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
             let identities: Vec<Identity> = if let Some(identity) = &only {
@@ -427,7 +466,9 @@ impl Broker {
         let inner = self.inner.clone();
         let ending = self.inner.work.spawn(async move {
             let leases = inner.clear_with(over).await;
-            LogoutReply { sessions: inner.end_all(ended).await, leases }
+            let sessions = inner.end_all(ended).await;
+            inner.note_logout(&who, &sessions);
+            LogoutReply { sessions, leases }
         });
         ending.await.map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
@@ -450,7 +491,7 @@ impl Broker {
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
             facade,
             leases,
-            notices: self.inner.config.overruled.clone(),
+            notices: self.inner.warnings(),
         }
     }
 
@@ -511,6 +552,14 @@ impl Broker {
 }
 
 impl Inner {
+    /// What the person should know of the agent itself.
+    fn warnings(&self) -> Vec<String> {
+        let file = self.vault.folder().join(crate::audit::FILE);
+        let incomplete =
+            self.log.problem().map(|why| format!("the audit log {} is not complete: {why}", file.display()));
+        self.config.overruled.iter().cloned().chain(incomplete).collect()
+    }
+
     fn keystone(&self, cloud: &Cloud) -> Result<Keystone> {
         Keystone::of(cloud, &self.outbound, self.clock.clone())
     }
@@ -760,6 +809,7 @@ impl Inner {
             state.sign_ins.insert(id, (entry.clone(), None));
             state.pending.insert(identity.clone(), entry.clone());
         }
+        self.note_sign_in_begun(&entry.opening.cloud);
         let mut progress = started.progress;
         entry.show(progress.borrow_and_update().clone());
         let shown = entry.clone();
@@ -778,7 +828,7 @@ impl Inner {
                 inner.clear_over(Some(&identity)),
                 inner.keep(&identity, tab),
                 inner.tell(&identity),
-                inner.keep_renewed(identity.clone())
+                inner.clone().keep_renewed(identity.clone())
             );
         });
         Ok(entry)
@@ -787,6 +837,7 @@ impl Inner {
     /// Takes the token in, or counts the failure; then tells everybody who waits.
     async fn finish(self: &Arc<Self>, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
+        let who = outcome.as_ref().ok().map(|signed_in| signed_in.token.user.clone());
         let ended = outcome.and_then(|SignedIn { token, grant, evidence, .. }| {
             let remembered = self
                 .outbound
@@ -835,6 +886,7 @@ impl Inner {
                 tracing::info!(cloud = entry.opening.cloud.label(), code = %error.code.name(), "sign-in ended");
             }
         }
+        self.note_sign_in(&entry.opening.cloud, who.as_ref(), &ended);
         entry.end(ended);
     }
 
@@ -926,6 +978,11 @@ fn complete(scope: &Scope, unscoped: &Token) -> (Scope, Option<String>) {
         }
         _ => (scope.clone(), None),
     }
+}
+
+/// Only a person can go on from here.
+fn sign_in_needed(cloud: &Cloud, why: &str) -> Error {
+    Error::new(Code::SignInNeeded, why).cloud(cloud.label()).remedy(format!("ksb login {}", cloud.argument()))
 }
 
 fn over(id: &str) -> Error {

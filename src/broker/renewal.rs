@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::Inner;
@@ -15,33 +16,56 @@ use crate::sync::locked;
 impl Inner {
     /// Renews the session; false when it cannot be, and a sign-in is needed. Many callers cost one request.
     pub(super) async fn renew(self: &Arc<Self>, identity: &Identity) -> Result<bool> {
-        if self.grant(identity).is_none() {
-            return Ok(false);
-        }
+        let Some((cloud, _, user)) = self.grant(identity) else { return Ok(false) };
         let (inner, whose) = (self.clone(), identity.clone());
-        self.renewals.join(identity.clone(), || async move { inner.refresh(&whose).await }).await
+        let work = || async move {
+            let outcome = inner.refresh(&whose).await;
+            inner.note_renewal(&cloud, &user, &outcome);
+            outcome
+        };
+        self.renewals.join(identity.clone(), work).await
     }
 
     /// Renews the session ahead of need, for as long as it is the same one. While the identity provider does not answer,
-    /// the pauses grow; once the token has ended, renewal waits for somebody to ask.
-    pub(super) async fn keep_renewed(self: &Arc<Self>, identity: Identity) {
-        let since = locked(&self.state).sessions.get(&identity).map(|session| session.signed_in_at);
+    /// the pauses grow; once the token has ended, renewal waits for somebody to ask, and goes on from there.
+    pub(super) fn keep_renewed(self: Arc<Self>, identity: Identity) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            let Some(since) = self.set_kept_renewed(&identity, None) else { return };
+            self.renew_ahead(&identity, since).await;
+            self.set_kept_renewed(&identity, Some(since));
+        })
+    }
+
+    /// Marks the session as one that is renewed ahead, and says since when there is one; or, with that, as one that is not
+    /// any more. Nothing when it is so already.
+    fn set_kept_renewed(&self, identity: &Identity, since: Option<Timestamp>) -> Option<Timestamp> {
+        let mut state = locked(&self.state);
+        let session = state.sessions.get_mut(identity)?;
+        let is_kept = since.is_none();
+        if session.is_kept_renewed == is_kept || since.is_some_and(|since| since != session.signed_in_at) {
+            return None;
+        }
+        session.is_kept_renewed = is_kept;
+        Some(session.signed_in_at)
+    }
+
+    async fn renew_ahead(self: &Arc<Self>, identity: &Identity, since: Timestamp) {
         let mut rests = Rests::NONE;
-        while let Some((due, ends)) = self.due(&identity, since) {
+        while let Some((due, _)) = self.due(identity, since) {
             self.clock.sleep_until(rests.after(due)).await;
-            if self.due(&identity, since).is_none_or(|(newer, _)| newer != due) {
+            if self.due(identity, since).is_none_or(|(newer, _)| newer != due) {
                 // Somebody asked for more and had it renewed meanwhile.
                 continue;
             }
-            match self.renew(&identity).await {
+            match self.renew(identity).await {
                 // A Keystone whose tokens are over at once (its clock is wrong, and it does not say) would be asked
                 // without end.
-                Ok(_) if self.is_due_at_once(&identity) => return,
+                Ok(_) if self.is_due_at_once(identity) => return,
                 Ok(_) => rests = Rests::NONE,
                 Err(error) => {
                     let now = self.clock.now();
                     tracing::info!(%error, "renewal failed");
-                    if now >= ends {
+                    if self.due(identity, since).is_none_or(|(_, ends)| now >= ends) {
                         return;
                     }
                     rests.begin(now);
@@ -51,9 +75,9 @@ impl Inner {
     }
 
     /// When the session is to be renewed, and when its token ends; nothing when it is another one, or has no grant.
-    fn due(&self, identity: &Identity, since: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
+    fn due(&self, identity: &Identity, since: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let state = locked(&self.state);
-        let session = state.sessions.get(identity).filter(|session| Some(session.signed_in_at) == since)?;
+        let session = state.sessions.get(identity).filter(|session| session.signed_in_at == since)?;
         session.grant.as_ref()?;
         let token = &session.unscoped.token;
         Some((policy::renewal(token), token.expires_at))
@@ -109,8 +133,14 @@ impl Inner {
         let kept = self.with_grant(identity, &newest, |session| session.renewed(held, granted.evidence, now));
         if !kept {
             keystone.revoke(&id).await.ok();
+            return Ok(false);
         }
-        Ok(kept)
+        let (inner, whose) = (self.clone(), identity.clone());
+        tokio::spawn(async move { inner.clear_over(Some(&whose)).await });
+        if !self.is_due_at_once(identity) {
+            tokio::spawn(self.clone().keep_renewed(identity.clone()));
+        }
+        Ok(true)
     }
 
     /// Changes the session that still has this refresh token.

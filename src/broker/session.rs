@@ -1,6 +1,7 @@
 //! A session: what a sign-in left, and the tokens that were made from it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -36,6 +37,9 @@ pub(super) struct Session {
     /// The tab that may keep it going.
     #[serde(skip)]
     pub(super) tab: Option<Hold>,
+    /// Whether somebody sees to it that it is renewed ahead of need.
+    #[serde(skip)]
+    pub(super) is_kept_renewed: bool,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
@@ -47,12 +51,23 @@ pub(super) struct Session {
 }
 
 /// A token with the answer that serves it, rendered once.
-pub(super) struct Held {
+pub struct Held {
     pub(super) token: Token,
-    pub(super) reply: Bytes,
+    reply: Bytes,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.token.fmt(f)
+    }
 }
 
 impl Held {
+    /// A [`TokenReply`] as JSON.
+    pub fn reply(&self) -> Bytes {
+        self.reply.clone()
+    }
+
     /// `assumed` says what was filled in to get the token.
     pub(super) fn new(token: Token, assumed: Option<String>) -> Result<Self> {
         let reply = TokenReply {
@@ -115,6 +130,7 @@ impl Session {
             grant,
             evidence,
             tab: None,
+            is_kept_renewed: false,
             signed_in_at: now,
             made_at: now,
             tokens: HashMap::new(),

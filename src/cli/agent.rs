@@ -1,5 +1,7 @@
 //! `ksb agent`
 
+mod journal;
+
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -13,8 +15,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::target;
 use crate::agent::Start;
 use crate::error::{Code, Error, Result};
+use crate::platform::own;
 use crate::platform::paths::Paths;
-use crate::platform::program;
 use crate::{agent, client};
 
 #[derive(clap::Args)]
@@ -36,9 +38,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     // `Targets` knows what `EnvFilter` does of levels and modules, without a regex engine in everybody's memory.
     let wish = std::env::var("KSB_LOG").ok().and_then(|wish| wish.parse().ok());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if journal::is_journal(std::io::stderr()) {
+        lines.with_ansi(false).event_format(journal::Lines::new()).boxed()
+    } else {
+        lines.with_ansi(std::io::stderr().is_terminal()).boxed()
+    };
     tracing_subscriber::registry()
         .with(lines.with_filter(wish.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))))
         .init();
@@ -57,16 +62,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
 
 /// Starts anew without what an agent has no use for: it would lie in its memory for as long as it lives.
 fn without_our_environment() -> Result<()> {
-    if program::is_environment_of_an_agent() {
+    if own::is_environment_of_an_agent() {
         return Ok(());
     }
     let own = std::env::args_os();
-    let error = Command::new(program::OWN)
-        .args(own.skip(1))
-        .env_clear()
-        .envs(program::environment_of_an_agent())
-        .exec();
-    Err(Error::new(Code::Io, format!("{}: {error}", program::OWN)))
+    let error =
+        Command::new(own::OWN).args(own.skip(1)).env_clear().envs(own::environment_of_an_agent()).exec();
+    Err(Error::new(Code::Io, format!("{}: {error}", own::OWN)))
 }
 
 /// Tells the starter that we are ready and lets go of its pipe.

@@ -27,6 +27,9 @@ pub(super) struct Limits {
     /// With --unattended: let it go on while the agent is locked, too
     #[arg(long, requires = "unattended")]
     through_lock: bool,
+    /// Ask you, on the desktop, before a program gets a token by it
+    #[arg(long, conflicts_with = "unattended")]
+    confirm: bool,
 }
 
 impl Limits {
@@ -43,6 +46,7 @@ impl Limits {
             whole_identity: self.whole_identity,
             unattended: self.unattended.is_some(),
             through_lock: self.through_lock,
+            confirm: self.confirm,
             s3: false,
             prompt: person::may_prompt(),
             remote: person::is_remote(),

@@ -14,6 +14,7 @@ mod factors;
 mod grant;
 mod lease;
 mod lock;
+mod log;
 mod login;
 mod logout;
 mod mend;
@@ -22,6 +23,7 @@ mod projects;
 mod pythons;
 mod refresh;
 mod say;
+mod service;
 mod setup;
 mod shell;
 mod status;
@@ -95,6 +97,8 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
+    /// Show what was given or refused, to which program
+    Log(log::Args),
     /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
     Lock,
     /// Unlock; open the vault that your sign-ins are kept in
@@ -103,6 +107,8 @@ enum Command {
     Vault(vault::Args),
     /// Run the agent (other commands start it by themselves)
     Agent(agent::Args),
+    /// Have systemd start the agent whenever a tool wants it, or your desktop at the login
+    Service(service::Args),
     /// End the agent; what is not kept in a vault is forgotten
     Stop,
     /// Print a completion script for your shell
@@ -160,9 +166,11 @@ async fn run(command: Command) -> Result<Done> {
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
         Command::Lock => lock::run().await?,
+        Command::Log(args) => log::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
+        Command::Service(args) => service::run(args).await?,
         Command::Stop => stop::run().await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut std::io::stdout());

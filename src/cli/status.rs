@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{lease, say, target, vault};
-use crate::api::{LockReason, Session, Status};
+use crate::api::{Session, Status};
 use crate::error::Result;
 
 #[derive(clap::Args)]
@@ -36,13 +36,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     if let Some(lock) = &status.locked {
-        let why = match lock.reason {
-            LockReason::Person => "by you",
-            LockReason::Idle => "because nothing was asked for",
-            LockReason::Screen => "with the screen",
-            LockReason::Sleep => "before the computer slept",
-        };
-        println!("Locked {why}, {}. Unlock with: ksb unlock", say::since(lock.since));
+        println!("Locked {}, {}. Unlock with: ksb unlock", lock.reason, say::since(lock.since));
     }
     for session in &status.sessions {
         show(session);

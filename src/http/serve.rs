@@ -2,18 +2,21 @@
 //!
 //! axum's own `serve` has no time-out for request headers and no limit of connections. Browsers open
 //! speculative connections and leave them idle; none of them may delay a sign-in, so the loop never
-//! stops accepting: at the cap the connection that has been idle longest is closed.
+//! stops accepting: at the cap the connection that has been idle longest is closed. One whose request has not come to its
+//! end counts as idle, however long it is at it.
 
 use std::convert::Infallible;
 use std::io;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,12 +26,15 @@ use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::platform::peer;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// Time for a request's headers to arrive.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// More than 200 clients at once are served; a flood of idle connections costs no more than this.
 const MAX_CONNECTIONS: usize = 512;
+/// The newest connections are not closed for the sake of others: they may be about to say what they want.
+const NEWEST: u64 = 64;
 const MAX_HEADERS: usize = 64;
 /// All the cookies that a browser keeps for one host (180 of 4 KiB) find room in a request. Cookies know no ports: any
 /// page of `localhost` could otherwise have the callback refuse what it likes by its size, such as the request that
@@ -40,8 +46,8 @@ const BUFFER: usize = 1 << 20;
 pub struct Caller {
     /// The peer's uid.
     pub uid: u32,
-    /// The peer's process, where the system knows it.
-    pub pid: Option<u32>,
+    /// Its other end, for whoever asks which program that is.
+    pub peer: Peer,
     /// What a handler remembers for as long as the connection lasts.
     pub memory: Arc<Mutex<Extensions>>,
 }
@@ -54,10 +60,8 @@ pub trait Listener: Send + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// The uid at the other end, where the system knows it.
     fn uid_of(stream: &Self::Stream) -> Option<u32>;
-    /// The process at the other end, where the system knows it.
-    fn pid_of(_stream: &Self::Stream) -> Option<u32> {
-        None
-    }
+    /// What tells the program at the other end.
+    fn peer_of(stream: &Self::Stream) -> Peer;
 }
 
 impl Listener for UnixListener {
@@ -71,8 +75,8 @@ impl Listener for UnixListener {
         stream.peer_cred().ok().map(|peer| peer.uid())
     }
 
-    fn pid_of(stream: &UnixStream) -> Option<u32> {
-        stream.peer_cred().ok()?.pid()?.try_into().ok()
+    fn peer_of(stream: &UnixStream) -> Peer {
+        Peer::process(stream.peer_cred().ok().and_then(|peer| peer.pid()?.try_into().ok()))
     }
 }
 
@@ -87,6 +91,13 @@ impl Listener for TcpListener {
 
     fn uid_of(stream: &TcpStream) -> Option<u32> {
         peer::uid_of(stream.local_addr().ok()?, stream.peer_addr().ok()?)
+    }
+
+    fn peer_of(stream: &TcpStream) -> Peer {
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(remote)) => Peer::Socket { local, remote },
+            _ => Peer::Unknown,
+        }
     }
 }
 
@@ -105,6 +116,8 @@ enum Phase {
     Late,
 }
 
+/// Time for who has just connected to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// Time for those who are told to come again to hear it.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -182,7 +195,7 @@ async fn accept_loop<L: Listener>(listener: L, router: Router, mut phase: watch:
 fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
     let ours = rustix::process::getuid().as_raw();
     match L::uid_of(stream) {
-        Some(uid) if uid == ours => Some(Caller { uid, pid: L::pid_of(stream), memory: Arc::default() }),
+        Some(uid) if uid == ours => Some(Caller { uid, peer: L::peer_of(stream), memory: Arc::default() }),
         Some(uid) => {
             tracing::warn!(uid, "a connection of another user was refused");
             None
@@ -201,17 +214,19 @@ async fn converse(
     caller: Caller,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let (busy, seen) = (place.connection.clone(), phase.clone());
+    let (connection, seen) = (place.connection.clone(), phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let (mut router, busy, caller, phase) = (router.clone(), busy.clone(), caller.clone(), seen.clone());
+        let (mut router, busy, caller, phase) =
+            (router.clone(), Busy::on(&connection), caller.clone(), seen.clone());
         async move {
-            let _busy = busy.begin();
             request.extensions_mut().insert(caller);
+            let request = request.map(|body| Arriving::new(body, busy.clone()));
             let response: Result<Response<Body>, Infallible> = tokio::select! {
                 biased;
                 response = router.call(request) => response,
                 () = late(&phase) => Ok(come_again()),
             };
+            drop(busy);
             response
         }
     });
@@ -229,6 +244,14 @@ async fn converse(
         }
         () = place.connection.evicted.notified() => {}
         _ = phase.changed() => {
+            if !place.connection.was_used.load(Ordering::Relaxed) {
+                // Who has just connected is about to ask; hyper would close on them.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = place.connection.used.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+            }
             connection.as_mut().graceful_shutdown();
             let _done = connection.await;
         }
@@ -247,6 +270,9 @@ struct Connection {
     requests: AtomicUsize,
     last_used: AtomicU64,
     evicted: Notify,
+    /// Whether a request ever came, and word of the first one.
+    was_used: AtomicBool,
+    used: Notify,
     all: Weak<Connections>,
 }
 
@@ -261,6 +287,8 @@ impl Connections {
             requests: AtomicUsize::new(0),
             last_used: AtomicU64::new(self.tick()),
             evicted: Notify::new(),
+            was_used: AtomicBool::new(false),
+            used: Notify::new(),
             all: Arc::downgrade(self),
         });
         let full = {
@@ -277,9 +305,11 @@ impl Connections {
 
     fn close_oldest(&self) {
         let alive = locked(&self.alive);
+        let newest = self.ticks.load(Ordering::Relaxed).saturating_sub(NEWEST);
         let oldest = alive.iter().filter_map(Weak::upgrade).min_by_key(|connection| {
             // Idle ones first; among them the one that was used longest ago.
-            (connection.requests.load(Ordering::Relaxed) > 0, connection.last_used.load(Ordering::Relaxed))
+            let last_used = connection.last_used.load(Ordering::Relaxed);
+            (last_used >= newest, connection.requests.load(Ordering::Relaxed) > 0, last_used)
         });
         if let Some(oldest) = oldest {
             oldest.evicted.notify_one();
@@ -292,12 +322,6 @@ impl Connections {
 }
 
 impl Connection {
-    fn begin(self: Arc<Self>) -> Busy {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        self.touch();
-        Busy(self)
-    }
-
     fn touch(&self) {
         if let Some(all) = self.all.upgrade() {
             self.last_used.store(all.tick(), Ordering::Relaxed);
@@ -305,12 +329,73 @@ impl Connection {
     }
 }
 
-/// A request under way.
-struct Busy(Arc<Connection>);
+/// A request under way, once it is there as a whole.
+struct Busy {
+    connection: Arc<Connection>,
+    is_whole: AtomicBool,
+}
+
+impl Busy {
+    fn on(connection: &Arc<Connection>) -> Arc<Self> {
+        connection.touch();
+        if !connection.was_used.swap(true, Ordering::Relaxed) {
+            connection.used.notify_one();
+        }
+        Arc::new(Self { connection: connection.clone(), is_whole: AtomicBool::new(false) })
+    }
+
+    fn is_whole(&self) {
+        if !self.is_whole.swap(true, Ordering::Relaxed) {
+            self.connection.requests.fetch_add(1, Ordering::Relaxed);
+            self.connection.touch();
+        }
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
-        self.0.touch();
+        if *self.is_whole.get_mut() {
+            self.connection.requests.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.connection.touch();
+    }
+}
+
+/// A body that tells when it has come to its end.
+struct Arriving {
+    body: Incoming,
+    busy: Arc<Busy>,
+}
+
+impl Arriving {
+    fn new(body: Incoming, busy: Arc<Busy>) -> Self {
+        if body.is_end_stream() {
+            busy.is_whole();
+        }
+        Self { body, busy }
+    }
+}
+
+impl hyper::body::Body for Arriving {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        if self.body.is_end_stream() {
+            self.busy.is_whole();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

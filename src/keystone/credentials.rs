@@ -13,6 +13,10 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Secret, Token, hex};
 use crate::outbound::Answer;
 
+/// What helps where roles come with a federated sign-in's groups: without a lifetime they are nobody's own.
+pub const NO_LIFETIME: &str = "ask the operator for an authorization_ttl of the identity provider (openstack identity provider \
+                               set --authorization-ttl MINUTES)";
+
 /// An application credential as the list has it.
 pub struct Listed {
     /// Keystone's id.
@@ -118,11 +122,7 @@ impl Keystone {
     fn refused(&self, answer: &Answer, what: &str) -> Error {
         let error = self.refusal(answer, Code::CredentialsRefused);
         let ask = match answer.status {
-            // Roles that come with a federated sign-in's groups are nobody's own without a lifetime.
-            400 | 404 => {
-                "ask the operator for an authorization_ttl of the identity provider \
-                 (openstack identity provider set --authorization-ttl MINUTES)"
-            }
+            400 | 404 => NO_LIFETIME,
             403 if error.detail.contains("imit") => "delete some: openstack application credential list",
             403 => "ask the operator to allow users to make them for themselves (policy.yaml)",
             _ => return self.refusal(answer, Code::KeystoneError),

@@ -21,7 +21,7 @@ use crate::model::{Cloud, Scope, Secret, Token};
 use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
-pub use credentials::Listed;
+pub use credentials::{Listed, NO_LIFETIME};
 pub use password::{Proof, Receipt};
 
 /// A cloud's Keystone.
@@ -240,7 +240,9 @@ impl Keystone {
     /// RFC 9110 section 6.6.1): where its clock is wrong, or ours, tokens are still served for as long as they live.
     fn token(&self, id: Secret, answer: Answer) -> Result<Token> {
         let ahead = self.ahead(&answer).unwrap_or_default();
+        let request_id = answer.header("x-openstack-request-id").map(str::to_owned);
         wire::token(id, answer.body, ahead.round(Unit::Second).unwrap_or(ahead))
+            .map(|token| Token { request_id, ..token })
             .map_err(|error| self.error(Code::NotKeystone, format!("the answer is not a token: {error}")))
     }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
@@ -22,8 +23,10 @@ use crate::api::{
     ProbeReply, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply,
     Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
+use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
+use crate::http::guard;
 use crate::http::serve::Caller;
 use crate::sync::locked;
 
@@ -96,9 +99,22 @@ pub fn router(broker: Broker) -> Router {
         .method_not_allowed_fallback(|| async {
             Failure(Error::new(Code::InvalidRequest, "no such operation"))
         })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(whole))
         .layer(MapResponseLayer::new(with_version))
         .with_state(Agent { broker, parsed: Arc::default() })
+}
+
+/// Takes a request in as a whole, which must not be long, nor long in coming; also a body that nobody looks at: a connection
+/// on which an answer overtakes the question ends, and a slow client is then told of a broken pipe.
+async fn whole(request: Request, next: Next) -> Response {
+    let (head, body) = request.into_parts();
+    match guard::read(body, MAX_BODY).await {
+        Ok(body) => next.run(Request::from_parts(head, body.into())).await,
+        Err(why) => {
+            let why = why.canonical_reason().unwrap_or_default();
+            Failure(Error::new(Code::InvalidRequest, format!("the request's body: {why}"))).into_response()
+        }
+    }
 }
 
 fn with_version(mut response: Response) -> Response {
@@ -158,19 +174,6 @@ struct Input<T>(T);
 #[from_request(via(Query), rejection(Failure))]
 struct Asked<T>(T);
 
-/// A body that says nothing. Read all the same: a connection on which an answer overtakes the question ends, and a slow
-/// client is then told of a broken pipe.
-struct Unused;
-
-impl<S: Send + Sync> FromRequest<S> for Unused {
-    type Rejection = Failure;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        Bytes::from_request(request, state).await?;
-        Ok(Self)
-    }
-}
-
 /// The body of a token request, parsed once.
 struct Question(Arc<TokenRequest>);
 
@@ -206,9 +209,13 @@ impl FromRequest<Agent> for Question {
     (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn tokens(State(agent): State<Agent>, Question(request): Question) -> Result<Response, Failure> {
-    Ok(match agent.broker.token(&request).await? {
-        Served::Token(reply) => json_bytes(reply),
+async fn tokens(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Question(request): Question,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.token(&request, caller.peer).await? {
+        Served::Token(held) => json_bytes(held.reply()),
         Served::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
         }
@@ -227,8 +234,12 @@ fn json_bytes(json: Bytes) -> Response {
     (status = 202, body = SignInReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn login(State(agent): State<Agent>, Input(request): Input<LoginRequest>) -> Result<Response, Failure> {
-    Ok(match agent.broker.login(request).await? {
+async fn login(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<LoginRequest>,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.login(&request, caller.peer).await? {
         LoggedIn::Session(session) => Json(SessionReply { session: *session }).into_response(),
         LoggedIn::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -278,11 +289,7 @@ async fn cancel(State(agent): State<Agent>, Path(id): Path<String>) -> Result<St
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn opened(
-    State(agent): State<Agent>,
-    Path(id): Path<String>,
-    _body: Unused,
-) -> Result<StatusCode, Failure> {
+async fn opened(State(agent): State<Agent>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
     agent.broker.opened(&id)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -397,9 +404,10 @@ async fn discover(
 ))]
 async fn trust(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<CloudRequest>,
 ) -> Result<StatusCode, Failure> {
-    agent.broker.trust(&request)?;
+    agent.broker.trust(&request, caller.peer).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -410,9 +418,10 @@ async fn trust(
 ))]
 async fn logout(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<LogoutRequest>,
 ) -> Result<Json<LogoutReply>, Failure> {
-    Ok(Json(agent.broker.logout(&request).await?))
+    Ok(Json(agent.broker.logout(&request, Who::Peer(caller.peer)).await?))
 }
 
 /// Makes a local application credential, valid only at the facade.
@@ -426,7 +435,7 @@ async fn lease(
     Extension(caller): Extension<Caller>,
     Input(request): Input<LeaseRequest>,
 ) -> Result<Response, Failure> {
-    Ok(match agent.broker.lease(request, caller.pid).await? {
+    Ok(match agent.broker.lease(&request, caller.peer).await? {
         Leased::Lease(reply) => (StatusCode::CREATED, Json(*reply)).into_response(),
         Leased::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -448,8 +457,12 @@ async fn leases(State(agent): State<Agent>) -> Json<LeasesReply> {
     (status = 200, body = RevokeReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn revoke(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Json<RevokeReply>, Failure> {
-    Ok(Json(agent.broker.revoke(&id).await?))
+async fn revoke(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<RevokeReply>, Failure> {
+    Ok(Json(agent.broker.revoke(&id, caller.peer).await?))
 }
 
 /// How long somebody waits for news.
@@ -473,7 +486,7 @@ async fn wanted(
     Asked(asked): Asked<Patience>,
 ) -> Response {
     let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
-    match agent.broker.wanted(caller.pid.unwrap_or_default(), patience).await {
+    match agent.broker.wanted(caller.peer.pid().unwrap_or_default(), patience).await {
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -495,9 +508,10 @@ async fn status(State(agent): State<Agent>) -> Json<Status> {
 ))]
 async fn vault(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<VaultRequest>,
 ) -> Result<Json<VaultReport>, Failure> {
-    Ok(Json(agent.broker.vault(request).await?))
+    Ok(Json(agent.broker.vault(request, caller.peer).await?))
 }
 
 /// Locks: nothing is given out, and the process that knew what is signed in is no more. Without a vault, a logout.
@@ -507,9 +521,10 @@ async fn vault(
 ))]
 async fn lock(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(LockRequest {}): Input<LockRequest>,
 ) -> Result<Json<LockReply>, Failure> {
-    Ok(Json(agent.broker.lock(LockReason::Person).await?))
+    Ok(Json(agent.broker.lock(LockReason::Person, Some(caller.peer)).await?))
 }
 
 /// Has the program that was installed over the agent's own take over; nobody is signed out by it.
@@ -517,7 +532,7 @@ async fn lock(
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn handover(State(agent): State<Agent>, _body: Unused) -> Result<StatusCode, Failure> {
+async fn handover(State(agent): State<Agent>) -> Result<StatusCode, Failure> {
     agent.broker.hand_over()?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -527,7 +542,7 @@ async fn handover(State(agent): State<Agent>, _body: Unused) -> Result<StatusCod
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn stop(State(agent): State<Agent>, _body: Unused) -> StatusCode {
+async fn stop(State(agent): State<Agent>) -> StatusCode {
     agent.broker.stop();
     StatusCode::NO_CONTENT
 }

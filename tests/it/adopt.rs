@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::sandbox::{Outcome, Sandbox};
+use crate::support::spawn;
 
 const SHARED: &str = "\
 # by the operators
@@ -321,7 +322,7 @@ fn a_secure_yaml_that_hides_ones_own_is_left_alone() {
     );
 
     // What was written elsewhere can be taken back here.
-    let there = person.sandbox.ksb(&["adopt", "demo"]).current_dir("/").output().unwrap();
+    let there = spawn::output(person.sandbox.ksb(&["adopt", "demo"]).current_dir("/"));
     assert!(there.status.success() && person.secure.exists());
     person.ksb(&["adopt", "demo", "--undo"]).ok();
     assert!(!person.secure.exists());
@@ -351,8 +352,7 @@ fn a_folder_with_both_files_keeps_its_own() {
     let (clouds, secure) = (sandbox.path("home/clouds.yaml"), sandbox.path("home/secure.yaml"));
     write(&clouds, SHARED);
     let own = sandbox.path("home/.config/openstack/secure.yaml");
-    let run =
-        |args: &[&str]| -> Outcome { sandbox.ksb(args).env("PATH", "/nowhere").output().unwrap().into() };
+    let run = |args: &[&str]| -> Outcome { spawn::output(sandbox.ksb(args).env("PATH", "/nowhere")).into() };
     // Without one of its own the entry goes to the person's.
     let said = run(&["adopt", "demo"]).ok().stdout;
     assert!(own.exists() && !secure.exists() && said.contains("also counts for other clouds.yaml"), "{said}");
@@ -381,7 +381,7 @@ fn many_at_once_lose_nothing() {
         let spawn = |name: &String| {
             let args = args(name);
             let args: Vec<_> = args.iter().map(String::as_str).collect();
-            person.sandbox.ksb(&args).stdout(std::process::Stdio::null()).spawn().unwrap()
+            spawn::raw(person.sandbox.ksb(&args).stdout(std::process::Stdio::null()))
         };
         let children: Vec<_> = names.iter().map(spawn).collect();
         for mut child in children {
@@ -461,7 +461,7 @@ mod real {
             let entry = |name: &str| -> Value {
                 let script = "import json, sys, openstack.config as c\n\
                               print(json.dumps(c.OpenStackConfig().get_one(sys.argv[1], validate=False).config))";
-                let output = person.sandbox.command(&python).args(["-c", script, name]).output().unwrap();
+                let output = spawn::output(person.sandbox.command(&python).args(["-c", script, name]));
                 serde_json::from_slice(&output.stdout)
                     .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
             };

@@ -84,7 +84,7 @@ fn a_request_has_64_kib_at_most() {
     assert_problem(&of_size(64 << 10), "sign-in-needed");
     let refused = of_size((64 << 10) + 1);
     assert_problem(&refused, "invalid-request");
-    assert!(refused.json()["detail"].as_str().unwrap().contains("length limit"), "{refused:?}");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("Too Large"), "{refused:?}");
 }
 
 #[test]

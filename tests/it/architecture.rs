@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("clouds", &[]),
     ("outbound", &["platform", "ports"]),
     ("platform", &["ports"]),
+    ("audit", &["platform"]),
     ("client", &["api", "platform"]),
     ("dashboard", &["api", "outbound"]),
     ("keystone", &["api", "outbound", "ports"]),
@@ -24,11 +25,22 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("signin", &["api", "http", "keystone", "oidc", "outbound", "platform", "ports"]),
     (
         "broker",
-        &["api", "config", "dashboard", "keystone", "outbound", "platform", "ports", "signin", "vault"],
+        &[
+            "api",
+            "audit",
+            "config",
+            "dashboard",
+            "keystone",
+            "outbound",
+            "platform",
+            "ports",
+            "signin",
+            "vault",
+        ],
     ),
-    ("listen", &["api", "broker", "http"]),
+    ("listen", &["api", "audit", "broker", "http", "platform"]),
     ("agent", &["api", "broker", "config", "http", "listen", "platform", "vault"]),
-    ("cli", &["agent", "api", "client", "clouds", "config", "platform", "ports"]),
+    ("cli", &["agent", "api", "audit", "client", "clouds", "config", "platform", "ports"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];
@@ -118,4 +130,24 @@ fn top_level(group: &str) -> Vec<String> {
 
 fn word(text: &str) -> String {
     text.trim_start().chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect()
+}
+
+/// Who forks while another test takes a port or a lock, may hold it for a moment: `support/spawn.rs` sees to that.
+#[test]
+fn tests_start_programs_in_one_place() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs")
+                && !["bench/load.rs", "support/spawn.rs"].iter().any(|own| path.ends_with(own))
+            {
+                let text = fs::read_to_string(&path).unwrap();
+                let calls = |name: &str| text.contains(&format!(".{name}()"));
+                assert!(!calls("spawn") && !calls("output"), "{}", path.display());
+            }
+        }
+    }
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::support::desk::Desk;
 use crate::support::http::{Request, Response};
 use crate::support::sandbox::Outcome;
+use crate::support::spawn;
 
 /// A person with an entry `demo`, and both files within reach.
 struct Person {
@@ -376,7 +377,7 @@ fn of_many_at_once_none_is_lost() {
         let spawn = |name: &String| {
             let args = args(name);
             let args: Vec<_> = args.iter().map(String::as_str).collect();
-            person.desk.sandbox.ksb(&args).stdout(Stdio::null()).spawn().unwrap()
+            spawn::raw(person.desk.sandbox.ksb(&args).stdout(Stdio::null()))
         };
         let children: Vec<_> = names.iter().map(spawn).collect();
         for mut child in children {
@@ -476,7 +477,7 @@ mod real {
     /// What a program prints that ends well.
     #[track_caller]
     fn output(command: &mut Command) -> String {
-        let outcome: Outcome = command.output().unwrap().into();
+        let outcome: Outcome = spawn::output(command).into();
         outcome.ok().stdout
     }
 
@@ -513,7 +514,7 @@ mod real {
         assert!(person.desk.keystone.accepts(token.trim()), "{token}");
 
         person.ksb(&["clouds", "remove", "demo-ksb"]).ok();
-        assert!(!sdk().output().unwrap().status.success());
+        assert!(!spawn::output(&mut sdk()).status.success());
     }
 
     /// OpenTofu with the provider for OpenStack: two entries of the file in one run.

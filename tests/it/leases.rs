@@ -354,6 +354,19 @@ fn a_caller_that_leaves_cuts_off_no_end_of_a_lease() {
 }
 
 #[test]
+fn a_lease_whose_caller_left_while_it_was_made_is_ended() {
+    let lab = signed_in();
+    let making = making(&lab);
+    let cut = lab.keystone.on(&making, Fault::Waits);
+    let request = json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "confined": true});
+    let asking = lab.api().ask("/v1/leases", &request);
+    lab.keystone.wait_for(&making, 1);
+    drop((asking, cut));
+    until("both credentials are made", || lab.keystone.answered(&making) == 2);
+    until("nothing is left", || lab.keystone.credentials().is_empty() && names(&lab).is_empty());
+}
+
+#[test]
 fn what_a_vault_in_memory_lost_is_found_by_its_name_at_logout() {
     let lab = signed_in();
     lease(&lab, &json!({"unattended": true, "ttl": 8 * HOUR}));

@@ -17,6 +17,7 @@ use crate::support::browser::Browser;
 use crate::support::clock::ManualClock;
 use crate::support::desk::Desk;
 use crate::support::sandbox::{KSB, Sandbox, end_of, within};
+use crate::support::spawn;
 use crate::support::spawn::start;
 use crate::support::stranger;
 
@@ -351,7 +352,7 @@ fn what_a_command_had_that_died_with_its_agent_is_removed_at_the_next_start() {
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     let of = |pid: u32| folder.join(format!("exec-{pid}"));
-    let mut dead = sandbox.command("true").spawn().unwrap();
+    let mut dead = spawn::start(&mut sandbox.command("true"));
     let dead_pid = dead.id();
     dead.wait().unwrap();
     for path in [of(dead_pid), of(std::process::id())] {

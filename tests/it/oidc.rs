@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::support::api::{Answer, scope};
 use crate::support::browser::Browser;
 use crate::support::keystone::{FEDERATED, Fault, Lie, TOKEN_ENDPOINT};
-use crate::support::lab::Lab;
+use crate::support::lab::{Lab, until};
 use crate::support::world::World;
 
 /// Alice signs in; one token of her project is made.
@@ -289,6 +289,22 @@ fn another_user_than_before_is_not_taken_from_another_device() {
 }
 
 // --- renewal ---
+
+#[test]
+fn after_an_outage_that_outlasted_the_token_renewal_goes_on_once_somebody_has_asked() {
+    let lab = Lab::new();
+    signed_in(&lab);
+    let away = lab.keystone.on(TOKEN_ENDPOINT, Fault::Status(503));
+    lab.clock.advance(3600);
+    lab.keystone.wait_for(TOKEN_ENDPOINT, 2);
+    drop(away);
+    until("it is renewed for who asks", || {
+        lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).status == 200
+    });
+    let renewals = lab.keystone.count(FEDERATED);
+    lab.clock.advance(3600 - 600);
+    lab.keystone.wait_for(FEDERATED, renewals + 1);
+}
 
 #[test]
 fn a_session_is_renewed_before_it_ends_and_nobody_notices() {

@@ -34,14 +34,19 @@ impl Held {
         page
     }
 
-    /// The next word of the broker's.
+    /// The next word of the broker's, which there must be.
     #[track_caller]
     pub fn says(&mut self) -> Value {
+        self.hears().unwrap()
+    }
+
+    /// The next word of the broker's; nothing when it has gone.
+    pub fn hears(&mut self) -> Option<Value> {
         let mut size = String::new();
-        self.answer.read_line(&mut size).unwrap();
-        let size = usize::from_str_radix(size.trim(), 16).unwrap();
+        self.answer.read_line(&mut size).ok()?;
+        let size = usize::from_str_radix(size.trim(), 16).ok()?;
         let mut chunk = vec![0; size + 2];
-        self.answer.read_exact(&mut chunk).unwrap();
-        serde_json::from_slice(&chunk[..size]).unwrap()
+        self.answer.read_exact(&mut chunk).ok()?;
+        serde_json::from_slice(&chunk[..size]).ok()
     }
 }

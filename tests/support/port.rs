@@ -1,23 +1,53 @@
-//! Ports for listeners that must have a number before they are there.
+//! Ports for listeners that must have a number before they are there, or again after a restart.
 
+use std::fs::{self, File, OpenOptions};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use keystone_broker::platform::peer::LOOPBACK;
 
-/// A port below the ones that the system gives out by itself, where nobody listens just now, and which
-/// nobody else in this process is given.
+/// Below the ports that the system gives out by itself.
+const FIRST: u16 = 20_000;
+const BLOCK: u16 = 100;
+const BLOCKS: u16 = 100;
+
+/// Ports that no other test's process is given, for as long as this one lives.
+struct Block {
+    _lock: File,
+    next: u16,
+    end: u16,
+}
+
+static OURS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+/// A port where nobody listens just now, and which no other test is given.
 pub fn free() -> u16 {
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 10_000;
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Another test process at the same moment starts elsewhere.
-    let start = u16::try_from(std::process::id() * 101 % u32::from(COUNT)).unwrap();
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = FIRST + (start + step % COUNT) % COUNT;
+        if ours.last().is_none_or(|block| block.next == block.end) {
+            ours.push(Block::take());
+        }
+        let block = ours.last_mut().unwrap();
+        block.next += 1;
+        let port = block.next - 1;
         if LOOPBACK.iter().all(|ip| TcpStream::connect((*ip, port)).is_err()) {
             return port;
         }
+    }
+}
+
+impl Block {
+    fn take() -> Self {
+        let folder = std::env::temp_dir().join("ksb-test-ports");
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..BLOCKS {
+            let file = folder.join(number.to_string());
+            let lock = OpenOptions::new().create(true).append(true).open(file).unwrap();
+            if lock.try_lock().is_ok() {
+                let next = FIRST + number * BLOCK;
+                return Self { _lock: lock, next, end: next + BLOCK };
+            }
+        }
+        panic!("every port is taken");
     }
 }

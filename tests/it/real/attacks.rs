@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::front::{Counts, Front, stack};
 use crate::support::sandbox::{KSB, Outcome};
+use crate::support::spawn;
 
 #[test]
 fn no_attack_in_chromium_succeeds() {
@@ -31,7 +32,7 @@ fn attack(browser: &str) {
     for wish in ["KSB_ATTACK_ONLY", "KSB_ATTACK_SHOTS"] {
         node.envs(std::env::var_os(wish).map(|value| (wish, value)));
     }
-    let outcome = Outcome::from(node.output().unwrap()).ok();
+    let outcome = Outcome::from(spawn::output(&mut node)).ok();
     println!("{}", outcome.stdout);
 }
 

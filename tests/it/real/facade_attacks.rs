@@ -8,6 +8,7 @@ use serde_json::json;
 use super::front::{Front, stack};
 use crate::support::api::scope;
 use crate::support::sandbox::Outcome;
+use crate::support::spawn;
 use crate::support::stranger;
 use crate::support::tool::{Tool, token};
 
@@ -47,7 +48,7 @@ fn attack(browser: &str) {
         .env("KSB_FACADE_PORT", tool.facade.port().to_string())
         .env("KSB_FACADE_BODY", body)
         .env("KSB_FACADE_TOKEN", &mine);
-    let outcome = Outcome::from(node.output().unwrap()).ok();
+    let outcome = Outcome::from(spawn::output(&mut node)).ok();
     println!("{}", outcome.stdout);
     assert!(!outcome.stdout.contains(&mine));
     let asked = front.requests();

@@ -15,6 +15,7 @@ use super::wiretap::Wiretap;
 use crate::support::agent::Agent;
 use crate::support::api::{Answer, scope};
 use crate::support::sandbox::Sandbox;
+use crate::support::spawn;
 
 /// Somebody signed in with these scopes.
 struct Person {
@@ -69,7 +70,7 @@ impl Person {
     fn status(&self) -> (Value, String) {
         let mut ksb = Sandbox::new().ksb(&["status"]);
         let folder = self.agent.folder();
-        let text = ksb.env("KSB_SOCK", folder.join("broker.sock")).current_dir(folder).output().unwrap();
+        let text = spawn::output(ksb.env("KSB_SOCK", folder.join("broker.sock")).current_dir(folder));
         let session = self.agent.api().status()["sessions"][0].clone();
         (session, String::from_utf8(text.stdout).unwrap())
     }

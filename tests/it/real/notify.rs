@@ -16,19 +16,20 @@ use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 use super::wait;
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
+use crate::support::spawn;
 use crate::support::tool::{Tool, token};
 
 /// A bus; ends when dropped.
-struct Bus {
+pub struct Bus {
     daemon: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Bus {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut daemon = Command::new("dbus-daemon");
         daemon.args(["--session", "--nofork", "--nopidfile", "--print-address"]);
-        let mut daemon = daemon.stdout(Stdio::piped()).spawn().unwrap();
+        let mut daemon = spawn::raw(daemon.stdout(Stdio::piped()));
         let mut address = String::new();
         BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
         Self { daemon, address: address.trim().to_owned() }

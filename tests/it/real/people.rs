@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::front::{Counts, Front, stack};
 use super::program::{Program, run};
 use crate::support::sandbox::KSB;
+use crate::support::spawn;
 
 #[test]
 fn two_accounts_on_one_cloud_are_signed_in_at_once() {
@@ -171,7 +172,7 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        self.ksb(&["stop"]).output().ok();
+        spawn::output(&mut self.ksb(&["stop"]));
     }
 }
 

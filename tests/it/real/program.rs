@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait;
 use crate::support::sandbox::Outcome;
+use crate::support::spawn;
 
 /// A program under way; it is killed when nobody wants its end.
 pub struct Program {
@@ -25,7 +26,7 @@ impl Program {
     #[track_caller]
     pub fn start(mut command: Command) -> Self {
         let what = words(&command);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn::start(&mut command);
         let stdout = Heard::from(child.stdout.take().unwrap());
         let stderr = Heard::from(child.stderr.take().unwrap());
         Self { what, child, stdout, stderr }

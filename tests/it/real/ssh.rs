@@ -10,6 +10,7 @@ use super::front::{Counts, Front, stack};
 use super::program::{Program, run};
 use super::wait;
 use crate::support::port;
+use crate::support::spawn;
 use crate::support::tunnel::forwards;
 
 /// An sshd of the test's on loopback, with a key of its own; ends when dropped.
@@ -63,7 +64,7 @@ impl Sshd {
 fn a_browser_at_the_other_end_of_ssh_signs_in_through_the_printed_line() {
     let mut front = Front::free();
     let sshd = Sshd::start(&front.sandbox.path("ssh"));
-    let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+    let user = String::from_utf8(spawn::output(Command::new("id").arg("-un")).stdout).unwrap();
     let user = user.trim();
     front.sandbox.set("SSH_CONNECTION", format!("127.0.0.1 50022 127.0.0.1 {}", sshd.port));
     front.sandbox.set("USER", user);

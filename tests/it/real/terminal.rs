@@ -6,6 +6,7 @@ use std::process::{Child, ChildStdin, Stdio};
 use super::program::Heard;
 use super::wait;
 use crate::support::sandbox::Sandbox;
+use crate::support::spawn;
 
 /// A program in a terminal of its own.
 pub struct Terminal {
@@ -23,7 +24,7 @@ impl Terminal {
         script.args(["-qec", command, "/dev/null"]).env("TERM", "xterm").env_remove("BROWSER");
         script.envs(variables.iter().copied());
         script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = script.spawn().unwrap();
+        let mut child = spawn::raw(&mut script);
         let (keys, screen) = (child.stdin.take().unwrap(), Heard::from(child.stdout.take().unwrap()));
         Self { child, keys, screen, seen: 0 }
     }

@@ -15,6 +15,7 @@ use super::tools::{SITE, venv};
 use super::wait;
 use super::workload;
 use crate::support::sandbox::{KSB, Outcome};
+use crate::support::spawn;
 
 const SDK: &str = "\
 import os, openstack
@@ -183,7 +184,7 @@ impl Drop for Bench {
     fn drop(&mut self) {
         let script = "swift list --prefix \"$C\" | xargs --no-run-if-empty --max-args 1 swift delete";
         let mut command = self.front.sandbox.ksb(&["exec", "demo", "--", "sh", "-c", script]);
-        command.env("C", &self.prefix).output().ok();
+        spawn::output(command.env("C", &self.prefix));
     }
 }
 

@@ -11,6 +11,7 @@ use super::front::Front;
 use super::terminal::Terminal;
 use super::wait;
 use crate::support::sandbox::{KSB, Sandbox};
+use crate::support::spawn;
 
 /// The agent of this front keeps a vault.
 pub fn keep(front: &Front, wish: &str) {
@@ -62,7 +63,7 @@ impl Desktop {
     pub fn of(sandbox: &mut Sandbox) -> Self {
         let mut bus = sandbox.command("dbus-daemon");
         bus.args(["--session", "--nofork", "--nopidfile", "--print-address=1"]);
-        let mut bus = bus.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut bus = spawn::raw(bus.stdout(Stdio::piped()).stderr(Stdio::null()));
         let mut address = String::new();
         BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
         sandbox.set("DBUS_SESSION_BUS_ADDRESS", address.trim());
@@ -75,7 +76,7 @@ impl Desktop {
         let mut keyring = sandbox.command("gnome-keyring-daemon");
         keyring.args(["--foreground", "--replace", "--unlock", "--components=secrets"]);
         keyring.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut keyring = keyring.spawn().unwrap();
+        let mut keyring = spawn::raw(&mut keyring);
         keyring.stdin.take().unwrap().write_all(b"their password").unwrap();
         // The one that the bus may have started meanwhile, locked, has to give way.
         let ours = format!("uint32 {}\n", keyring.id());
@@ -97,7 +98,7 @@ fn owner(sandbox: &Sandbox) -> String {
     let mut ask = sandbox.command("dbus-send");
     ask.args(["--session", "--print-reply", "--dest=org.freedesktop.DBus", "/"]);
     ask.args(["org.freedesktop.DBus.GetConnectionUnixProcessID", "string:org.freedesktop.secrets"]);
-    String::from_utf8(ask.output().unwrap().stdout).unwrap()
+    String::from_utf8(spawn::output(&mut ask).stdout).unwrap()
 }
 
 impl Drop for Desktop {

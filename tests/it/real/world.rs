@@ -16,6 +16,7 @@ use super::front::{Front, Turn, stack};
 use super::wait;
 use crate::scenarios::tests_in;
 use crate::support::api::Api;
+use crate::support::spawn;
 use crate::support::world::World;
 
 tests_in!(Stack::new());
@@ -103,7 +104,7 @@ impl People {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/real/person.mjs");
             let mut node = Command::new("node");
             node.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut node = node.spawn().unwrap();
+            let mut node = spawn::raw(&mut node);
             let questions = Mutex::new(node.stdin.take().unwrap());
             let answers = Arc::new(Mutex::new(HashMap::<u64, Sender<String>>::new()));
             let (heard, lines) = (answers.clone(), BufReader::new(node.stdout.take().unwrap()));

@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use keystone_broker::vault::{Place, Vault, Wish};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::hosts::desk;
 use crate::support::api::scope;
 use crate::support::keystone::{EXCHANGE, FEDERATED, Fault, REVOCATION, VALIDATION};
+use crate::support::spawn;
 
 /// Names the folder to the child, which is this binary again.
 const FOLDER: &str = "KSB_TEST_VAULT";
@@ -44,7 +45,7 @@ fn strace(folder: &Path, options: &[&str]) -> Option<i32> {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(folder.join("trace")).args(options);
     command.arg(env::current_exe().unwrap()).args(["--exact", CHILD, "--ignored", "--test-threads=1"]);
-    command.env(FOLDER, folder).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    spawn::output(command.env(FOLDER, folder)).status.code()
 }
 
 /// `pid call(…` of each line, between the marks; with how often this process had made the same call by then.

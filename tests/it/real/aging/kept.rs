@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::real::front::{Front, Log, stack};
 use crate::real::wait;
 use crate::support::api::Api;
+use crate::support::spawn;
 
 /// A browser that stays open, driven by `tests/stack/tab.mjs`.
 struct Person {
@@ -25,7 +26,7 @@ impl Person {
         if let Some(shots) = std::env::var_os("KSB_BROWSER_SHOTS") {
             node.env("KSB_BROWSER_SHOTS", shots);
         }
-        let mut node = node.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut node = spawn::raw(node.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let (acts, sees) = (node.stdin.take().unwrap(), BufReader::new(node.stdout.take().unwrap()));
         let mut person = Self { node, acts, sees };
         let first = person.seen();
