@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use super::front::{Front, stack};
 use super::terminal::Terminal;
 use crate::support::sandbox::KSB;
+use crate::support::spawn;
 
 fn start(front: &Front, address: &str) -> Terminal {
     let (port, ca) = (front.callback_port(), stack("CA"));
@@ -78,8 +79,8 @@ impl Horizon {
     fn before(front: &Front) -> Self {
         let mut horizon = front.sandbox.command(stack("HORIZON_PYTHON"));
         horizon.args(["-W", "ignore", &stack("HORIZON")]).env("KSB_HORIZON_KEYSTONE", front.auth_url());
-        let mut child =
-            horizon.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        horizon.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = spawn::raw(&mut horizon);
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         Self {
