@@ -65,12 +65,7 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()
     };
     let config = Config::load(&paths.config)?;
     let estate = match start {
-        Start::Fresh => {
-            let estate = settle_in(paths, &config).await?;
-            // The next process inherits it; there may be sixteen on top of each other.
-            harden::write_only_below(&[folder_of(paths), &paths.state]);
-            estate
-        }
+        Start::Fresh => settle_in(paths, &config).await?,
         Start::Handed => handover::take()?,
     };
     let ready = || {
@@ -151,7 +146,7 @@ async fn serve_until(
         departure = broker.departure() => departure,
         () = end => Departure::Stop,
     };
-    tracing::info!(?departure, "leaving");
+    tracing::info!(why = ?departure, "stopping");
     if departure == Departure::Stop && sockets.is_ours {
         // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
         fs::remove_file(&paths.socket).ok();

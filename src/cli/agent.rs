@@ -65,9 +65,11 @@ fn without_our_environment() -> Result<()> {
     if own::is_environment_of_an_agent() {
         return Ok(());
     }
-    let own = std::env::args_os();
-    let error =
-        Command::new(own::OWN).args(own.skip(1)).env_clear().envs(own::environment_of_an_agent()).exec();
+    let error = Command::new(own::OWN)
+        .args(std::env::args_os().skip(1))
+        .env_clear()
+        .envs(own::environment_of_an_agent())
+        .exec();
     Err(Error::new(Code::Io, format!("{}: {error}", own::OWN)))
 }
 

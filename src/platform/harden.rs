@@ -1,35 +1,12 @@
-//! What a process that holds secrets does without: core dumps, debuggers of its own user, new privileges, swap, files of
-//! others to write to.
+//! What a process that holds secrets does without: core dumps, debuggers of its own user, new privileges, swap.
+//!
+//! Not Landlock: whoever is restricted by it may not look at /proc/PID/exe of others any more, and the audit log names programs.
 
-use std::path::Path;
-
-use landlock::{
-    ABI, AccessFs, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, path_beneath_rules,
-};
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
 };
 use rustix::thread::set_no_new_privs;
-
-/// Leaves a hijacked process nothing to write to but these folders: no shell's start file, no ssh key (landlock(7)).
-pub fn write_only_below(folders: &[&Path]) {
-    let abi = ABI::V3;
-    let write = AccessFs::from_write(abi);
-    let restrict = || -> Result<_, RulesetError> {
-        Ruleset::default()
-            .handle_access(write)?
-            .create()?
-            .add_rules(path_beneath_rules(folders, write))?
-            .add_rules(path_beneath_rules(["/dev/null"], AccessFs::WriteFile))?
-            .restrict_self()
-    };
-    match restrict() {
-        Ok(status) if status.ruleset != RulesetStatus::NotEnforced => {}
-        Ok(_) => tracing::info!("this kernel has no Landlock: files are protected by their modes alone"),
-        Err(error) => tracing::warn!(%error, "files are protected by their modes alone"),
-    }
-}
 
 /// Below this a later allocation could fail for being locked, and end the process.
 const ENOUGH: u64 = 256 << 20;

@@ -39,7 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     ("listen", &["api", "audit", "broker", "http", "platform"]),
-    ("agent", &["api", "broker", "config", "http", "listen", "platform", "vault"]),
+    ("agent", &["api", "broker", "config", "http", "listen", "platform", "ports", "vault"]),
     ("cli", &["agent", "api", "audit", "client", "clouds", "config", "platform", "ports"]),
     ("lib", &[]),
     ("main", &["cli"]),
