@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::support::dashboard::{Dashboard, missing, page, redirect};
+use crate::support::dashboard::{Dashboard, Says, missing, page, redirect};
 use crate::support::desk::Desk;
 use crate::support::sandbox::Outcome;
 
@@ -98,6 +98,7 @@ fn a_horizon_that_redirects_by_itself_and_one_with_several_ways() {
     let ways = [
         ("lab", "The Lab", websso(desk.keystone.url(), OF_LAB)),
         ("other", "Others", websso(desk.keystone.url(), other)),
+        ("openid", "Any", websso(desk.keystone.url(), "websso/openid")),
     ];
     let horizon = Dashboard::horizon(&ways);
     let outcome = quietly(&desk, &horizon.url(), &[]);
@@ -228,12 +229,14 @@ fn nothing_is_trusted_without_a_persons_word() {
     assert_eq!(desk.keystone.requests(), 0, "not even a question went there");
 }
 
+/// What is tried, what the page says to a path, and why it is refused.
+type Case = (&'static str, Box<dyn Fn(&str) -> Says + Send>, &'static str);
+
 #[test]
 fn hostile_pages_lead_nowhere() {
     let desk = Desk::new();
     let elsewhere = "https://keystone.evil.invalid";
-    type Says = crate::support::dashboard::Says;
-    let cases: Vec<(&str, Box<dyn Fn(&str) -> Says + Send>, &str)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "a redirect without TLS",
             Box::new(|_| redirect("http://keystone.example/auth/login/")),

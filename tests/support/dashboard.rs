@@ -58,8 +58,9 @@ impl Dashboard {
                 let Some(question) = read(&client) else { continue };
                 log.lock().unwrap().push(format!("{} {}", question.method, question.path));
                 let (status, headers, body) = answer(&question);
-                let headers: String =
+                let headers: Vec<_> =
                     headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+                let headers = headers.concat();
                 let length = body.len();
                 let head = format!(
                     "HTTP/1.1 {status} X\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"

@@ -105,6 +105,9 @@ async fn probe(client: &Client, cloud: &Cloud) -> Vec<Finding> {
             let detail = "the agent is too old to look at clouds";
             vec![finding("cloud", cloud.label(), Found::Unknown, detail).remedy("ksb stop, then this again")]
         }
+        Ok(Err(error)) if error.code == Code::Locked => {
+            vec![Finding { finding: Found::Skipped, ..failed("cloud", cloud.label(), error) }]
+        }
         Ok(Err(error)) => vec![failed("cloud", cloud.label(), error)],
         Err(_) => {
             let detail = format!("the agent found nothing out within {} s", PATIENCE.as_secs());

@@ -1,50 +1,57 @@
-//! Whether the agent outlives the session that started it.
+//! Whether the agent runs as a service, and whether it outlives the session that started it.
 
 use std::fs;
-use std::path::Path;
 
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
 use crate::clouds::Environment;
+use crate::platform::own;
+use crate::platform::systemd::{self, SERVICE, SOCKET};
 
-/// Whether systemd runs this machine (`sd_booted(3)`).
-pub(super) fn has_systemd() -> bool {
-    Path::new("/run/systemd/system").is_dir()
-}
-
-/// Linger: without it systemd ends what a user runs, and removes `/run/user/UID`, with their last session.
 pub(super) fn check(env: &Environment) -> Vec<Finding> {
-    const CHECK: &str = "linger";
-    if !has_systemd() {
-        return vec![finding(CHECK, "", Found::Skipped, "systemd does not run this machine")];
-    }
-    let Some(name) = login_name(env) else {
-        return vec![finding(CHECK, "", Found::Unknown, "the user has no name here")];
-    };
-    vec![if Path::new("/var/lib/systemd/linger").join(&name).exists() {
-        finding(CHECK, "", Found::Ok, "on: the agent outlives your last session")
-    } else if env.get("SSH_CONNECTION").is_some() {
-        finding(
-            CHECK,
-            "",
-            Found::Warn,
-            "off: when your last SSH session ends, so does the agent, also for what runs on in tmux",
-        )
-        .remedy("loginctl enable-linger")
-    } else {
-        finding(CHECK, "", Found::Ok, "off: the agent ends when you log out")
-    }]
+    vec![service(), linger(env)]
 }
 
-/// By uid: `USER` may be anything.
-fn login_name(env: &Environment) -> Option<String> {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let listed = users.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    });
-    // Those of a directory service are not listed.
-    listed.or_else(|| env.get("USER").map(str::to_owned)).filter(|name| !name.contains('/'))
+fn service() -> Finding {
+    let said = |found, detail: &str| finding("service", "", found, detail);
+    let (units, autostart) = systemd::places().unwrap_or_default();
+    if autostart.exists() {
+        return said(Found::Ok, "your desktop starts the agent at the login");
+    }
+    if !units.join(SOCKET).exists() {
+        return said(Found::Ok, "not installed; the first command that needs the agent starts it");
+    }
+    if !systemd::is_there() {
+        let detail = "installed, and no systemd of yours answers: it does not run as a service here";
+        return said(Found::Warn, detail).remedy("log in anew; or: ksb service uninstall");
+    }
+    let text = fs::read_to_string(units.join(SERVICE)).unwrap_or_default();
+    let [(_, expected), _] = systemd::units(&own::path(), 0);
+    if text != expected {
+        let detail = "it starts another program than this one, or by other rules";
+        return said(Found::Warn, detail).remedy("ksb service install");
+    }
+    let active = systemd::systemctl(&["is-active", "--quiet", SOCKET]);
+    if active.is_ok_and(|output| output.status.success()) {
+        return said(Found::Ok, "installed; systemd starts the agent whenever a tool wants it");
+    }
+    said(Found::Fail, "installed, and its socket is not there")
+        .remedy(format!("systemctl --user restart {SOCKET}"))
+}
+
+/// Without it systemd ends what a user runs, and removes `/run/user/UID`, with their last session.
+fn linger(env: &Environment) -> Finding {
+    let said = |found, detail: &str| finding("linger", "", found, detail);
+    match systemd::lingers() {
+        None => said(Found::Skipped, "systemd does not run this machine"),
+        Some(true) => said(Found::Ok, "on: the agent outlives your last session"),
+        Some(false) if env.get("SSH_CONNECTION").is_none() => {
+            said(Found::Ok, "off: the agent ends when you log out")
+        }
+        Some(false) => {
+            let detail =
+                "off: when your last SSH session ends, so does the agent, also for what runs on in tmux";
+            said(Found::Warn, detail).remedy("loginctl enable-linger")
+        }
+    }
 }

@@ -148,13 +148,21 @@ async fn discover(env: &Environment, client: &Client, known: &Known, args: &Args
 
 /// One of the ways that were found. What a file or an option says stays.
 async fn choose(known: &mut Known, found: &DiscoverReply, person: &mut Person) -> Result<()> {
-    let fits = |choice: &&Choice| {
-        let same = |said: &Option<String>, named: &Option<String>| {
-            said.is_none() || named.is_none() || said == named
-        };
-        same(&known.identity_provider, &choice.identity_provider) && same(&known.protocol, &choice.protocol)
+    // Those that name what is wanted, else those that leave it open.
+    let named = |choice: &&Choice| {
+        let is_it = |said: &Option<String>, named: &Option<String>| said.is_none() || said == named;
+        is_it(&known.identity_provider, &choice.identity_provider) && is_it(&known.protocol, &choice.protocol)
     };
-    let fitting: Vec<_> = found.choices.iter().filter(fits).collect();
+    let open = |choice: &&Choice| {
+        let fits = |said: &Option<String>, named: &Option<String>| {
+            named.is_none() || said.is_none() || said == named
+        };
+        fits(&known.identity_provider, &choice.identity_provider) && fits(&known.protocol, &choice.protocol)
+    };
+    let mut fitting: Vec<_> = found.choices.iter().filter(named).collect();
+    if fitting.is_empty() {
+        fitting = found.choices.iter().filter(open).collect();
+    }
     let choice = match fitting.as_slice() {
         [] => {
             return Err(refused("none of the ways to sign in that the address offers is the one you named"));

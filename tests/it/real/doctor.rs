@@ -15,6 +15,7 @@ use crate::support::clock::MovedClock;
 use crate::support::keystone::Keystone as Double;
 use crate::support::openapi;
 use crate::support::proxy::Proxy;
+use crate::support::spawn;
 
 fn findings(text: &str) -> Vec<Value> {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -289,7 +290,7 @@ fn what_this_machine_lacks_is_named() {
     desktop.log_out();
     assert_names(&vault(&front), "vault", "", "fail", ("closed", "ksb unlock"));
 
-    let squatter = TcpListener::bind(("127.0.0.1", front.callback_port())).unwrap();
+    let squatter = spawn::undisturbed(|| TcpListener::bind(("127.0.0.1", front.callback_port())).unwrap());
     let port = front.callback_port().to_string();
     let holder = format!("(process {})", std::process::id());
     assert_names(&vault(&front), "callback-port", &port, "fail", (&holder, "end that program"));

@@ -1,11 +1,13 @@
 //! `ksb setup` in a terminal, from nothing but an address: ends with a sign-in in Chromium, and the unmodified `openstack` works.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
 
 use super::front::{Front, stack};
 use super::terminal::Terminal;
-use crate::support::dashboard::Dashboard;
 use crate::support::sandbox::KSB;
+use crate::support::spawn;
 
 fn start(front: &Front, address: &str) -> Terminal {
     let (port, ca) = (front.callback_port(), stack("CA"));
@@ -67,18 +69,46 @@ fn from_an_auth_url() {
     works(&front, &before);
 }
 
+/// A real Horizon before this front's Keystone; it ends with its input.
+struct Horizon {
+    child: Child,
+    port: u16,
+}
+
+impl Horizon {
+    fn before(front: &Front) -> Self {
+        let mut horizon = front.sandbox.command(stack("HORIZON_PYTHON"));
+        horizon.args(["-W", "ignore", &stack("HORIZON")]).env("KSB_HORIZON_KEYSTONE", front.auth_url());
+        horizon.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = spawn::raw(&mut horizon);
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        Self {
+            port: line.trim().parse().unwrap_or_else(|_| panic!("Horizon does not start: {line:?}")),
+            child,
+        }
+    }
+}
+
+impl Drop for Horizon {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().ok();
+    }
+}
+
 #[test]
-fn from_horizons_address() {
-    let mut front = Front::free();
-    // The page and the stack's own hosts are on this machine.
-    front.sandbox.set("no_proxy", "*");
+fn from_the_address_of_a_real_horizon() {
+    let front = Front::free();
+    let horizon = Horizon::before(&front);
     let before = clouds(&front);
-    let keystone = format!(
-        "{}/auth/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/websso?origin=https://horizon.localhost/auth/websso/",
-        front.auth_url()
-    );
-    let horizon = Dashboard::horizon(&[("lab-idp_openid", "Lab", keystone)]);
-    let terminal = start(&front, &horizon.url());
+    let mut terminal = start(&front, &format!("http://127.0.0.1:{}/", horizon.port));
+    let offered = terminal.shows("Which one [1]: ");
+    let keystone = front.auth_url();
+    let lab = format!("1  The Lab: identity provider lab-idp, protocol openid, Keystone at {keystone}");
+    let saml = format!("2  SAML: protocol saml2, Keystone at {keystone}");
+    assert!(offered.contains(&lab) && offered.contains(&saml), "{offered}");
+    terminal.types("1\n");
     let screen = goes_on(terminal);
     assert!(screen.contains("it names a Keystone on another host"), "{screen}");
     works(&front, &before);

@@ -35,7 +35,9 @@ def main(arguments: list[str]) -> int:
     up = commands.add_parser("up", help="install, start and fill everything that is not there yet")
     up.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
     up.add_argument(
-        "--all", action="store_true", help="make all Python environments, not only `client` and `plain`"
+        "--all",
+        action="store_true",
+        help="make all Python environments, not only those that every test run needs",
     )
     commands.add_parser("down", help="end what `up` started")
     commands.add_parser("status", help="what runs (exit 3: not all of it)")
@@ -118,7 +120,7 @@ def _up(phases: Phases, *, everything: bool) -> None:
 
         def environments() -> None:
             uv.result()
-            for name in venvs.NAMES if everything else ("client", "plain"):
+            for name in venvs.NAMES if everything else ("client", "plain", "horizon"):
                 phases.run(f"python environment: {name}", partial(venvs.make, name))
 
         def programs() -> None:

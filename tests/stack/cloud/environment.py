@@ -50,6 +50,8 @@ def text() -> str:
         "KSB_STACK_BROKEN_SERVICE": BROKEN_SERVICE,
         "KSB_STACK_PYTHON": venvs.path("client") / "bin" / "python",
         "KSB_STACK_PLAIN_PYTHON": venvs.path("plain") / "bin" / "python",
+        "KSB_STACK_HORIZON_PYTHON": venvs.path("horizon") / "bin" / "python",
+        "KSB_STACK_HORIZON": SOURCE / "dashboard.py",
         "KSB_STACK_UV": venvs.UV,
         "KSB_STACK_TOFU": golang.TOFU.path(),
         "KSB_STACK_TOFU_CONFIG": golang.tofu_config(),

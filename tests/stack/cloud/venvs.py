@@ -8,7 +8,7 @@ from .layout import CACHE, DOWNLOADS, PYTHON, SOURCE
 from .running import StackError, command
 
 UV_VERSION = "0.13.9"
-NAMES = ("keystone", "swift", "client", "plain", "ansible", "oldest", "compare")
+NAMES = ("keystone", "swift", "client", "plain", "ansible", "oldest", "compare", "horizon")
 
 HOME = CACHE / "venvs"
 UV = DOWNLOADS / f"uv-{UV_VERSION}" / "bin" / "uv"
