@@ -16,9 +16,7 @@ use self::source::Known;
 use super::say::printable;
 use super::yaml::quoted;
 use super::{login, person, projects, target};
-use crate::api::{
-    Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach,
-};
+use crate::api::{Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach};
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides};
 use crate::error::{Code, Error, Result};

@@ -12,8 +12,8 @@ use zbus::blocking::connection::Builder;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::OwnedValue;
 
+use super::bus::Bus;
 use super::front::Front;
-use super::notify::Bus;
 use super::program::run;
 use super::wait;
 

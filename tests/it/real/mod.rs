@@ -4,6 +4,7 @@
 //! at once, also those of two `cargo test`.
 
 mod browsers;
+mod bus;
 mod elsewhere;
 mod front;
 mod gate;
@@ -38,6 +39,8 @@ mod people;
 mod renewal;
 mod revoked;
 mod scopes;
+mod seat;
+mod service;
 mod setup;
 mod ssh;
 mod strangers;

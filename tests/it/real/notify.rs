@@ -3,8 +3,6 @@
 #![allow(clippy::used_underscore_binding, reason = "zbus's macro passes on what we do not look at")]
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
@@ -13,35 +11,11 @@ use zbus::blocking::connection::Builder;
 use zbus::object_server::SignalEmitter;
 use zbus::zvariant::{OwnedObjectPath, OwnedValue};
 
+use super::bus::Bus;
 use super::wait;
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
-use crate::support::spawn;
 use crate::support::tool::{Tool, token};
-
-/// A bus; ends when dropped.
-pub struct Bus {
-    daemon: Child,
-    pub address: String,
-}
-
-impl Bus {
-    pub fn start() -> Self {
-        let mut daemon = Command::new("dbus-daemon");
-        daemon.args(["--session", "--nofork", "--nopidfile", "--print-address"]);
-        let mut daemon = spawn::raw(daemon.stdout(Stdio::piped()));
-        let mut address = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        Self { daemon, address: address.trim().to_owned() }
-    }
-}
-
-impl Drop for Bus {
-    fn drop(&mut self) {
-        self.daemon.kill().ok();
-        self.daemon.wait().ok();
-    }
-}
 
 /// What shows notifications on a desktop.
 struct Shown(Sender<(String, String, String)>);
