@@ -18,6 +18,9 @@ struct Known {
     pulse: Pulse,
     /// When it was looked at, so long after the boot.
     seen: Duration,
+    /// The connection, by its time, for which it was last made sure that the process is still this program: what is
+    /// executed in its place (execve(2)) makes connections of its own.
+    sure: Duration,
 }
 
 impl Known {
@@ -38,10 +41,11 @@ impl Programs {
     /// The program at the other end; `None` when it is gone and was not looked at before.
     pub(super) fn find(&self, peer: &Peer) -> Option<Arc<Program>> {
         if let Peer::Process { pid, since } = peer
-            && let Some(known) = locked(&self.0).get(pid)
+            && let Some(known) = locked(&self.0).get_mut(pid)
             && known.was_there(*since)
-            && (known.program.still_runs() || !known.pulse.beats())
+            && (known.sure == *since || known.program.still_runs() || !known.pulse.beats())
         {
+            known.sure = *since;
             return Some(known.program.clone());
         }
         let seen = since_boot();
@@ -52,7 +56,8 @@ impl Programs {
                 all.retain(|_, known| known.pulse.beats());
             }
             if all.len() < MOST {
-                all.insert(program.pid, Known { program: program.clone(), pulse, seen });
+                let sure = if let Peer::Process { since, .. } = peer { *since } else { Duration::ZERO };
+                all.insert(program.pid, Known { program: program.clone(), pulse, seen, sure });
             }
         }
         Some(program)

@@ -23,6 +23,7 @@ impl Broker {
 
     /// The agent is about to end: everything that was noted is in the file when this returns.
     pub async fn close_log(&self) {
+        self.inner.log.flush();
         self.inner.note(Who::Agent, What::done(Action::Stop));
         self.inner.log.flushed().await;
     }

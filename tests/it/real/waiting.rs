@@ -1,9 +1,12 @@
 //! What a person is told who waits in vain.
 
+use std::fs;
+
 use rustix::process::Signal;
 
 use super::front::{Counts, Front, Turn};
-use super::program::Program;
+use super::program::{Program, run};
+use crate::support::sandbox::KSB;
 
 #[test]
 fn a_person_who_waits_in_vain_is_told_what_keystones_page_means() {
@@ -37,4 +40,45 @@ fn a_person_who_waits_in_vain_is_told_what_keystones_page_means() {
         assert!(outcome.stderr.contains("the sign-in goes on"), "{outcome:?}");
     }
     assert_eq!(front.counts(), Counts { browsers: 2, logins: 0, exchanges: 0 });
+}
+
+#[test]
+fn a_job_that_nobody_started_is_refused_at_once_and_no_browser_opens() {
+    let front = Front::free();
+    let openstack = front.openstack(&["token", "issue"]);
+    // As cron has it: no terminal, a session of its own, and not much more in its environment.
+    let job = |args: &[&str]| {
+        let mut job = front.sandbox.command("setsid");
+        job.arg("--wait").arg(args[0]).args(&args[1..]);
+        for name in ["KSB_PROMPT", "LANG", "XDG_RUNTIME_DIR"] {
+            job.env_remove(name);
+        }
+        job.env("KSB_SOCK", front.sandbox.paths().socket).env("KSB", KSB);
+        run(job)
+    };
+    for args in [&[KSB, "token"][..], &[KSB, "exec", "demo", "--", "true"], &[KSB, "login"]] {
+        let outcome = job(args);
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(75), 1), "{args:?}: {outcome:?}");
+    }
+    // Whose exit status is its own.
+    let outcome = job(&[openstack.get_program().to_str().unwrap(), "token", "issue"]);
+    assert_eq!((outcome.code, outcome.stderr.trim().lines().count()), (Some(1), 1), "{outcome:?}");
+    assert!(
+        outcome.stderr.contains("demo: nobody is signed in") && outcome.stderr.contains("ksb login demo")
+    );
+    assert_eq!(front.counts(), Counts { browsers: 0, logins: 0, exchanges: 0 });
+
+    // A program that the settings do not name is told so, though a person started it.
+    let config = front.sandbox.paths().config;
+    let settings = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{settings}[prompt]\nprograms = [\"tofu\"]\n")).unwrap();
+    front.ksb(&["stop"]).ok();
+    let outcome = run(openstack);
+    assert!(
+        outcome.stderr.contains("openstack may not open a browser (prompt.programs: tofu)"),
+        "{outcome:?}"
+    );
+    assert_eq!(front.ksb(&["token"]).code, Some(75));
+    assert_eq!(front.browsers_opened(), 0);
+    front.ksb(&["login"]).ok();
 }
