@@ -1,5 +1,8 @@
-//! The life of the agent's process: one per socket path, ready when it says so, gone without a trace.
+//! The life of the agent's process: one per socket path, ready when it says so, gone without a trace or with a fresh one
+//! in its place.
 
+mod handover;
+mod seat;
 mod sockets;
 
 use std::fs::{self, File, OpenOptions};
@@ -10,15 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use listenfd::ListenFd;
 use rustix::fs::Mode;
 use rustix::process::umask;
-use tokio::net::{TcpListener, UnixStream};
+use sd_notify::NotifyState;
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
 
 use crate::api::FacadeReport;
-use crate::broker::Broker;
+use crate::broker::{Broker, Departure};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::http::serve::{Server, serve};
@@ -26,17 +28,32 @@ use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
-use crate::platform::{files, machine};
+use crate::platform::{files, harden, machine};
 use crate::vault::{Place, Vault, Wish};
+use handover::Estate;
+use sockets::Sockets;
+pub use sockets::own_port;
 
-/// How long requests in flight may take to end when the agent stops.
+/// How long requests in flight may take to end when the agent leaves.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long it waits, still serving, for what must not be cut off: longer than any single answer may take.
+const REST: Duration = Duration::from_secs(60);
 /// A stopping agent keeps its lock while it drains: wait a little longer than that.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
-const LOCK_TRIES: u32 = 300;
+const LOCK_TRIES: u32 = 400;
+
+/// How an agent comes to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// The first one.
+    Fresh,
+    /// In the place of a process that left its sockets.
+    Handed,
+}
 
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
-pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
+pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()> {
+    harden::process();
     let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -46,7 +63,27 @@ pub async fn run(paths: &Paths, ready: impl FnOnce()) -> Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    serve_until(paths, Config::load(&paths.config)?, ready, end).await
+    let config = Config::load(&paths.config)?;
+    let estate = match start {
+        Start::Fresh => {
+            let estate = settle_in(paths, &config).await?;
+            // The next process inherits it; there may be sixteen on top of each other.
+            harden::write_only_below(&[folder_of(paths), &paths.state]);
+            estate
+        }
+        Start::Handed => handover::take()?,
+    };
+    let ready = || {
+        ready();
+        let notified = sd_notify::notify(&[NotifyState::Ready]);
+        if let Err(error) = notified {
+            tracing::warn!(%error, "the service manager could not be told");
+        }
+    };
+    match serve_until(paths, config, estate, ready, end).await? {
+        (Departure::Stop, _) => Ok(()),
+        (departure, estate) => Err(handover::leave(&estate, departure)),
+    }
 }
 
 /// The same within another program, until `end`: nothing is kept, and the facade has any port that is free.
@@ -54,60 +91,90 @@ pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Ou
     let mut config = Config::load(&paths.config)?;
     config.vault = Wish::Memory;
     config.facade_port = Some(0);
-    serve_until(paths, config, ready, end).await
+    let estate = settle_in(paths, &config).await?;
+    serve_until(paths, config, estate, ready, end).await.map(drop)
 }
 
+/// Takes its place, where no other agent is.
+async fn settle_in(paths: &Paths, config: &Config) -> Result<Estate> {
+    umask(Mode::RWXG | Mode::RWXO);
+    let folder = folder_of(paths);
+    private_folder(folder)?;
+    private_folder(&paths.state)?;
+    let lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
+    files::remove_abandoned(folder);
+    Ok(Estate { sockets: Sockets::open(paths, config, lock)?, packed: None })
+}
+
+fn folder_of(paths: &Paths) -> &Path {
+    paths.socket.parent().unwrap_or(Path::new("."))
+}
+
+/// Serves, and returns why it left and what it leaves.
 async fn serve_until(
     paths: &Paths,
     config: Config,
+    Estate { mut sockets, packed }: Estate,
     ready: impl FnOnce(),
     end: impl Future<Output = ()>,
-) -> Result<()> {
-    umask(Mode::RWXG | Mode::RWXO);
-    let folder = paths.socket.parent().unwrap_or(Path::new("."));
-    private_folder(folder)?;
-    private_folder(&paths.state)?;
-    let _lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
-    files::remove_abandoned(folder);
-    let mut given = ListenFd::from_env();
-    let (listener, is_ours) = match sockets::given_socket(&mut given)? {
-        Some(listener) => (listener, false),
-        None => (sockets::bind(&paths.socket)?, true),
-    };
-    let facade = match sockets::given_port(&mut given)? {
-        Some(listener) => Ok(vec![listener]),
-        None => sockets::bind_facade(config.facade_port.unwrap_or_else(sockets::own_port)).await,
-    };
+) -> Result<(Departure, Estate)> {
+    if sockets.facade.is_err() {
+        sockets.facade = sockets::bind_facade(&config);
+    }
     let vault = Vault::at(Place {
         folder: paths.state.clone(),
         machine: machine::id(),
         wish: config.vault,
         passphrase_file: passphrase_file(),
     });
-    let broker = Broker::new(Arc::new(SystemClock), config, vault, folder, Arc::new(Desktop));
+    let lock_when = config.lock.clone();
+    let broker = Broker::new(Arc::new(SystemClock), config, vault, folder_of(paths), Arc::new(Desktop));
+    if let Some(packed) = packed {
+        broker.unpack(&packed)?;
+    }
     broker.recall().await;
-    let stop = Arc::new(Notify::new());
-    let facade = open_facade(&broker, facade);
-    let server = serve(listener, socket::router(broker, stop.clone()));
+    let mut servers = open_facade(&broker, &sockets.facade);
+    let api = sockets.api.try_clone().and_then(|api| {
+        api.set_nonblocking(true)?;
+        UnixListener::from_std(api)
+    });
+    let api = api.map_err(|error| Error::new(Code::Io, format!("{}: {error}", paths.socket.display())))?;
+    servers.push(serve(api, socket::router(broker.clone())));
+    if let Some(idle) = lock_when.idle {
+        let broker = broker.clone();
+        tokio::spawn(async move { broker.lock_when_idle(idle).await });
+    }
+    tokio::spawn(seat::heed(broker.clone(), lock_when));
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
-    tokio::select! {
-        () = stop.notified() => {}
-        () = end => {}
-    }
-    tracing::info!("stopping");
-    if is_ours {
+    let departure = tokio::select! {
+        departure = broker.departure() => departure,
+        () = end => Departure::Stop,
+    };
+    tracing::info!(?departure, "leaving");
+    if departure == Departure::Stop && sockets.is_ours {
         // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
         fs::remove_file(&paths.socket).ok();
+    } else {
+        broker.rest(REST).await;
     }
-    let ends = async { tokio::join!(server.stop(), join_all(facade.into_iter().map(Server::stop))) };
-    let _late_requests_are_cut = tokio::time::timeout(DRAIN, ends).await;
-    Ok(())
+    let drained = join_all(servers.into_iter().map(|server| server.stop(DRAIN)));
+    tokio::join!(drained, broker.rest(DRAIN));
+    let packed = if departure == Departure::Stop { None } else { Some(broker.pack(departure).await?) };
+    broker.close_log().await;
+    Ok((departure, Estate { sockets, packed }))
 }
 
 /// Serves the facade, or says why there is none: everything else works without.
-fn open_facade(broker: &Broker, listeners: Result<Vec<TcpListener>, String>) -> Vec<Server> {
-    let listeners = listeners.and_then(|listeners| {
+fn open_facade(broker: &Broker, bound: &Result<Vec<std::net::TcpListener>, String>) -> Vec<Server> {
+    let listeners = bound.as_ref().map_err(Clone::clone).and_then(|bound| {
+        let listen = |listener: &std::net::TcpListener| {
+            let listener = listener.try_clone()?;
+            listener.set_nonblocking(true)?;
+            TcpListener::from_std(listener)
+        };
+        let listeners: std::io::Result<Vec<_>> = bound.iter().map(listen).collect();
+        let listeners = listeners.map_err(|error| error.to_string())?;
         let address = listeners.first().ok_or("no port")?.local_addr().map_err(|error| error.to_string())?;
         Ok((address, listeners))
     });

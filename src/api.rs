@@ -4,6 +4,7 @@
 //! reply carries `Ksb-Version`. Failures are [`Problem`] documents (RFC 9457).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -299,6 +300,9 @@ pub struct Status {
     pub started_at: Timestamp,
     /// Where sessions are kept.
     pub vault: VaultReport,
+    /// Since when and why it is locked, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locked: Option<LockReport>,
     /// Who is signed in where.
     pub sessions: Vec<Session>,
     /// Sign-ins under way.
@@ -307,6 +311,62 @@ pub struct Status {
     pub facade: FacadeReport,
     /// The living leases, the oldest first.
     pub leases: Vec<Lease>,
+    /// What the person should know of the agent besides, each a sentence: a setting that is not in force, for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+}
+
+/// `POST /v1/lock`.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct LockRequest {}
+
+/// `200` of `POST /v1/lock`.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LockReply {
+    /// The lock.
+    pub lock: LockReport,
+    /// What was logged out, because there is no vault that it could be sealed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logged_out: Option<LogoutReply>,
+    /// Leases that pause.
+    pub paused: u32,
+    /// Leases that go on (`through_lock`).
+    pub through: u32,
+}
+
+/// Since when, and why, the agent is locked.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct LockReport {
+    /// When it was locked.
+    #[schema(value_type = String, format = DateTime)]
+    pub since: Timestamp,
+    /// Who or what locked it.
+    pub reason: LockReason,
+}
+
+/// Who or what locked the agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LockReason {
+    /// A person: `ksb lock`. Only `ksb unlock` opens it.
+    Person,
+    /// Nobody asked for anything for as long as config.toml says.
+    Idle,
+    /// The screen was locked; unlocking it unlocks the agent too, unless its vault wants a passphrase.
+    Screen,
+    /// The computer went to sleep.
+    Sleep,
+}
+
+impl fmt::Display for LockReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Person => "by you",
+            Self::Idle => "because nothing was asked for",
+            Self::Screen => "with the screen",
+            Self::Sleep => "before the computer slept",
+        })
+    }
 }
 
 /// Where sessions are kept, and why there.
@@ -356,7 +416,7 @@ pub enum KeyKind {
     Passphrase,
 }
 
-/// `POST /v1/vault`: opens the vault, or changes who keeps its key.
+/// `POST /v1/vault`: opens the vault and the lock, or changes who keeps the vault's key.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct VaultRequest {
     /// Who is to keep the key from now on; without it the vault is opened.
@@ -454,6 +514,12 @@ pub struct LeaseRequest {
     /// Whether it goes on after the person's session has ended. Always confined.
     #[serde(default)]
     pub unattended: bool,
+    /// Whether it goes on while the agent is locked. Unattended ones only.
+    #[serde(default)]
+    pub through_lock: bool,
+    /// Whether the person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub confirm: bool,
     /// Whether it comes with an EC2 credential of its project, for S3.
     #[serde(default)]
     pub s3: bool,
@@ -494,6 +560,7 @@ pub struct S3Key {
 
 /// A lease, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Lease {
     /// 32 hexadecimal digits.
     pub id: String,
@@ -510,6 +577,9 @@ pub struct Lease {
     pub confined: bool,
     /// Whether it goes on without the person's session.
     pub unattended: bool,
+    /// Whether the person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub confirm: bool,
     /// Whether its secret is good once.
     pub once: bool,
     /// The process that it ends with.

@@ -5,17 +5,22 @@ use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
-use crate::api::Problem;
+use crate::api::{Problem, VERSION_HEADER};
 use crate::error::{Code, Error, Result};
+use crate::platform::own;
 use crate::platform::paths::{Paths, private_folder};
 
 /// A client of one agent.
@@ -81,18 +86,114 @@ impl Client {
         self.call(Method::POST, path, body).await
     }
 
+    /// Asks for something that makes the agent leave, and returns when it takes no requests any more.
+    pub async fn post_and_part(&self, path: &str, body: &impl Serialize) -> Result<Reply> {
+        // A connection on which nothing more is asked: it ends when the agent begins to leave.
+        let idle = async { begin(connect(&self.paths.socket).await.ok()?).await.ok() }.await;
+        let idle = match idle {
+            Some((mut sender, connection)) => {
+                ask(&mut sender, Method::GET, "/v1/status", Bytes::new()).await.ok();
+                Some((sender, connection))
+            }
+            None => None,
+        };
+        let reply = self.post(path, body).await?;
+        if let Some((_sender, connection)) = idle {
+            timeout(PARTING, connection).await.ok();
+        }
+        Ok(reply)
+    }
+
+    /// Asks, and asks again where an agent left before it answered: the one that comes after it does. An older one is
+    /// asked to make room for the program that was installed over its own.
     async fn call(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Reply> {
+        let body = Bytes::from(body);
+        let mut asked_to_leave = false;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let answer = match self.once(&method, path, body.clone()).await {
+                // Who only waits for news of an agent has no use for another one.
+                Err(Lost::Left(error)) if self.starts && method != Method::GET && tries < TRIES => {
+                    tracing::debug!(%error, "asking again");
+                    continue;
+                }
+                Err(Lost::Left(error) | Lost::Failed(error)) => return Err(error),
+                Ok(answer) => answer,
+            };
+            if asked_to_leave || !self.starts || !is_older(answer.version.as_deref()) {
+                return answer.into_reply();
+            }
+            // What it answered is good; what it refused, a newer one may know.
+            asked_to_leave = true;
+            let handover = self.once(&Method::POST, "/v1/handover", Bytes::new()).await;
+            let made_room = handover.is_ok_and(|answer| answer.status == 204);
+            if !made_room || answer.status < 400 {
+                return answer.into_reply();
+            }
+        }
+    }
+
+    async fn once(&self, method: &Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
         let stream = match connect(&self.paths.socket).await {
             Ok(stream) => stream,
-            Err(Unreachable::Refused(error)) => return Err(error),
-            Err(Unreachable::NotRunning) if !self.starts => return Err(gone("it has ended")),
+            Err(Unreachable::Refused(error)) => return Err(Lost::Failed(error)),
+            Err(Unreachable::NotRunning) if !self.starts => return Err(Lost::Failed(gone("it has ended"))),
             Err(Unreachable::NotRunning) => {
-                ensure(&self.paths)?;
-                connect(&self.paths.socket).await.map_err(|_| gone("it started and ended again"))?
+                ensure(&self.paths).map_err(Lost::Failed)?;
+                connect(&self.paths.socket)
+                    .await
+                    .map_err(|_| Lost::Left(gone("it started and ended again")))?
             }
         };
-        exchange(stream, method, path, body).await
+        let answer = exchange(stream, method.clone(), path, body).await?;
+        match (answer.status == 503).then(|| answer.problem()) {
+            Some(error) if error.code == Code::AgentLeaving => Err(Lost::Left(error)),
+            _ => Ok(answer),
+        }
     }
+}
+
+/// What was asked before is answered meanwhile, and what must not be cut off is finished.
+const PARTING: Duration = Duration::from_secs(70);
+/// How often an agent may leave while it is asked.
+const TRIES: u32 = 5;
+
+/// Why there is no answer.
+enum Lost {
+    /// The agent left: another one may answer.
+    Left(Error),
+    Failed(Error),
+}
+
+/// An answer, whatever it says.
+struct Answer {
+    status: u16,
+    version: Option<String>,
+    body: Bytes,
+}
+
+impl Answer {
+    fn into_reply(self) -> Result<Reply> {
+        if self.status >= 400 {
+            return Err(self.problem());
+        }
+        Ok(Reply { status: self.status, body: self.body })
+    }
+
+    fn problem(&self) -> Error {
+        let problem = serde_json::from_slice::<Problem>(&self.body);
+        problem.map_or_else(|_| not_understood(&format!("status {}", self.status)), Error::from)
+    }
+}
+
+/// Whether an agent of this version came before us.
+fn is_older(version: Option<&str>) -> bool {
+    let numbers = |version: &str| {
+        let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u64>().unwrap_or_default());
+        [(); 3].map(|()| parts.next().unwrap_or_default())
+    };
+    version.is_some_and(|version| numbers(version) < numbers(env!("CARGO_PKG_VERSION")))
 }
 
 enum Unreachable {
@@ -121,30 +222,37 @@ async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
     }
 }
 
-async fn exchange(stream: UnixStream, method: Method, path: &str, body: Vec<u8>) -> Result<Reply> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
-    tokio::spawn(connection);
+async fn exchange(stream: UnixStream, method: Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
+    let (mut sender, _connection) = begin(stream).await?;
+    ask(&mut sender, method, path, body).await
+}
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// The connection lives as long as the sender, at most.
+async fn begin(stream: UnixStream) -> Result<(Sender, JoinHandle<hyper::Result<()>>), Lost> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    Ok((sender, tokio::spawn(connection)))
+}
+
+fn lost(error: hyper::Error) -> Lost {
+    Lost::Left(gone(&format!("the connection ended: {error}")))
+}
+
+async fn ask(sender: &mut Sender, method: Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("Host", "ksb")
         .header("Content-Type", "application/json")
-        .body(Full::<Bytes>::from(body))
-        .map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-    let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        .body(Full::new(body))
+        .map_err(|error| Lost::Failed(Error::new(Code::Internal, error.to_string())))?;
+    let response = sender.send_request(request).await.map_err(lost)?;
     let status = response.status().as_u16();
-    let body = response.into_body().collect().await.map_err(|error| lost(&error))?.to_bytes();
-    if status >= 400 {
-        let problem: Problem =
-            serde_json::from_slice(&body).map_err(|_| not_understood(&format!("status {status}")))?;
-        return Err(problem.into());
-    }
-    Ok(Reply { status, body })
-}
-
-fn lost(error: &hyper::Error) -> Error {
-    gone(&format!("the connection ended: {error}"))
+    let version = response.headers().get(VERSION_HEADER).and_then(|version| version.to_str().ok());
+    let version = version.map(str::to_owned);
+    let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
+    Ok(Answer { status, version, body })
 }
 
 fn gone(why: &str) -> Error {
@@ -178,7 +286,7 @@ fn spawn(paths: &Paths) -> Result<()> {
     let mut agent = Command::new(program)
         .args(["agent", "--detached"])
         .env_clear()
-        .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_for_the_agent)))
+        .envs(own::environment_of_an_agent())
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -192,26 +300,6 @@ fn spawn(paths: &Paths) -> Result<()> {
         return Ok(());
     }
     Err(failed("it ended at once".into()))
-}
-
-/// Proxies and CA files come with each request; the agent's own environment must not add to them.
-fn is_for_the_agent(name: &str) -> bool {
-    matches!(
-        name,
-        "HOME"
-            | "USER"
-            | "LOGNAME"
-            | "PATH"
-            | "LANG"
-            | "TZ"
-            | "TMPDIR"
-            | "KSB_SOCK"
-            | "KSB_LOG"
-            | "KSB_PASSPHRASE_FILE"
-            | "DBUS_SESSION_BUS_ADDRESS"
-            | "RUST_BACKTRACE"
-    ) || name.starts_with("XDG_")
-        || name.starts_with("LC_")
 }
 
 fn private_file(path: &Path) -> Result<File> {

@@ -67,6 +67,8 @@ pub enum Code {
     VaultUnavailable,
     /// There can be no vault, or the one that there is is not for us.
     VaultUnusable,
+    /// The person did not allow this program to have it, or could not be asked.
+    ConfirmationRefused,
     /// No such lease (any more).
     UnknownLease,
     /// The cloud does not let this user make the credentials that a lease needs.
@@ -75,6 +77,12 @@ pub enum Code {
     FacadeUnavailable,
     /// The peer is another user of this machine.
     ForeignPeer,
+    /// The agent is locked.
+    Locked,
+    /// The agent makes room for a fresh one: ask again.
+    AgentLeaving,
+    /// There is no newer program to hand over to, or not now.
+    HandoverRefused,
     /// No agent answers, and none could be started.
     AgentUnavailable,
     /// A local file or socket failed.
@@ -94,13 +102,14 @@ impl Code {
             | Self::ScopeRefused
             | Self::BearerRefused
             | Self::CredentialsRefused
+            | Self::ConfirmationRefused
             | Self::FactorRefused
             | Self::TokenRefused
             | Self::SignInCancelled => 403,
             Self::UnknownCloud | Self::UnknownLease | Self::UnknownSignIn => 404,
             Self::SignInTimedOut => 408,
-            Self::PortBusy | Self::VaultUnusable => 409,
-            Self::VaultSealed => 423,
+            Self::PortBusy | Self::VaultUnusable | Self::HandoverRefused => 409,
+            Self::VaultSealed | Self::Locked => 423,
             Self::ScopeUnsupported => 422,
             Self::Internal | Self::Io => 500,
             Self::KeystoneTls
@@ -110,6 +119,7 @@ impl Code {
             | Self::IdentityProviderError => 502,
             Self::KeystoneUnreachable
             | Self::IdentityProviderUnreachable
+            | Self::AgentLeaving
             | Self::AgentUnavailable
             | Self::FacadeUnavailable
             | Self::VaultUnavailable => 503,

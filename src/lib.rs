@@ -9,6 +9,8 @@
 pub mod agent;
 /// The types of the broker's own HTTP API, shared by client and server.
 pub mod api;
+/// The audit log: what was given or refused, to whom.
+pub mod audit;
 /// The heart: tokens, sign-ins, sessions, logout.
 pub mod broker;
 /// The command line.

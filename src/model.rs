@@ -2,6 +2,7 @@
 //!
 //! Uses nothing of the rest of the crate but [`crate::error`]; everything may use it.
 
+pub mod duration;
 mod password;
 mod workload;
 
@@ -518,6 +519,9 @@ pub struct Token {
     pub methods: Vec<String>,
     /// `OS-FEDERATION`'s identity provider and protocol, where there is one.
     pub federation: Option<(String, String)>,
+    /// Keystone's `x-openstack-request-id` of the answer that it came in.
+    #[serde(default)]
+    pub request_id: Option<String>,
 }
 
 impl fmt::Debug for Token {

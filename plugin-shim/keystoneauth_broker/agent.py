@@ -20,6 +20,8 @@ from keystoneauth_broker.errors import BrokerError
 _CONNECT = 10
 #: Seconds for an answer: the agent may be asking a slow Keystone meanwhile.
 ANSWER = 120
+#: How often an agent may make room for a fresh one while it is asked.
+_TRIES = 5
 #: Seconds for `ksb agent --ensure` and `ksb cloud show`.
 _COMMAND = 60
 
@@ -182,6 +184,14 @@ def call(method: str, target: str, body: object = None, *, timeout: float = ANSW
 
     Raises `AgentGone` when nobody answers, `BrokerError` when what answers is no agent of ours.
     """
+    for _ in range(_TRIES):
+        reply = _call_once(method, target, body, timeout)
+        if not (reply.status == 503 and isinstance(reply.body, dict) and reply.body.get("code") == "agent-leaving"):
+            break
+    return reply
+
+
+def _call_once(method: str, target: str, body: object, timeout: float) -> Reply:
     path = socket_path()
     headers = {"Accept": "application/json", "User-Agent": f"keystoneauth-broker/{__version__}"}
     data = None

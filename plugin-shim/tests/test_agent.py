@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes import Agent, token
+from fakes import Agent, problem, token
 
 from keystoneauth_broker import agent as client
 from keystoneauth_broker.errors import BrokerError
@@ -148,6 +148,22 @@ def test_agent_that_always_dies(
         make().get_token(session)
     assert len(agent.sent()) == 3
     assert (tmp_path / "asked").read_text() == "\n\n"
+
+
+def test_an_agent_that_makes_room_is_asked_again(
+    agent: Agent, make: Make, session: ks_session.Session
+) -> None:
+    leaving = problem(503, "agent-leaving", "the agent makes room for a fresh one; ask again")
+    agent.on_tokens(leaving, leaving, token())
+    assert make().get_token(session) == "gAAAA-secret-one"
+    assert len(agent.sent()) == 3
+
+
+def test_a_locked_agent_is_said_in_one_line(agent: Agent, make: Make, session: ks_session.Session) -> None:
+    agent.on_tokens(problem(423, "locked", "the agent is locked", remedy="ksb unlock"))
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    assert str(caught.value) == "demo: the agent is locked (remedy: run: ksb unlock)"
 
 
 def test_agent_that_says_nothing(

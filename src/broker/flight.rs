@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
 
+use super::work::Work;
 use crate::error::{Code, Error, Result};
 use crate::sync::locked;
 
@@ -18,11 +19,12 @@ type Landing<V> = Shared<oneshot::Receiver<Result<V>>>;
 /// Work under way, by key.
 pub(super) struct Flight<K, V> {
     in_flight: Arc<Mutex<HashMap<K, Landing<V>>>>,
+    work: Work,
 }
 
-impl<K, V> Default for Flight<K, V> {
-    fn default() -> Self {
-        Self { in_flight: Arc::default() }
+impl<K, V> From<&Work> for Flight<K, V> {
+    fn from(work: &Work) -> Self {
+        Self { in_flight: Arc::default(), work: work.clone() }
     }
 }
 
@@ -45,7 +47,7 @@ where
                 let landing = landing.shared();
                 in_flight.insert(key.clone(), landing.clone());
                 let (work, flights) = (work(), Landed { in_flight: self.in_flight.clone(), key });
-                tokio::spawn(async move {
+                self.work.spawn(async move {
                     let outcome = work.await;
                     // Gone before anyone is told, so that whoever looks next starts anew.
                     drop(flights);
@@ -79,7 +81,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_flight_serves_all_and_survives_its_first_caller() {
-        let flight = Arc::new(Flight::<u8, usize>::default());
+        let flight = Arc::new(Flight::<u8, usize>::from(&Work::default()));
         let runs = Arc::new(AtomicUsize::new(0));
         let (go, gate) = oneshot::channel::<()>();
         let mut gate = Some(gate);
@@ -108,7 +110,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_error_for_the_waiters_and_blocks_nobody() {
-        let flight = Flight::<u8, usize>::default();
+        let flight = Flight::<u8, usize>::from(&Work::default());
         let outcome = flight.join(1, || async { panic!("on purpose") }).await;
         assert_eq!(outcome.unwrap_err().code, Code::Internal);
         assert_eq!(flight.join(1, || async { Ok(7) }).await, Ok(7));

@@ -12,11 +12,10 @@ use zeroize::Zeroizing;
 use super::lease::Lease;
 use super::session::Session;
 use super::{Inner, State};
-use crate::api::{VaultReport, VaultRequest};
+use crate::api::{KeyKind, VaultReport};
 use crate::error::{Code, Error, Result};
 use crate::model::{Identity, Secret, User};
 use crate::sync::locked;
-use crate::vault::Contents;
 
 /// The contents of the vault, as JSON.
 #[derive(Serialize, Deserialize)]
@@ -45,6 +44,13 @@ impl Changes {
     }
 }
 
+impl<S, L> Default for Kept<S, L> {
+    fn default() -> Self {
+        let (sessions, lapsed, ending) = (Vec::new(), Vec::new(), Vec::new());
+        Self { sessions, lapsed, ending, leases: Vec::new(), over: Vec::new(), pins: Vec::new() }
+    }
+}
+
 impl Inner {
     /// Returns when every change that was made until now is on the disk, or could not be written: nobody is given a token
     /// before. Many who wait at once cost one or two writes.
@@ -63,7 +69,7 @@ impl Inner {
     async fn save(self: Arc<Self>) -> Result<()> {
         let (made, contents) = {
             let state = locked(&self.state);
-            (self.changes.made.load(Ordering::Acquire), contents(&state)?)
+            (self.changes.made.load(Ordering::Acquire), contents(&state, Extent::All)?)
         };
         let vault = self.vault.clone();
         aside(move || vault.save(&contents)).await?;
@@ -82,7 +88,7 @@ impl Inner {
     }
 
     /// Whoever signed in meanwhile stays signed in.
-    fn take_in(self: &Arc<Self>, contents: &Contents) -> Result<()> {
+    pub(super) fn take_in(self: &Arc<Self>, contents: &[u8]) -> Result<()> {
         let kept: Kept<Session, Lease> = serde_json::from_slice(contents)
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
@@ -105,20 +111,24 @@ impl Inner {
                 state.pins.entry(identity).or_insert(user);
             }
             state.ending.extend(ending.iter().cloned());
-            leases.extend(kept.leases.iter().map(|lease| lease.id.clone()));
-            state.leases.extend(kept.leases.into_iter().map(|lease| (lease.id.clone(), lease)));
+            // What went on while it was locked is known better here.
+            let paused: Vec<_> =
+                kept.leases.into_iter().filter(|lease| !state.through.contains(&lease.id)).collect();
+            state.through.clear();
+            leases.extend(paused.iter().map(|lease| lease.id.clone()));
+            state.leases.extend(paused.into_iter().map(|lease| (lease.id.clone(), lease)));
             state.over.extend(kept.over.into_iter().map(Arc::new));
             self.changes.note();
         }
         if !ending.is_empty() {
             let inner = self.clone();
-            tokio::spawn(async move { inner.end_all(ending).await });
+            self.work.spawn(async move { inner.end_all(ending).await });
         }
         for id in leases {
             self.watch(&id);
         }
         let inner = self.clone();
-        tokio::spawn(async move { inner.clear_over(None).await });
+        self.work.spawn(async move { inner.clear_over(None).await });
         for identity in restored {
             let inner = self.clone();
             tokio::spawn(async move {
@@ -128,32 +138,45 @@ impl Inner {
         Ok(())
     }
 
-    /// Opens the vault, or changes who keeps its key.
-    pub(super) async fn change_vault(self: &Arc<Self>, request: VaultRequest) -> Result<VaultReport> {
-        let VaultRequest { key, passphrase } = request;
-        match key {
-            None => self.unseal(passphrase).await?,
-            Some(kind) => {
-                let contents = contents(&locked(&self.state))?;
-                let vault = self.vault.clone();
-                aside(move || vault.change_key(kind, passphrase.as_ref(), &contents)).await??;
-                // What changed while the key was made.
-                self.changes.note();
-                self.settle().await;
-            }
-        }
+    /// Changes who keeps the vault's key.
+    pub(super) async fn change_key(
+        self: &Arc<Self>,
+        kind: KeyKind,
+        passphrase: Option<Secret>,
+    ) -> Result<VaultReport> {
+        self.check_lock()?;
+        let contents = contents(&locked(&self.state), Extent::All)?;
+        let vault = self.vault.clone();
+        aside(move || vault.change_key(kind, passphrase.as_ref(), &contents)).await??;
+        // What changed while the key was made.
+        self.changes.note();
+        self.settle().await;
         Ok(self.vault.report())
     }
 }
 
-fn contents(state: &State) -> Result<Zeroizing<Vec<u8>>> {
-    let kept = Kept {
-        sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
-        lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
-        ending: state.ending.iter().map(|session| &**session).collect(),
-        leases: state.leases.values().collect(),
-        over: state.over.iter().map(|lease| &**lease).collect(),
-        pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
+/// How much is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    All,
+    /// The leases that go on while it is locked.
+    ThroughLock,
+}
+
+pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8>>> {
+    let kept = match extent {
+        Extent::All => Kept {
+            sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
+            lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
+            ending: state.ending.iter().map(|session| &**session).collect(),
+            leases: state.leases.values().collect(),
+            over: state.over.iter().map(|lease| &**lease).collect(),
+            pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
+        },
+        Extent::ThroughLock => Kept {
+            leases: state.leases.values().filter(|lease| lease.through_lock).collect(),
+            ..Kept::default()
+        },
     };
     let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
     Ok(Zeroizing::new(json))

@@ -20,6 +20,7 @@ pub(super) type SecretDigest = [u8; 32];
 
 /// A lease. The vault keeps all but its tokens' bodies.
 #[derive(Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its maker's")]
 pub(super) struct Lease {
     pub(super) id: String,
     pub(super) name: String,
@@ -41,6 +42,12 @@ pub(super) struct Lease {
     user: Option<User>,
     /// Goes on without the person's session.
     pub(super) unattended: bool,
+    /// Goes on while the agent is locked.
+    #[serde(default)]
+    pub(super) through_lock: bool,
+    /// The person is asked before a program gets a token by it.
+    #[serde(default)]
+    pub(super) confirm: bool,
     pub(super) confined: Option<Confined>,
     /// The access key of the EC2 credential that was made for it.
     pub(super) ec2: Option<String>,
@@ -155,6 +162,8 @@ impl Lease {
             used_at: None,
             user: None,
             unattended: request.unattended,
+            through_lock: request.through_lock,
+            confirm: request.confirm,
             confined: request.confined.then(|| Confined::to(&request.scope)),
             ec2: None,
             notices: Vec::new(),
@@ -190,6 +199,8 @@ impl Lease {
             used_at: self.used_at,
             user: None,
             unattended: self.unattended,
+            through_lock: self.through_lock,
+            confirm: self.confirm,
             confined: Some(Confined { project: confined.project.clone(), credentials }),
             ec2: None,
             notices: Vec::new(),
@@ -325,6 +336,7 @@ impl Lease {
             project_id,
             confined: self.confined.is_some(),
             unattended: self.unattended,
+            confirm: self.confirm,
             once: self.uses != Uses::Any,
             process: self.process.as_ref().map(|process| process.pid),
             made_at: self.made_at,

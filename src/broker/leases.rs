@@ -8,16 +8,19 @@ use subtle::{Choice, ConstantTimeEq};
 use tokio::sync::oneshot;
 
 use super::lease::{self, Lease, Watch};
+use super::locking::is_locked;
 use super::session::Session;
 use super::sign_ins::Entry;
 use super::{Broker, Inner, Minting, NOBODY, State, sign_in_needed};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
 };
+use crate::audit::Who;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::process::Process;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
@@ -56,29 +59,30 @@ impl Broker {
         *locked(&self.inner.facade) = report;
     }
 
-    /// Makes a lease. `caller` is the process that asks. One that leaves meanwhile cuts nothing off; a lease that nobody
-    /// took is ended.
-    pub async fn lease(&self, request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
-        let label = request.cloud.label().to_owned();
+    /// Makes a lease for whoever asks. A caller that leaves meanwhile cuts nothing off; a lease that nobody took is ended.
+    pub async fn lease(&self, request: &LeaseRequest, peer: Peer) -> Result<Leased> {
+        self.inner.log.meet(peer).await;
         let (give, given) = oneshot::channel();
-        let broker = self.clone();
+        let (broker, request) = (self.clone(), request.clone());
         tokio::spawn(async move {
-            let made = Box::pin(broker.make_lease(request, caller)).await;
-            let id = match &made {
+            let making = Box::pin(broker.make_lease(request.clone(), peer.pid()));
+            let outcome = making.await.map_err(|error| error.cloud(request.cloud.label()));
+            broker.inner.note_lease(peer, &request, &outcome);
+            let id = match &outcome {
                 Ok(Leased::Lease(reply)) => Some(reply.lease.id.clone()),
                 _ => None,
             };
             let (take, taken) = oneshot::channel::<()>();
-            give.send((made, take)).ok();
+            give.send((outcome, take)).ok();
             if let Some(id) = id
                 && taken.await.is_err()
             {
                 broker.inner.end_lease(&id).await;
             }
         });
-        let (made, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        let (outcome, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
         take.send(()).ok();
-        made.map_err(|error| error.cloud(&label))
+        outcome
     }
 
     async fn make_lease(&self, mut request: LeaseRequest, caller: Option<u32>) -> Result<Leased> {
@@ -90,6 +94,10 @@ impl Broker {
         }
         let identity = self.admit(&request.cloud)?;
         let process = if request.for_caller { Some(process(caller)?) } else { None };
+        if request.through_lock && !request.unattended {
+            let why = "only an unattended lease can go on while the agent is locked";
+            return Err(Error::new(Code::InvalidRequest, why).remedy("--unattended --through-lock"));
+        }
         request.confined |= request.unattended;
         if (request.confined || request.s3) && !matches!(request.scope, Scope::Project(_)) {
             return Err(Error::new(
@@ -97,6 +105,12 @@ impl Broker {
                 "such a lease is for one project, and none is named",
             )
             .remedy("--project NAME"));
+        }
+        if request.s3 && (request.confirm || inner.config.confirms(&request.cloud)) {
+            let why = "nobody can be asked when an EC2 credential is used";
+            return Err(
+                Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confirm and `confirm`")
+            );
         }
         if request.s3 && request.confined {
             let why =
@@ -169,7 +183,8 @@ impl Broker {
     }
 
     /// Ends a lease, by id or name.
-    pub async fn revoke(&self, which: &str) -> Result<RevokeReply> {
+    pub async fn revoke(&self, which: &str, peer: Peer) -> Result<RevokeReply> {
+        self.inner.log.meet(peer).await;
         let id = {
             let state = locked(&self.inner.state);
             let mut named = state.leases.values().filter(|lease| lease.name == which);
@@ -189,8 +204,10 @@ impl Broker {
         };
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
-        let ended = tokio::spawn(async move { inner.end_lease(&id).await }).await;
-        ended.ok().flatten().ok_or_else(|| unknown(which))
+        let ended = self.inner.work.spawn(async move { inner.end_lease(&id).await }).await;
+        let ended = ended.ok().flatten().ok_or_else(|| unknown(which))?;
+        self.inner.note_lease_end(Who::Peer(peer), &ended.lease);
+        Ok(ended)
     }
 
     /// The lease whose holder this is.
@@ -210,7 +227,11 @@ impl Broker {
             }
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
-        lease.map(|lease| lease.id.clone()).ok_or_else(|| unknown("with this secret"))
+        lease.map(|lease| lease.id.clone()).ok_or_else(|| {
+            let error = if state.lock.is_some() { is_locked() } else { unknown("with this secret") };
+            self.inner.note_stranger(&error);
+            error
+        })
     }
 
     /// Whether a token that is no handle could be one.
@@ -295,9 +316,13 @@ impl Inner {
                 () = inner.at(credentials_end) => false,
             };
             // What follows changes the lease, and with it this watch: it must not be part of it.
-            tokio::spawn(async move {
+            let after = inner.clone();
+            inner.work.spawn(async move {
+                let inner = after;
                 if lease_ends {
-                    inner.end_lease(&id).await;
+                    if let Some(ended) = inner.end_lease(&id).await {
+                        inner.note_lease_end(Who::Agent, &ended.lease);
+                    }
                 } else {
                     inner.credentials_end(&id).await;
                 }

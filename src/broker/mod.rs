@@ -1,12 +1,16 @@
 //! The heart: the operations that callers ask for. Knows nothing of HTTP servers, browsers or
 //! clouds.yaml.
 
+mod audit;
 mod confined;
+mod confirm;
 mod flight;
 mod kept;
 mod known;
 mod lease;
 mod leases;
+mod leaving;
+mod locking;
 mod policy;
 mod renewal;
 mod serving;
@@ -15,26 +19,28 @@ mod sign_ins;
 mod tab;
 mod tell;
 mod unattended;
+mod work;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::Bytes;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::{
-    self, CloudRequest, FacadeReport, LeasesReply, LoggedOut, LoginRequest, LogoutReply, LogoutRequest,
-    NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
+    self, CloudRequest, FacadeReport, LeasesReply, LockReport, LoggedOut, LoginRequest, LogoutReply,
+    LogoutRequest, NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
+use crate::audit::{Action, Log, What, Who};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
 use crate::outbound::Outbound;
+use crate::platform::program::Peer;
 use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
@@ -42,14 +48,19 @@ use crate::signin::{self, Command, Grant, SignedIn};
 use crate::sync::locked;
 use crate::vault::Vault;
 
+use confirm::Wish;
 use flight::Flight;
 use kept::Changes;
 use known::KnownClouds;
 use lease::Lease;
 pub use leases::{Leased, Shown};
+pub use leaving::Departure;
+use locking::Attempts;
 use serving::{Made, Want};
-use session::{Held, Session};
+pub use session::Held;
+use session::Session;
 use sign_ins::{Entry, Opening};
+use work::Work;
 
 /// How long a sign-in that is over can still be asked about.
 const REMEMBER_SIGN_IN: SignedDuration = SignedDuration::from_mins(5);
@@ -72,10 +83,16 @@ struct Inner {
     notices: Arc<dyn Notices>,
     known: KnownClouds,
     vault: Arc<Vault>,
+    log: Arc<Log>,
+    confirmations: confirm::Confirmations,
     changes: Changes,
     saves: Flight<(), ()>,
     started_at: Timestamp,
     runtime_folder: PathBuf,
+    /// Why this process is to leave, once it is.
+    departure: watch::Sender<Option<Departure>>,
+    work: Work,
+    attempts: Attempts,
     facade: Mutex<FacadeReport>,
     state: Mutex<State>,
     exchanges: Flight<(Identity, Scope), Minting>,
@@ -112,6 +129,11 @@ struct State {
     sign_ins: HashMap<String, (Arc<Entry>, Option<Timestamp>)>,
     /// Failed sign-ins in a row, and when the last one failed.
     failures: HashMap<Identity, (u32, Timestamp)>,
+    lock: Option<LockReport>,
+    /// Leases that an earlier process handed over to go on while it is locked.
+    through: HashSet<String>,
+    /// When somebody last asked for something.
+    used_at: Option<Timestamp>,
 }
 
 /// What an exchange comes to.
@@ -132,8 +154,8 @@ struct Rescoped {
 /// What a caller gets who asks for a token.
 #[derive(Debug)]
 pub enum Served {
-    /// An [`api::TokenReply`] as JSON.
-    Token(Bytes),
+    /// A token.
+    Token(Arc<Held>),
     /// A sign-in to wait for.
     SignIn(Box<SignIn>),
 }
@@ -157,6 +179,7 @@ impl Broker {
         runtime_folder: &Path,
         notices: Arc<dyn Notices>,
     ) -> Self {
+        let work = Work::default();
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
@@ -166,30 +189,39 @@ impl Broker {
             used_codes: Arc::default(),
             notices,
             known: KnownClouds::load(vault.folder().join("known-clouds.json")),
+            log: Arc::new(Log::at(vault.folder().join(crate::audit::FILE))),
             vault: Arc::new(vault),
+            confirmations: confirm::Confirmations::default(),
             changes: Changes::default(),
-            saves: Flight::default(),
+            saves: Flight::from(&work),
             state: Mutex::default(),
             runtime_folder: runtime_folder.to_owned(),
             facade: Mutex::new(FacadeReport {
                 url: String::new(),
                 problem: Some("there is no facade".into()),
             }),
-            exchanges: Flight::default(),
-            leased: Flight::default(),
-            confinements: Flight::default(),
+            departure: watch::Sender::default(),
+            attempts: Attempts::new((0, Timestamp::MIN)),
+            exchanges: Flight::from(&work),
+            leased: Flight::from(&work),
+            confinements: Flight::from(&work),
             wants: watch::channel(()).0,
-            doubts: Flight::default(),
-            renewals: Flight::default(),
-            starts: Flight::default(),
+            doubts: Flight::from(&work),
+            renewals: Flight::from(&work),
+            starts: Flight::from(&work),
+            work,
         };
+        inner.recall_lock();
+        let version = format!("version {}", env!("CARGO_PKG_VERSION"));
+        inner.note(Who::Agent, What { detail: Some(version), ..What::done(Action::Start) });
+        tokio::spawn(audit::keep(Arc::downgrade(&inner.log), inner.clock.clone()));
         Self { inner: Arc::new(inner) }
     }
 
-    /// Takes in what the vault has. Returns when that is done, or when its key is long in coming: then it is taken in when
+    /// Takes in what the vault has, unless it is locked. Returns when that is done, or when its key is long in coming: then it is taken in when
     /// it comes.
     pub async fn recall(&self) {
-        if !self.inner.vault.is_sealed() {
+        if !self.inner.vault.is_sealed() || self.inner.check_lock().is_err() {
             return;
         }
         let inner = self.inner.clone();
@@ -198,13 +230,26 @@ impl Broker {
         tokio::time::timeout(kept::PATIENCE, unsealing).await.ok();
     }
 
-    /// Opens the vault, or changes who keeps its key.
-    pub async fn vault(&self, request: VaultRequest) -> Result<VaultReport> {
-        self.inner.change_vault(request).await
+    /// Opens the vault and the lock, or changes who keeps the vault's key.
+    pub async fn vault(&self, request: VaultRequest, peer: Peer) -> Result<VaultReport> {
+        self.inner.log.meet(peer).await;
+        let outcome = match request.key {
+            None => self.unlock(request.passphrase, Who::Peer(peer)).await,
+            Some(kind) => self.inner.change_key(kind, request.passphrase).await,
+        };
+        self.note(peer, Action::Vault, &outcome);
+        outcome
     }
 
     /// A token of a scope: the one that is held, a new one from the session, or a sign-in to wait for.
-    pub async fn token(&self, request: &TokenRequest) -> Result<Served> {
+    pub async fn token(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.serve(request, peer).await;
+        self.inner.note_token(peer, request, &outcome);
+        outcome
+    }
+
+    async fn serve(&self, request: &TokenRequest, peer: Peer) -> Result<Served> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -227,7 +272,13 @@ impl Broker {
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
-                Ok(Served::Token(held.reply.clone()))
+                if self.inner.config.confirms(cloud) {
+                    let program = self.identify(peer).await;
+                    let (identity, ends) = (&identity, held.token.expires_at);
+                    let wish = Wish { program, cloud, identity, scope, lease: None, ends };
+                    self.inner.confirm_use(wish, SignedDuration::MAX).await?;
+                }
+                Ok(Served::Token(held))
             }
             Minting::SignInNeeded if request.prompt && !unattended => {
                 self.inner.check_vault(cloud)?;
@@ -244,7 +295,14 @@ impl Broker {
     }
 
     /// Signs in unless the session lasts long enough. Asked for by a person: no cool-down applies.
-    pub async fn login(&self, request: LoginRequest) -> Result<LoggedIn> {
+    pub async fn login(&self, request: &LoginRequest, peer: Peer) -> Result<LoggedIn> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.log_in(request).await;
+        self.inner.note_login(peer, request, &outcome);
+        outcome
+    }
+
+    async fn log_in(&self, request: &LoginRequest) -> Result<LoggedIn> {
         let cloud = &request.cloud;
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
@@ -337,6 +395,7 @@ impl Broker {
 
     /// Drops the scoped tokens of a cloud, so that new roles show.
     pub fn refresh(&self, request: &CloudRequest) -> Result<usize> {
+        self.inner.check_lock()?;
         let identity = self.identity(&request.cloud)?;
         let mut state = locked(&self.inner.state);
         Ok(state.sessions.get_mut(&identity).map_or(0, Session::drop_scoped))
@@ -354,14 +413,25 @@ impl Broker {
     }
 
     /// Takes the person's word for a cloud of the current folder.
-    pub fn trust(&self, request: &CloudRequest) -> Result<()> {
-        let trust = self.inner.outbound.trust_of(&request.cloud.tls)?;
-        self.inner.known.add(&request.cloud, &trust)
+    pub async fn trust(&self, request: &CloudRequest, peer: Peer) -> Result<()> {
+        self.inner.log.meet(peer).await;
+        let trust = self.inner.outbound.trust_of(&request.cloud.tls);
+        let outcome = trust.and_then(|trust| self.inner.known.add(&request.cloud, &trust));
+        self.inner.note_trust(peer, &request.cloud, &outcome);
+        outcome
     }
 
     /// Ends one session or all: revokes every token at Keystone and forgets, even offline.
-    pub async fn logout(&self, request: &LogoutRequest) -> Result<LogoutReply> {
+    pub async fn logout(&self, request: &LogoutRequest, who: Who) -> Result<LogoutReply> {
+        self.inner.check_lock()?;
+        if let Who::Peer(peer) = who {
+            self.inner.log.meet(peer).await;
+        }
         let only = request.cloud.as_ref().map(|cloud| self.identity(cloud)).transpose()?;
+        self.end_sessions(only, who).await
+    }
+
+    async fn end_sessions(&self, only: Option<Identity>, who: Who) -> Result<LogoutReply> {
         let (ended, entries, over) = {
             let mut state = locked(&self.inner.state);
             let identities: Vec<Identity> = if let Some(identity) = &only {
@@ -392,9 +462,11 @@ impl Broker {
         // While the session's own token lives: it deletes what nothing else can.
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
-        let ending = tokio::spawn(async move {
+        let ending = self.inner.work.spawn(async move {
             let leases = inner.clear_with(over).await;
-            LogoutReply { sessions: inner.end_all(ended).await, leases }
+            let sessions = inner.end_all(ended).await;
+            inner.note_logout(&who, &sessions);
+            LogoutReply { sessions, leases }
         });
         ending.await.map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
@@ -411,10 +483,12 @@ impl Broker {
             pid: std::process::id(),
             started_at: self.inner.started_at,
             vault: self.inner.vault.report(),
+            locked: state.lock.clone(),
             sessions,
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
             facade,
             leases,
+            notices: self.inner.warnings(),
         }
     }
 
@@ -424,6 +498,8 @@ impl Broker {
 
     /// The identity of a cloud that may be signed in to, or asked for tokens.
     fn admit(&self, cloud: &Cloud) -> Result<Identity> {
+        self.inner.check_lock()?;
+        self.inner.used();
         let trust = self.inner.outbound.trust_of(&cloud.tls)?;
         self.inner.known.check(cloud, &trust)?;
         Ok(Identity::of(cloud, &trust))
@@ -473,6 +549,14 @@ impl Broker {
 }
 
 impl Inner {
+    /// What the person should know of the agent itself.
+    fn warnings(&self) -> Vec<String> {
+        let file = self.vault.folder().join(crate::audit::FILE);
+        let incomplete =
+            self.log.problem().map(|why| format!("the audit log {} is not complete: {why}", file.display()));
+        self.config.overruled.iter().cloned().chain(incomplete).collect()
+    }
+
     fn keystone(&self, cloud: &Cloud) -> Result<Keystone> {
         Keystone::of(cloud, &self.outbound, self.clock.clone())
     }
@@ -722,6 +806,7 @@ impl Inner {
             state.sign_ins.insert(id, (entry.clone(), None));
             state.pending.insert(identity.clone(), entry.clone());
         }
+        self.note_sign_in_begun(&entry.opening.cloud);
         let mut progress = started.progress;
         entry.show(progress.borrow_and_update().clone());
         let shown = entry.clone();
@@ -749,6 +834,7 @@ impl Inner {
     /// Takes the token in, or counts the failure; then tells everybody who waits.
     async fn finish(self: &Arc<Self>, entry: &Arc<Entry>, identity: &Identity, outcome: Result<SignedIn>) {
         let now = self.clock.now();
+        let who = outcome.as_ref().ok().map(|signed_in| signed_in.token.user.clone());
         let ended = outcome.and_then(|SignedIn { token, grant, evidence, .. }| {
             let remembered = self
                 .outbound
@@ -767,7 +853,7 @@ impl Inner {
                 if let Some(grant) = earlier.grant.take() {
                     // Nobody will use it again; if the identity provider does not answer, it ends there by itself.
                     let inner = self.clone();
-                    tokio::spawn(async move { inner.end_grant(&earlier.cloud, &grant).await.ok() });
+                    self.work.spawn(async move { inner.end_grant(&earlier.cloud, &grant).await.ok() });
                 }
             }
             state.pins.insert(identity.clone(), user);
@@ -797,6 +883,7 @@ impl Inner {
                 tracing::info!(cloud = entry.opening.cloud.label(), code = %error.code.name(), "sign-in ended");
             }
         }
+        self.note_sign_in(&entry.opening.cloud, who.as_ref(), &ended);
         entry.end(ended);
     }
 

@@ -67,6 +67,15 @@ pub(super) fn cool_down(failures: u32) -> SignedDuration {
     SignedDuration::from_mins(minutes.min(30))
 }
 
+/// How long the next passphrase waits after so many wrong ones: a second, doubled each time, half a minute at most. What
+/// makes guessing hopeless is Argon2id; this keeps it from being cheap for whoever has the socket and not the file.
+pub(super) fn unlock_pause(failures: u32) -> SignedDuration {
+    match failures {
+        0 => SignedDuration::ZERO,
+        failures => SignedDuration::from_secs((1 << (failures - 1).min(5)).min(30)),
+    }
+}
+
 /// Rests between attempts at what does not answer: a minute, doubled each time, ten at most.
 pub(super) struct Rests {
     next: SignedDuration,

@@ -16,11 +16,14 @@ use crate::sync::locked;
 impl Inner {
     /// Renews the session; false when it cannot be, and a sign-in is needed. Many callers cost one request.
     pub(super) async fn renew(self: &Arc<Self>, identity: &Identity) -> Result<bool> {
-        if self.grant(identity).is_none() {
-            return Ok(false);
-        }
+        let Some((cloud, _, user)) = self.grant(identity) else { return Ok(false) };
         let (inner, whose) = (self.clone(), identity.clone());
-        self.renewals.join(identity.clone(), || async move { inner.refresh(&whose).await }).await
+        let work = || async move {
+            let outcome = inner.refresh(&whose).await;
+            inner.note_renewal(&cloud, &user, &outcome);
+            outcome
+        };
+        self.renewals.join(identity.clone(), work).await
     }
 
     /// Renews the session ahead of need, for as long as it is the same one. While the identity provider does not answer,
@@ -96,6 +99,7 @@ impl Inner {
     /// A new unscoped token by the refresh token, inside the flight of its identity. A network's failure costs no
     /// credential; only the identity provider's own word ends a grant.
     async fn refresh(self: &Arc<Self>, identity: &Identity) -> Result<bool> {
+        self.check_lock()?;
         let Some((cloud, grant, user)) = self.grant(identity) else {
             return Ok(false);
         };

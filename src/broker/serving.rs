@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::confirm::Wish;
 use super::lease::Answer;
+use super::locking::is_locked;
 use super::policy::{self, Rests};
 use super::sign_ins::Entry;
 use super::{Broker, Inner, sign_in_needed};
@@ -13,6 +15,7 @@ use crate::api::SignIn;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, Identity, Scope, Secret, Token};
+use crate::platform::program::Program;
 use crate::sync::locked;
 
 /// A request at the facade that waits for a person.
@@ -24,6 +27,9 @@ pub(super) struct Want {
 
 /// What serving a lease needs to know of it.
 struct Terms {
+    /// Whether the person is asked before a program gets its token.
+    confirm: bool,
+    name: String,
     cloud: Cloud,
     identity: Identity,
     scope: Scope,
@@ -60,10 +66,24 @@ impl Broker {
         scope: Option<Scope>,
         refused: Option<&Secret>,
         patience: SignedDuration,
+        program: Option<Arc<Program>>,
     ) -> Result<Arc<Token>> {
         let terms = self.inner.terms(id, scope)?;
-        let label = terms.cloud.label().to_owned();
-        let token = self.waited(id, &terms, refused, patience).await.map_err(|error| error.cloud(&label))?;
+        if terms.reach != Reach::Unattended {
+            self.inner.used();
+        }
+        let Terms { cloud, identity, scope, name, confirm, .. } = &terms;
+        let deadline = self.inner.clock.now() + patience;
+        let waiting = self.waited(id, &terms, refused, patience);
+        let mut outcome = waiting.await.map_err(|error| error.cloud(cloud.label()));
+        if let (true, Ok(token)) = (*confirm, &outcome) {
+            let (program, lease, ends) = (program.clone(), Some(&**name), token.expires_at);
+            let left = deadline.duration_since(self.inner.clock.now());
+            let wish = Wish { program, cloud, identity, scope, lease, ends };
+            outcome = self.inner.confirm_use(wish, left).await.and(outcome);
+        }
+        self.inner.note_lease_token(program, name, cloud, scope, &outcome);
+        let token = outcome?;
         self.inner.settle().await;
         Ok(token)
     }
@@ -239,6 +259,9 @@ impl Inner {
             .leases
             .get(id)
             .ok_or_else(|| Error::new(Code::UnknownLease, "the lease has ended").remedy("ksb lease list"))?;
+        if state.lock.is_some() && !lease.through_lock {
+            return Err(is_locked());
+        }
         let scope = lease.reaches(asked).ok_or_else(|| {
             let project = lease.view().scope;
             Error::new(Code::ScopeRefused, format!("the lease {} is confined to {project}", lease.name))
@@ -246,6 +269,8 @@ impl Inner {
                 .remedy("leave out the scope, or ask for a lease of the other one: ksb lease create --help")
         })?;
         Ok(Terms {
+            confirm: lease.confirm || self.config.confirms(&lease.cloud),
+            name: lease.name.clone(),
             scope,
             cloud: lease.cloud.clone(),
             identity: lease.identity.clone(),

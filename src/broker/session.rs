@@ -1,6 +1,7 @@
 //! A session: what a sign-in left, and the tokens that were made from it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Bytes;
@@ -50,12 +51,23 @@ pub(super) struct Session {
 }
 
 /// A token with the answer that serves it, rendered once.
-pub(super) struct Held {
+pub struct Held {
     pub(super) token: Token,
-    pub(super) reply: Bytes,
+    reply: Bytes,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.token.fmt(f)
+    }
 }
 
 impl Held {
+    /// A [`TokenReply`] as JSON.
+    pub fn reply(&self) -> Bytes {
+        self.reply.clone()
+    }
+
     /// `assumed` says what was filled in to get the token.
     pub(super) fn new(token: Token, assumed: Option<String>) -> Result<Self> {
         let reply = TokenReply {

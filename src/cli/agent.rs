@@ -1,6 +1,10 @@
 //! `ksb agent`
 
+mod journal;
+
 use std::io::{IsTerminal, Write};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::stdio::dup2_stdout;
 use tracing_subscriber::Layer;
@@ -9,7 +13,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::target;
+use crate::agent::Start;
 use crate::error::{Code, Error, Result};
+use crate::platform::own;
 use crate::platform::paths::Paths;
 use crate::{agent, client};
 
@@ -21,6 +27,9 @@ pub(super) struct Args {
     /// Run as `--ensure` starts it: in a session of its own; one byte on standard output means ready
     #[arg(long, hide = true, conflicts_with = "ensure")]
     detached: bool,
+    /// Go on in the place of the process that this one was, with what it left on standard input
+    #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached"])]
+    handed: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
@@ -29,9 +38,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     // `Targets` knows what `EnvFilter` does of levels and modules, without a regex engine in everybody's memory.
     let wish = std::env::var("KSB_LOG").ok().and_then(|wish| wish.parse().ok());
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = if journal::is_journal(std::io::stderr()) {
+        lines.with_ansi(false).event_format(journal::Lines::new()).boxed()
+    } else {
+        lines.with_ansi(std::io::stderr().is_terminal()).boxed()
+    };
     tracing_subscriber::registry()
         .with(lines.with_filter(wish.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))))
         .init();
@@ -39,10 +51,24 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if args.detached {
         // The terminal's hang-up and Ctrl-C are not for us.
         rustix::process::setsid().map_err(|error| Error::new(Code::Io, format!("setsid: {error}")))?;
-        agent::run(&paths, release_starter).await
+        agent::run(&paths, Start::Fresh, release_starter).await
+    } else if args.handed {
+        agent::run(&paths, Start::Handed, || ()).await
     } else {
-        agent::run(&paths, || eprintln!("ksb: ready on {}", paths.socket.display())).await
+        without_our_environment()?;
+        agent::run(&paths, Start::Fresh, || eprintln!("ksb: ready on {}", paths.socket.display())).await
     }
+}
+
+/// Starts anew without what an agent has no use for: it would lie in its memory for as long as it lives.
+fn without_our_environment() -> Result<()> {
+    if own::is_environment_of_an_agent() {
+        return Ok(());
+    }
+    let own = std::env::args_os();
+    let error =
+        Command::new(own::OWN).args(own.skip(1)).env_clear().envs(own::environment_of_an_agent()).exec();
+    Err(Error::new(Code::Io, format!("{}: {error}", own::OWN)))
 }
 
 /// Tells the starter that we are ready and lets go of its pipe.

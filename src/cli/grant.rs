@@ -24,6 +24,12 @@ pub(super) struct Limits {
     /// Let it go on for this long without you, such as 8h, even after your session has ended; always confined
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(super) unattended: Option<SignedDuration>,
+    /// With --unattended: let it go on while the agent is locked, too
+    #[arg(long, requires = "unattended")]
+    through_lock: bool,
+    /// Ask you, on the desktop, before a program gets a token by it
+    #[arg(long, conflicts_with = "unattended")]
+    confirm: bool,
 }
 
 impl Limits {
@@ -39,6 +45,8 @@ impl Limits {
             confined: self.confined || self.unattended.is_some(),
             whole_identity: self.whole_identity,
             unattended: self.unattended.is_some(),
+            through_lock: self.through_lock,
+            confirm: self.confirm,
             s3: false,
             prompt: person::may_prompt(),
             remote: person::is_remote(),

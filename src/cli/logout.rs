@@ -21,24 +21,29 @@ pub(super) async fn run(args: Args) -> Result<()> {
     };
     let client = target::client()?;
     let label = cloud.as_ref().map(|cloud| cloud.label().to_owned());
-    let LogoutReply { sessions, leases } = if client.is_running().await {
+    let reply = if client.is_running().await {
         client.post("/v1/logout", &LogoutRequest { cloud }).await?.json()?
     } else {
         LogoutReply::default()
     };
-    if sessions.is_empty() {
+    if reply.sessions.is_empty() {
         println!("{}nobody was signed in", label.map_or(String::new(), |label| format!("{label}: ")));
     }
-    for session in &sessions {
-        show(session);
-    }
-    for reply in &leases {
-        lease::ended(reply);
-    }
+    show(&reply);
     Ok(())
 }
 
-fn show(session: &LoggedOut) {
+/// What has ended.
+pub(super) fn show(LogoutReply { sessions, leases }: &LogoutReply) {
+    for session in sessions {
+        show_session(session);
+    }
+    for reply in leases {
+        lease::ended(reply);
+    }
+}
+
+fn show_session(session: &LoggedOut) {
     let label = &session.cloud;
     println!("{label}: {} is signed out; {} token(s) revoked", say::user(&session.user), session.revoked);
     for token in &session.not_revoked {

@@ -6,13 +6,14 @@ mod bearer;
 mod browser;
 mod cloud;
 mod clouds;
-mod duration;
 mod env;
 mod environment;
 mod exec;
 mod factors;
 mod grant;
 mod lease;
+mod lock;
+mod log;
 mod login;
 mod logout;
 mod mend;
@@ -20,6 +21,7 @@ mod person;
 mod projects;
 mod refresh;
 mod say;
+mod service;
 mod shell;
 mod status;
 mod stop;
@@ -38,6 +40,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::error::{Code, Error, Result};
+use crate::model::duration;
 
 const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
@@ -87,12 +90,18 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
-    /// Open the vault that your sign-ins are kept in
+    /// Show what was given or refused, to which program
+    Log(log::Args),
+    /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
+    Lock,
+    /// Unlock; open the vault that your sign-ins are kept in
     Unlock,
     /// Show where sign-ins are kept, or change who keeps the key
     Vault(vault::Args),
     /// Run the agent (other commands start it by themselves)
     Agent(agent::Args),
+    /// Have systemd start the agent whenever a tool wants it, or your desktop at the login
+    Service(service::Args),
     /// End the agent; what is not kept in a vault is forgotten
     Stop,
     /// Print a completion script for your shell
@@ -144,9 +153,12 @@ async fn run(command: Command) -> Result<Done> {
         Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
+        Command::Lock => lock::run().await?,
+        Command::Log(args) => log::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
+        Command::Service(args) => service::run(args).await?,
         Command::Stop => stop::run().await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut std::io::stdout());
@@ -159,7 +171,7 @@ async fn run(command: Command) -> Result<Done> {
 fn fail(error: &Error) -> ExitCode {
     eprintln!("{}", say::failure(error));
     ExitCode::from(match error.code {
-        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed => 75,
+        Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed | Code::Locked => 75,
         _ => 1,
     })
 }

@@ -35,6 +35,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("{value:#}");
         return Ok(());
     }
+    if let Some(lock) = &status.locked {
+        println!("Locked {}, {}. Unlock with: ksb unlock", lock.reason, say::since(lock.since));
+    }
     for session in &status.sessions {
         show(session);
     }
@@ -43,7 +46,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         let what = if asks.is_empty() { sign_in.url.clone() } else { asks.join(", ") };
         println!("{}: a sign-in waits: {what}", sign_in.cloud);
     }
-    if status.sessions.is_empty() && status.sign_ins.is_empty() {
+    if status.sessions.is_empty() && status.sign_ins.is_empty() && status.locked.is_none() {
         println!("Nobody is signed in. Sign in with: ksb login");
     }
     println!(
@@ -60,6 +63,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     for each in &status.leases {
         lease::show(each);
+    }
+    for notice in &status.notices {
+        println!("NOTE: {notice}");
     }
     Ok(())
 }

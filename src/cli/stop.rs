@@ -1,17 +1,10 @@
 //! `ksb stop`
 
-use std::time::Duration;
-
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::net::UnixStream;
 
 use super::target;
 use crate::api::{Status, VaultState};
 use crate::error::Result;
-
-/// It answers what it was asked before.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn run() -> Result<()> {
     let client = target::client()?;
@@ -20,12 +13,7 @@ pub(super) async fn run() -> Result<()> {
         return Ok(());
     }
     let status: Status = client.get("/v1/status").await?.json()?;
-    // Nothing is asked on this connection: its end says that the agent takes no requests any more.
-    let idle = UnixStream::connect(&client.paths().socket).await;
-    client.post("/v1/stop", &json!({})).await?;
-    if let Ok(mut idle) = idle {
-        tokio::time::timeout(PATIENCE, idle.read_u8()).await.ok();
-    }
+    client.post_and_part("/v1/stop", &json!({})).await?;
     println!("The agent (process {}) has ended.", status.pid);
     if status.sessions.is_empty() {
     } else if status.vault.state == VaultState::Open && status.vault.problem.is_none() {

@@ -13,12 +13,15 @@ const TRIES: u32 = 3;
 pub(super) async fn run() -> Result<()> {
     let client = target::client()?;
     let status: Status = client.get("/v1/status").await?.json()?;
-    if status.vault.state == VaultState::Sealed {
+    if status.vault.state == VaultState::Sealed || status.locked.is_some() {
         // Its keeper may give the key by now, without the person.
         match open(&client, None).await {
             Err(error) if error.code == Code::VaultSealed => ask(&client, error).await?,
             other => drop(other?),
         }
+    }
+    if status.locked.is_some() {
+        println!("Unlocked.");
     }
     let status: Status = client.get("/v1/status").await?.json()?;
     vault::show(&status.vault);

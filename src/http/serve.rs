@@ -15,16 +15,18 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Extensions, Request, Response};
+use axum::http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 use tower_service::Service;
 
 use crate::platform::peer;
+use crate::platform::program::Peer;
 use crate::sync::locked;
 
 /// Time for a request's headers to arrive.
@@ -44,8 +46,8 @@ const BUFFER: usize = 1 << 20;
 pub struct Caller {
     /// The peer's uid.
     pub uid: u32,
-    /// The peer's process, where the system knows it.
-    pub pid: Option<u32>,
+    /// Its other end, for whoever asks which program that is.
+    pub peer: Peer,
     /// What a handler remembers for as long as the connection lasts.
     pub memory: Arc<Mutex<Extensions>>,
 }
@@ -58,10 +60,8 @@ pub trait Listener: Send + 'static {
     fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
     /// The uid at the other end, where the system knows it.
     fn uid_of(stream: &Self::Stream) -> Option<u32>;
-    /// The process at the other end, where the system knows it.
-    fn pid_of(_stream: &Self::Stream) -> Option<u32> {
-        None
-    }
+    /// What tells the program at the other end.
+    fn peer_of(stream: &Self::Stream) -> Peer;
 }
 
 impl Listener for UnixListener {
@@ -75,8 +75,8 @@ impl Listener for UnixListener {
         stream.peer_cred().ok().map(|peer| peer.uid())
     }
 
-    fn pid_of(stream: &UnixStream) -> Option<u32> {
-        stream.peer_cred().ok()?.pid()?.try_into().ok()
+    fn peer_of(stream: &UnixStream) -> Peer {
+        Peer::process(stream.peer_cred().ok().and_then(|peer| peer.pid()?.try_into().ok()))
     }
 }
 
@@ -92,41 +92,92 @@ impl Listener for TcpListener {
     fn uid_of(stream: &TcpStream) -> Option<u32> {
         peer::uid_of(stream.local_addr().ok()?, stream.peer_addr().ok()?)
     }
+
+    fn peer_of(stream: &TcpStream) -> Peer {
+        match (stream.local_addr(), stream.peer_addr()) {
+            (Ok(local), Ok(remote)) => Peer::Socket { local, remote },
+            _ => Peer::Unknown,
+        }
+    }
 }
 
 /// A running listener. Dropping it stops accepting and lets requests in flight finish.
 pub struct Server {
-    running: watch::Sender<()>,
+    phase: watch::Sender<Phase>,
 }
 
+/// How far a listener is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Requests in flight are answered.
+    Draining,
+    /// Whoever still waits is told to come again.
+    Late,
+}
+
+/// Time for who has just connected to ask.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Time for those who are told to come again to hear it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 impl Server {
-    /// Stops accepting and returns when the requests in flight are answered.
-    pub async fn stop(self) {
-        self.running.send_replace(());
-        self.running.closed().await;
+    /// Stops accepting, and returns when the requests in flight are answered; what takes longer than `grace` is answered
+    /// by a 503.
+    pub async fn stop(self, grace: Duration) {
+        for (phase, patience) in [(Phase::Draining, grace), (Phase::Late, LAST_WORDS)] {
+            self.phase.send_replace(phase);
+            if timeout(patience, self.phase.closed()).await.is_ok() {
+                return;
+            }
+        }
     }
+}
+
+/// Returns when it is too late for an answer.
+async fn late(phase: &watch::Receiver<Phase>) {
+    let mut phase = phase.clone();
+    // A listener that is dropped lets its requests finish.
+    if phase.wait_for(|phase| *phase == Phase::Late).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// A problem document (RFC 9457) of the API and an error document of Keystone's in one: the one who is told may be either's
+/// client.
+fn come_again() -> Response<Body> {
+    const WHY: &str = "the agent makes room for a fresh one; ask again";
+    let body = format!(
+        r#"{{"type":"urn:ksb:problem:agent-leaving","status":503,"code":"agent-leaving","detail":"{WHY}","error":{{"code":503,"title":"Service Unavailable","message":"ksb: {WHY}"}}}}"#
+    );
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    for (name, value) in [(header::CONTENT_TYPE, "application/problem+json"), (header::RETRY_AFTER, "1")] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// Serves `router` on `listener` until the returned [`Server`] is dropped.
 pub fn serve<L: Listener>(listener: L, router: Router) -> Server {
-    let (running, stopped) = watch::channel(());
-    tokio::spawn(accept_loop(listener, router, stopped));
-    Server { running }
+    let (phase, seen) = watch::channel(Phase::Serving);
+    tokio::spawn(accept_loop(listener, router, seen));
+    Server { phase }
 }
 
-async fn accept_loop<L: Listener>(listener: L, router: Router, mut stopped: watch::Receiver<()>) {
+async fn accept_loop<L: Listener>(listener: L, router: Router, mut phase: watch::Receiver<Phase>) {
     let connections = Arc::new(Connections::default());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stopped.changed() => return,
+            _ = phase.changed() => return,
         };
         match accepted {
             Ok(stream) => {
-                let (place, router, stopped) = (connections.place(), router.clone(), stopped.clone());
+                let (place, router, phase) = (connections.place(), router.clone(), phase.clone());
                 tokio::spawn(async move {
                     if let Some(caller) = admit::<L>(&stream) {
-                        converse(stream, router, &place, caller, stopped).await;
+                        converse(stream, router, &place, caller, phase).await;
                     }
                 });
             }
@@ -144,7 +195,7 @@ async fn accept_loop<L: Listener>(listener: L, router: Router, mut stopped: watc
 fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
     let ours = rustix::process::getuid().as_raw();
     match L::uid_of(stream) {
-        Some(uid) if uid == ours => Some(Caller { uid, pid: L::pid_of(stream), memory: Arc::default() }),
+        Some(uid) if uid == ours => Some(Caller { uid, peer: L::peer_of(stream), memory: Arc::default() }),
         Some(uid) => {
             tracing::warn!(uid, "a connection of another user was refused");
             None
@@ -161,15 +212,20 @@ async fn converse(
     router: Router,
     place: &Place,
     caller: Caller,
-    mut stopped: watch::Receiver<()>,
+    mut phase: watch::Receiver<Phase>,
 ) {
-    let connection = place.connection.clone();
+    let (connection, seen) = (place.connection.clone(), phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let (mut router, busy, caller) = (router.clone(), Busy::on(&connection), caller.clone());
+        let (mut router, caller, phase) = (router.clone(), caller.clone(), seen.clone());
+        let busy = Busy::on(&connection);
         async move {
             request.extensions_mut().insert(caller);
             let request = request.map(|body| Arriving::new(body, busy.clone()));
-            let response: Result<Response<Body>, Infallible> = router.call(request).await;
+            let response: Result<Response<Body>, Infallible> = tokio::select! {
+                biased;
+                response = router.call(request) => response,
+                () = late(&phase) => Ok(come_again()),
+            };
             drop(busy);
             response
         }
@@ -187,7 +243,15 @@ async fn converse(
             if let Err(error) = outcome { tracing::debug!(%error, "connection ended"); }
         }
         () = place.connection.evicted.notified() => {}
-        _ = stopped.changed() => {
+        _ = phase.changed() => {
+            if !place.connection.was_used.load(Ordering::Relaxed) {
+                // Who has just connected is about to ask; hyper would close on them.
+                tokio::select! {
+                    _ = connection.as_mut() => return,
+                    () = place.connection.used.notified() => {}
+                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                }
+            }
             connection.as_mut().graceful_shutdown();
             let _done = connection.await;
         }
@@ -206,6 +270,9 @@ struct Connection {
     requests: AtomicUsize,
     last_used: AtomicU64,
     evicted: Notify,
+    /// Whether a request ever came, and word of the first one.
+    was_used: AtomicBool,
+    used: Notify,
     all: Weak<Connections>,
 }
 
@@ -220,6 +287,8 @@ impl Connections {
             requests: AtomicUsize::new(0),
             last_used: AtomicU64::new(self.tick()),
             evicted: Notify::new(),
+            was_used: AtomicBool::new(false),
+            used: Notify::new(),
             all: Arc::downgrade(self),
         });
         let full = {
@@ -268,6 +337,9 @@ struct Busy {
 
 impl Busy {
     fn on(connection: &Arc<Connection>) -> Arc<Self> {
+        if !connection.was_used.swap(true, Ordering::Relaxed) {
+            connection.used.notify_one();
+        }
         connection.touch();
         Arc::new(Self { connection: connection.clone(), is_whole: AtomicBool::new(false) })
     }

@@ -206,7 +206,9 @@ impl Keystone {
         let date = answer.header("date").and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
         let ahead =
             date.map_or(SignedDuration::ZERO, |date| date.timestamp().duration_since(self.clock.now()));
+        let request_id = answer.header("x-openstack-request-id").map(str::to_owned);
         wire::token(id, answer.body, ahead.round(Unit::Second).unwrap_or(ahead))
+            .map(|token| Token { request_id, ..token })
             .map_err(|error| self.error(Code::NotKeystone, format!("the answer is not a token: {error}")))
     }
 

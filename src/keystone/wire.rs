@@ -125,5 +125,6 @@ pub(super) fn token(id: Secret, body: String, ahead: SignedDuration) -> serde_js
         user: token.user.user,
         methods: token.methods,
         federation: token.user.federation.map(|from| (from.identity_provider.id, from.protocol.id)),
+        request_id: None,
     })
 }

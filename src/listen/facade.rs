@@ -24,6 +24,7 @@ use crate::error::{Code, Error};
 use crate::http::guard;
 use crate::http::serve::Caller;
 use crate::model::{Scope, Secret, Token, random_hex};
+use crate::platform::program::Program;
 use crate::sync::locked;
 
 /// An authentication request names a secret and a scope.
@@ -42,6 +43,10 @@ pub(super) struct Facade {
 /// The tokens that were given out on a connection: whoever asks for one again there comes back from a refusal.
 #[derive(Default, Clone)]
 struct GivenHere(HashMap<(String, Option<Scope>), Secret>);
+
+/// The program at the other end of a connection, or that it could not be known.
+#[derive(Clone)]
+struct Asking(Option<Arc<Program>>);
 
 /// The facade of `broker`, listening on `address`.
 pub fn router(broker: Broker, address: SocketAddr) -> Router {
@@ -155,11 +160,12 @@ async fn authenticate(
         Proof::Token(token) if Broker::is_handle(token) => Shown::Handle(token),
         Proof::Token(token) => Shown::Token(token),
     };
-    let lease = facade.broker.holder(&shown).map_err(|_| facade.stranger())?;
+    let lease = facade.whose(&shown)?;
     let key = (lease.clone(), asked.scope.clone());
     let given = locked(&caller.memory).get::<GivenHere>().and_then(|given| given.0.get(&key).cloned());
     let patience = patience(&parts.headers);
-    let token = facade.broker.lease_token(&lease, asked.scope, given.as_ref(), patience).await?;
+    let program = facade.program_of(&caller).await;
+    let token = facade.broker.lease_token(&lease, asked.scope, given.as_ref(), patience, program).await?;
     if !matches!(shown, Shown::Token(_)) && !facade.broker.spend(&lease).await {
         return Err(facade.stranger());
     }
@@ -171,13 +177,18 @@ async fn authenticate(
 }
 
 /// `GET` and `HEAD /v3/auth/tokens`: a lease's handle stands for its token; a real token is Keystone's to judge.
-async fn show(State(facade): State<Facade>, request: Request) -> Result<Response, Failure> {
+async fn show(
+    State(facade): State<Facade>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Failure> {
     let Some(subject) = secret(request.headers(), SUBJECT).or_else(|| secret(request.headers(), AUTH)) else {
         return Err(facade.stranger());
     };
     if Broker::is_handle(&subject) {
-        let lease = facade.broker.holder(&Shown::Handle(&subject)).map_err(|_| facade.stranger())?;
-        let token = facade.broker.lease_token(&lease, None, None, patience(request.headers())).await?;
+        let lease = facade.whose(&Shown::Handle(&subject))?;
+        let (patience, program) = (patience(request.headers()), facade.program_of(&caller).await);
+        let token = facade.broker.lease_token(&lease, None, None, patience, program).await?;
         if !facade.broker.spend(&lease).await {
             return Err(facade.stranger());
         }
@@ -209,8 +220,28 @@ impl Facade {
     /// The lease of whoever asks, and their token.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<(String, Secret), Failure> {
         let token = secret(headers, AUTH).ok_or_else(|| self.stranger())?;
-        let lease = self.broker.holder(&Shown::Token(&token)).map_err(|_| self.stranger())?;
+        let lease = self.whose(&Shown::Token(&token))?;
         Ok((lease, token))
+    }
+
+    /// The lease of whoever shows this. While the agent is locked nobody can be told from a stranger.
+    fn whose(&self, shown: &Shown<'_>) -> Result<String, Failure> {
+        self.broker.holder(shown).map_err(|error| match error.code {
+            Code::Locked => Failure::from(error),
+            _ => self.stranger(),
+        })
+    }
+
+    /// The program that asks. It is looked up before it is answered, since it may end with that, and once for each
+    /// connection.
+    async fn program_of(&self, caller: &Caller) -> Option<Arc<Program>> {
+        let known = locked(&caller.memory).get::<Asking>().cloned();
+        if let Some(Asking(program)) = known {
+            return program;
+        }
+        let program = self.broker.identify(caller.peer).await;
+        locked(&caller.memory).insert(Asking(program.clone()));
+        program
     }
 
     /// Keystone's own answer to somebody it does not know: whatever was wrong.
@@ -291,7 +322,8 @@ impl From<Error> for Failure {
             | Code::KeystoneTls
             | Code::IdentityProviderUnreachable
             | Code::IdentityProviderTls
-            | Code::VaultUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Code::VaultUnavailable
+            | Code::Locked => StatusCode::SERVICE_UNAVAILABLE,
             Code::KeystoneError | Code::NotKeystone | Code::IdentityProviderError => StatusCode::BAD_GATEWAY,
             Code::Internal | Code::Io => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::UNAUTHORIZED,

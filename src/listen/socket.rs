@@ -12,17 +12,18 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
-use tokio::sync::Notify;
 use tower::util::MapResponseLayer;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LoginRequest,
-    LogoutReply, LogoutRequest, Offers, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply,
-    SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
+    AcceptRequest, CloudRequest, FactorsRequest, LeaseReply, LeaseRequest, LeasesReply, LockReason,
+    LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest, Offers, Problem, ReachReply,
+    RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply, Status, TokenReply,
+    TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
 };
+use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
 use crate::http::guard;
@@ -40,7 +41,6 @@ const MAX_PARSED: usize = 64;
 #[derive(Clone)]
 struct Agent {
     broker: Broker,
-    stop: Arc<Notify>,
     parsed: Arc<Parsed>,
 }
 
@@ -75,6 +75,8 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(logout))
         .routes(routes!(status))
         .routes(routes!(vault))
+        .routes(routes!(lock))
+        .routes(routes!(handover))
         .routes(routes!(stop))
         .split_for_parts()
 }
@@ -84,8 +86,8 @@ pub fn document() -> utoipa::openapi::OpenApi {
     parts().1
 }
 
-/// The API of `broker`. `stop` is notified when a client asks the agent to end.
-pub fn router(broker: Broker, stop: Arc<Notify>) -> Router {
+/// The API of `broker`.
+pub fn router(broker: Broker) -> Router {
     let (router, document) = parts();
     // As text it takes a fraction of the memory that the document does.
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
@@ -97,7 +99,7 @@ pub fn router(broker: Broker, stop: Arc<Notify>) -> Router {
         })
         .layer(from_fn(whole))
         .layer(MapResponseLayer::new(with_version))
-        .with_state(Agent { broker, stop, parsed: Arc::default() })
+        .with_state(Agent { broker, parsed: Arc::default() })
 }
 
 /// Takes a request in as a whole, which must not be long, nor long in coming; also a body that nobody looks at: a connection
@@ -205,9 +207,13 @@ impl FromRequest<Agent> for Question {
     (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn tokens(State(agent): State<Agent>, Question(request): Question) -> Result<Response, Failure> {
-    Ok(match agent.broker.token(&request).await? {
-        Served::Token(reply) => json_bytes(reply),
+async fn tokens(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Question(request): Question,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.token(&request, caller.peer).await? {
+        Served::Token(held) => json_bytes(held.reply()),
         Served::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
         }
@@ -226,8 +232,12 @@ fn json_bytes(json: Bytes) -> Response {
     (status = 202, body = SignInReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn login(State(agent): State<Agent>, Input(request): Input<LoginRequest>) -> Result<Response, Failure> {
-    Ok(match agent.broker.login(request).await? {
+async fn login(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<LoginRequest>,
+) -> Result<Response, Failure> {
+    Ok(match agent.broker.login(&request, caller.peer).await? {
         LoggedIn::Session(session) => Json(SessionReply { session: *session }).into_response(),
         LoggedIn::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -368,9 +378,10 @@ async fn projects(
 ))]
 async fn trust(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<CloudRequest>,
 ) -> Result<StatusCode, Failure> {
-    agent.broker.trust(&request)?;
+    agent.broker.trust(&request, caller.peer).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -381,9 +392,10 @@ async fn trust(
 ))]
 async fn logout(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<LogoutRequest>,
 ) -> Result<Json<LogoutReply>, Failure> {
-    Ok(Json(agent.broker.logout(&request).await?))
+    Ok(Json(agent.broker.logout(&request, Who::Peer(caller.peer)).await?))
 }
 
 /// Makes a local application credential, valid only at the facade.
@@ -397,7 +409,7 @@ async fn lease(
     Extension(caller): Extension<Caller>,
     Input(request): Input<LeaseRequest>,
 ) -> Result<Response, Failure> {
-    Ok(match agent.broker.lease(request, caller.pid).await? {
+    Ok(match agent.broker.lease(&request, caller.peer).await? {
         Leased::Lease(reply) => (StatusCode::CREATED, Json(*reply)).into_response(),
         Leased::SignIn(sign_in) => {
             (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
@@ -419,8 +431,12 @@ async fn leases(State(agent): State<Agent>) -> Json<LeasesReply> {
     (status = 200, body = RevokeReply),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn revoke(State(agent): State<Agent>, Path(id): Path<String>) -> Result<Json<RevokeReply>, Failure> {
-    Ok(Json(agent.broker.revoke(&id).await?))
+async fn revoke(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<RevokeReply>, Failure> {
+    Ok(Json(agent.broker.revoke(&id, caller.peer).await?))
 }
 
 /// How long somebody waits for news.
@@ -444,7 +460,7 @@ async fn wanted(
     Asked(asked): Asked<Patience>,
 ) -> Response {
     let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
-    match agent.broker.wanted(caller.pid.unwrap_or_default(), patience).await {
+    match agent.broker.wanted(caller.peer.pid().unwrap_or_default(), patience).await {
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -459,16 +475,40 @@ async fn status(State(agent): State<Agent>) -> Json<Status> {
     Json(agent.broker.status())
 }
 
-/// Opens the vault, or changes who keeps its key.
+/// Opens the vault and the lock, or changes who keeps the vault's key.
 #[utoipa::path(post, path = "/v1/vault", request_body = VaultRequest, responses(
     (status = 200, body = VaultReport),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn vault(
     State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
     Input(request): Input<VaultRequest>,
 ) -> Result<Json<VaultReport>, Failure> {
-    Ok(Json(agent.broker.vault(request).await?))
+    Ok(Json(agent.broker.vault(request, caller.peer).await?))
+}
+
+/// Locks: nothing is given out, and the process that knew what is signed in is no more. Without a vault, a logout.
+#[utoipa::path(post, path = "/v1/lock", request_body = LockRequest, responses(
+    (status = 200, body = LockReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn lock(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(LockRequest {}): Input<LockRequest>,
+) -> Result<Json<LockReply>, Failure> {
+    Ok(Json(agent.broker.lock(LockReason::Person, Some(caller.peer)).await?))
+}
+
+/// Has the program that was installed over the agent's own take over; nobody is signed out by it.
+#[utoipa::path(post, path = "/v1/handover", responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn handover(State(agent): State<Agent>) -> Result<StatusCode, Failure> {
+    agent.broker.hand_over()?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Ends the agent; what is kept in memory only is forgotten.
@@ -477,6 +517,6 @@ async fn vault(
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn stop(State(agent): State<Agent>) -> StatusCode {
-    agent.stop.notify_one();
+    agent.broker.stop();
     StatusCode::NO_CONTENT
 }

@@ -1,10 +1,15 @@
-//! What differs from system to system: the clock, files, which machine it is, who is at the other end, notifications.
+//! What differs from system to system: the clock, files, which machine it is, who and which program is at the other end, notifications.
 
 pub mod clock;
 pub mod files;
+pub mod harden;
+pub mod logind;
 pub mod machine;
 pub mod network;
 pub mod notify;
+pub mod own;
 pub mod paths;
 pub mod peer;
 pub mod process;
+pub mod program;
+pub mod systemd;

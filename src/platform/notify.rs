@@ -19,6 +19,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(300);
 /// *Let the server decide how long.*
 const DEFAULT_EXPIRY: i32 = -1;
+/// *Never expires*: we close it ourselves.
+const NO_EXPIRY: i32 = 0;
 
 /// The desktop of the session that the agent was started in.
 pub struct Desktop;
@@ -27,7 +29,7 @@ impl Notices for Desktop {
     fn tell(&self, title: String, text: String) -> BoxFuture<'static, ()> {
         Box::pin(within(TIMEOUT, async move {
             let bus = Connection::session().await?;
-            notify(&notifications(&bus).await?, &title, &text, &[]).await.map(drop)
+            notify(&notifications(&bus).await?, &title, &text, &[], DEFAULT_EXPIRY).await.map(drop)
         }))
     }
 
@@ -36,7 +38,7 @@ impl Notices for Desktop {
             let bus = Connection::session().await?;
             let desktop = notifications(&bus).await?;
             let mut clicks = desktop.receive_signal("ActionInvoked").await?;
-            let shown = notify(&desktop, &title, &text, &["default", "Sign in"]).await?;
+            let shown = notify(&desktop, &title, &text, &["default", "Sign in"], DEFAULT_EXPIRY).await?;
             while let Some(click) = clicks.next().await {
                 let (id, _action): (u32, String) = click.body().deserialize()?;
                 if id == shown {
@@ -46,6 +48,59 @@ impl Notices for Desktop {
             Ok(())
         }))
     }
+
+    fn confirm(
+        &self,
+        title: String,
+        text: String,
+        late: BoxFuture<'static, ()>,
+    ) -> BoxFuture<'static, Option<bool>> {
+        Box::pin(async move {
+            let answer = question(&title, &text, late).await;
+            answer.inspect_err(|error| tracing::info!(%error, "nobody can be asked")).ok()
+        })
+    }
+}
+
+/// Shows the question until it is answered, taken away or late. Signals are those of the bus name's owner only: the bus itself
+/// keeps other programs' out.
+async fn question(title: &str, text: &str, late: BoxFuture<'static, ()>) -> zbus::Result<bool> {
+    let bus = Connection::session().await?;
+    let desktop = notifications(&bus).await?;
+    let capabilities: Vec<String> = desktop.call("GetCapabilities", &()).await?;
+    if !capabilities.iter().any(|each| each == "actions") {
+        return Err(zbus::Error::Unsupported);
+    }
+    let mut clicks = desktop.receive_signal("ActionInvoked").await?;
+    let mut ends = desktop.receive_signal("NotificationClosed").await?;
+    let shown = notify(&desktop, title, text, &["allow", "Allow", "deny", "Deny"], NO_EXPIRY).await?;
+    let answer = async {
+        loop {
+            tokio::select! {
+                biased;
+                Some(click) = clicks.next() => {
+                    let (id, action): (u32, String) = click.body().deserialize()?;
+                    // A click on the text itself is no answer.
+                    if id == shown && action != "default" {
+                        return Ok(action == "allow");
+                    }
+                }
+                Some(end) = ends.next() => {
+                    let (id, _why): (u32, u32) = end.body().deserialize()?;
+                    if id == shown {
+                        return Ok(false);
+                    }
+                }
+                else => return Ok(false),
+            }
+        }
+    };
+    let answer = tokio::select! {
+        answer = answer => answer,
+        () = late => Ok(false),
+    };
+    desktop.call::<_, _, ()>("CloseNotification", &shown).await.ok();
+    answer
 }
 
 async fn within(patience: Duration, doing: impl Future<Output = zbus::Result<()>>) {
@@ -62,10 +117,16 @@ async fn notifications(bus: &Connection) -> zbus::Result<Proxy<'static>> {
 }
 
 /// Shows it, and returns the number by which its signals can be told.
-async fn notify(desktop: &Proxy<'_>, title: &str, text: &str, actions: &[&str]) -> zbus::Result<u32> {
+async fn notify(
+    desktop: &Proxy<'_>,
+    title: &str,
+    text: &str,
+    actions: &[&str],
+    expiry: i32,
+) -> zbus::Result<u32> {
     let hints = HashMap::from([("urgency", Value::U8(1)), ("category", Value::from("network"))]);
     let text = escaped(text);
-    let message = ("keystone-broker", 0_u32, "dialog-password", title, &text, actions, hints, DEFAULT_EXPIRY);
+    let message = ("keystone-broker", 0_u32, "dialog-password", title, &text, actions, hints, expiry);
     desktop.call("Notify", &message).await
 }
 

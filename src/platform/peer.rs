@@ -15,6 +15,15 @@ use rustix::net::{
 /// The uid that owns the peer's socket of the connection `peer` → `local`; `None` when no living
 /// socket of this network namespace is the other end.
 pub fn uid_of(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
+    owner_of(local, peer).map(|(uid, _)| uid)
+}
+
+/// The inode of the peer's socket.
+pub(super) fn inode_of(local: SocketAddr, peer: SocketAddr) -> Option<u64> {
+    owner_of(local, peer).map(|(_, inode)| inode)
+}
+
+fn owner_of(local: SocketAddr, peer: SocketAddr) -> Option<(u32, u64)> {
     let (local, peer) = (canonical(local), canonical(peer));
     let (uid, inode) = match ask(local, peer) {
         Ok(owner) => owner?,
@@ -22,7 +31,7 @@ pub fn uid_of(local: SocketAddr, peer: SocketAddr) -> Option<u32> {
         Err(_) => listed(local, peer)?,
     };
     // A closed socket lingers without an inode and as uid 0: that is nobody, not root.
-    (inode != 0).then_some(uid)
+    (inode != 0).then_some((uid, inode))
 }
 
 /// Uid and inode of the socket `peer` → `local`, asked for by its addresses: to list all sockets takes the kernel
@@ -102,7 +111,10 @@ pub fn holder_of(port: u16) -> Option<String> {
         let ip = row.local.ip();
         row.state == LISTEN && row.local.port() == port && (ip.is_loopback() || ip.is_unspecified())
     })?;
-    let process = process_with_socket(row.inode);
+    let process = holder_of_socket(row.inode).map(|pid| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        format!("{} (process {pid})", name.trim())
+    });
     Some(process.unwrap_or_else(|| format!("a process of uid {}", row.uid)))
 }
 
@@ -155,15 +167,15 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn process_with_socket(inode: u64) -> Option<String> {
+/// A process that holds the socket.
+pub(super) fn holder_of_socket(inode: u64) -> Option<u32> {
     let link = format!("socket:[{inode}]");
     fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let mut descriptors = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
-        descriptors
-            .find(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == link.as_str()))?;
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        Some(format!("{} (process {pid})", name.trim()))
+        let holds = descriptors
+            .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == link.as_str()));
+        holds.then_some(pid)
     })
 }
 

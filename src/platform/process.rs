@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    started: u64,
+    pub(super) started: u64,
     boot: String,
 }
 

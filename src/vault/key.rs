@@ -37,7 +37,8 @@ impl Key {
         Some(key)
     }
 
-    pub(super) fn bytes(&self) -> &[u8; 32] {
+    /// The bytes, for whoever is to have it next.
+    pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 

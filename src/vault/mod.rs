@@ -26,7 +26,8 @@ use crate::sync::locked;
 pub use key::Key;
 use key::{Keeper, NoKey};
 use passphrase::Cost;
-use sealed::{Flaw, Header, KeptBy, Seal};
+pub use sealed::Seal;
+use sealed::{Flaw, Header, KeptBy};
 
 /// A locked keyring asks its person to unlock it.
 const PERSON: Duration = Duration::from_secs(120);
@@ -116,6 +117,21 @@ impl Vault {
     /// Whether there is one to be opened.
     pub fn is_sealed(&self) -> bool {
         matches!(locked(&self.state).condition, Condition::Sealed(_))
+    }
+
+    /// What opens it, for a process that goes on in our place.
+    pub fn seal(&self) -> Option<(String, Key)> {
+        match &locked(&self.state).condition {
+            Condition::Open(seal) => Some(seal.parts()),
+            _ => None,
+        }
+    }
+
+    /// Goes on in the place of a process that had it open.
+    pub fn take_over(&self, seal: Seal) {
+        if self.lock.is_some() {
+            locked(&self.state).condition = Condition::Open(seal);
+        }
     }
 
     /// The state folder.

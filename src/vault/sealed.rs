@@ -132,6 +132,20 @@ impl Seal {
         Some(Self { header, lines, contents_key })
     }
 
+    /// From what [`Self::parts`] gave.
+    pub fn of(lines: String, contents_key: Key) -> Option<Self> {
+        let (_, rest) = split_line(lines.as_bytes())?;
+        let header = serde_json::from_slice(rest).ok()?;
+        Some(Self { header, lines, contents_key })
+    }
+
+    /// What another process needs to go on with it.
+    pub fn parts(&self) -> (String, Key) {
+        let mut key = Key::empty();
+        key.bytes_mut().copy_from_slice(self.contents_key.bytes());
+        (self.lines.clone(), key)
+    }
+
     /// What anybody may read of it.
     pub fn header(&self) -> &Header {
         &self.header

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 
 use keystone_broker::api::FacadeReport;
-use keystone_broker::broker::Broker;
+use keystone_broker::broker::{Broker, Departure};
 use keystone_broker::config::Config;
 use keystone_broker::http::serve::serve;
 use keystone_broker::listen;
@@ -16,21 +16,22 @@ use keystone_broker::vault::{Place, Vault, Wish};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use super::api::Api;
+use super::http::PATIENCE;
 use super::lab::until;
-use super::notices::Desktop;
+use super::notices::{Answer, Desktop};
 use super::spawn;
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
     api: Api,
     folder: Arc<TempDir>,
-    stop: Arc<Notify>,
+    /// The broker that serves now.
+    current: Arc<Mutex<Option<(Broker, Handle)>>>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
-    runtime: Handle,
 }
 
 impl Agent {
@@ -63,20 +64,19 @@ impl Agent {
     }
 
     fn start_at(clock: SharedClock, folder: Arc<TempDir>, socket: &'static str) -> Self {
-        let stop = Arc::new(Notify::new());
         let (is_ready, ready) = mpsc::channel();
-        let (place, stopped) = (folder.path().to_owned(), stop.clone());
+        let (place, current) = (folder.path().to_owned(), Arc::default());
+        let serving = Arc::clone(&current);
         let desktop = Desktop::new();
         let notices = desktop.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(run(clock, &place, socket, notices, stopped, &is_ready));
+            run(clock, &place, socket, notices, &serving, &is_ready);
         });
-        let runtime = ready.recv().unwrap();
+        ready.recv().unwrap();
         let api = Api::new(folder.path().join(socket));
         // An agent answers before a slow machine has made the vault's key of the passphrase.
         until("a look into the vault", || api.status()["vault"]["reason"] != "it was not opened yet");
-        Self { api, folder, stop, thread: Some(thread), desktop, runtime }
+        Self { api, folder, current, thread: Some(thread), desktop }
     }
 
     pub fn api(&self) -> &Api {
@@ -90,7 +90,13 @@ impl Agent {
 
     /// How many tasks it has.
     pub fn tasks(&self) -> usize {
-        self.runtime.metrics().num_alive_tasks()
+        let current = self.current.lock().unwrap();
+        current.as_ref().map_or(0, |(_, runtime)| runtime.metrics().num_alive_tasks())
+    }
+
+    /// What the person says from now on when they are asked.
+    pub fn will_answer(&self, answer: Answer) {
+        self.desktop.will_answer(answer);
     }
 
     /// Where its socket lies.
@@ -99,36 +105,65 @@ impl Agent {
     }
 }
 
-async fn run(
+/// As the agent's process lives: also in the place of one that made room, of whose tasks nothing is left.
+fn run(
     clock: SharedClock,
     folder: &Path,
     socket: &str,
     desktop: Arc<Desktop>,
-    stop: Arc<Notify>,
-    ready: &mpsc::Sender<Handle>,
+    current: &Mutex<Option<(Broker, Handle)>>,
+    ready: &mpsc::Sender<()>,
 ) {
-    let config = Config::load(&folder.join("config.toml")).unwrap();
     let socket_path = folder.join(socket);
     std::fs::remove_file(&socket_path).ok();
-    let listener = UnixListener::bind(&socket_path).unwrap();
+    let api = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
+    api.set_nonblocking(true).unwrap();
     private_folder(&folder.join("state")).unwrap();
-    let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
-    let broker = Broker::new(clock, config, vault, folder, desktop);
-    broker.recall().await;
     // A restarted agent has the port that its leases name.
     let port_file = socket_path.with_extension("facade");
     let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());
     let port = port.unwrap_or_else(super::port::free);
     let facade = spawn::undisturbed(|| std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
     facade.set_nonblocking(true).unwrap();
-    let facade = TcpListener::from_std(facade).unwrap();
     let address = facade.local_addr().unwrap();
     fs::write(port_file, address.port().to_string()).unwrap();
-    broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
-    let _facade = serve(facade, listen::facade::router(broker.clone(), address));
-    let _server = serve(listener, listen::socket::router(broker, stop.clone()));
-    ready.send(Handle::current()).unwrap();
-    stop.notified().await;
+    let mut packed: Option<Zeroizing<Vec<u8>>> = None;
+    let live = async |packed: Option<Zeroizing<Vec<u8>>>| {
+        let config = Config::load(&folder.join("config.toml")).unwrap();
+        let idle = config.lock.idle;
+        let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
+        let broker = Broker::new(clock.clone(), config, vault, folder, desktop.clone());
+        if let Some(packed) = packed {
+            broker.unpack(&packed).unwrap();
+        }
+        broker.recall().await;
+        broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
+        if let Some(idle) = idle {
+            let broker = broker.clone();
+            tokio::spawn(async move { broker.lock_when_idle(idle).await });
+        }
+        let facade = TcpListener::from_std(facade.try_clone().unwrap()).unwrap();
+        let api = UnixListener::from_std(api.try_clone().unwrap()).unwrap();
+        let facade = serve(facade, listen::facade::router(broker.clone(), address));
+        let api = serve(api, listen::socket::router(broker.clone()));
+        current.lock().unwrap().replace((broker.clone(), Handle::current()));
+        ready.send(()).ok();
+        let departure = broker.departure().await;
+        if departure == Departure::Stop {
+            return None;
+        }
+        broker.rest(PATIENCE).await;
+        tokio::join!(api.stop(PATIENCE), facade.stop(PATIENCE));
+        current.lock().unwrap().take();
+        Some(broker.pack(departure).await.unwrap())
+    };
+    loop {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        packed = runtime.block_on(live(packed));
+        if packed.is_none() {
+            return;
+        }
+    }
 }
 
 /// Nothing touches the disk or the machine's keyrings unless the test's `config.toml` says so. A test that wants another
@@ -142,7 +177,9 @@ fn place(folder: &Path, wish: Wish) -> Place {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        self.stop.notify_one();
+        if let Some((broker, _)) = &*self.current.lock().unwrap() {
+            broker.stop();
+        }
         self.thread.take().map(JoinHandle::join);
     }
 }

@@ -10,6 +10,7 @@ pub mod kept;
 pub mod keystone;
 pub mod killing;
 pub mod lab;
+pub mod memory;
 pub mod notices;
 pub mod openapi;
 pub mod port;

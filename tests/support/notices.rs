@@ -9,11 +9,27 @@ use keystone_broker::ports::Notices;
 #[derive(Default)]
 pub struct Desktop {
     told: Mutex<Vec<(String, String)>>,
+    answer: Mutex<Answer>,
+}
+
+/// What the person says when they are asked.
+#[derive(Clone, Copy, Default)]
+pub enum Answer {
+    /// There is no desktop.
+    #[default]
+    Nobody,
+    Yes,
+    No,
+    Silence,
 }
 
 impl Desktop {
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    pub fn will_answer(&self, answer: Answer) {
+        *self.answer.lock().unwrap_or_else(PoisonError::into_inner) = answer;
     }
 
     pub fn told(&self) -> Vec<(String, String)> {
@@ -29,5 +45,27 @@ impl Notices for Desktop {
 
     fn ask(&self, title: String, text: String, url: String) -> BoxFuture<'static, ()> {
         self.tell(title, format!("{text} {url}"))
+    }
+
+    fn confirm(
+        &self,
+        title: String,
+        text: String,
+        late: BoxFuture<'static, ()>,
+    ) -> BoxFuture<'static, Option<bool>> {
+        let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).to_owned();
+        let said = self.tell(title, text);
+        Box::pin(async move {
+            said.await;
+            match answer {
+                Answer::Nobody => None,
+                Answer::Yes => Some(true),
+                Answer::No => Some(false),
+                Answer::Silence => {
+                    late.await;
+                    Some(false)
+                }
+            }
+        })
     }
 }

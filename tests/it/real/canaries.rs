@@ -116,6 +116,12 @@ fn no_secret_of_a_sign_in_or_renewal_is_in_a_log_a_process_list_an_environment_o
     let log = front.sandbox.agent_log();
     assert!(log.contains("TRACE") && log.lines().count() > 30, "the log says a lot: {log}");
     let places = [during, after, vec![("log".into(), log)], files(&front.sandbox.path("home"))].concat();
+    let audit = places.iter().find(|(name, _)| name.ends_with("audit.jsonl")).unwrap();
+    assert!(
+        ["login", "sign-in", "renewal", "token", "lease", "logout"]
+            .iter()
+            .all(|action| { audit.1.contains(&format!("\"action\":\"{action}\"")) })
+    );
     for canary in &canaries {
         assert!(canary.len() >= 16, "{canary}");
         for (name, text) in &places {

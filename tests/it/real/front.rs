@@ -47,6 +47,8 @@ pub struct Request {
     pub method: String,
     pub path: String,
     pub status: u16,
+    /// Keystone's `x-openstack-request-id`.
+    pub id: String,
     pub agent: String,
 }
 
@@ -319,6 +321,7 @@ fn parse(line: &str) -> Option<Request> {
         method: facts.next()?.to_owned(),
         path: facts.next()?.to_owned(),
         status: facts.next()?.parse().ok()?,
+        id: facts.next()?.to_owned(),
         agent: agent.trim_end_matches('"').to_owned(),
     })
 }

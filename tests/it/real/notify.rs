@@ -20,13 +20,13 @@ use crate::support::spawn;
 use crate::support::tool::{Tool, token};
 
 /// A bus; ends when dropped.
-struct Bus {
+pub struct Bus {
     daemon: Child,
-    address: String,
+    pub address: String,
 }
 
 impl Bus {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let mut daemon = Command::new("dbus-daemon");
         daemon.args(["--session", "--nofork", "--nopidfile", "--print-address"]);
         let mut daemon = spawn::raw(daemon.stdout(Stdio::piped()));

@@ -1,9 +1,9 @@
-//! `4h`, `90m`, `1d12h` as an argument.
+//! `4h`, `90m`, `1d12h`, as people write durations in arguments and settings.
 
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 
 /// Parses a duration above zero; a day has 24 hours.
-pub(super) fn parse(text: &str) -> Result<SignedDuration, String> {
+pub fn parse(text: &str) -> Result<SignedDuration, String> {
     let span: Span = text.parse().map_err(|_| "not a duration; write 4h, 90m or 1d12h".to_owned())?;
     let relative = SpanRelativeTo::days_are_24_hours();
     let duration = span.to_duration(relative).map_err(|error| error.to_string())?;

@@ -1,0 +1,60 @@
+//! The programs that were looked at, so that a look is taken once for each: it costs more than all the rest.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::platform::program::{Peer, Program, Pulse, since_boot};
+use crate::sync::locked;
+
+/// More than a person runs at a time.
+const MOST: usize = 1024;
+
+#[derive(Default)]
+pub(super) struct Programs(Mutex<HashMap<u32, Known>>);
+
+struct Known {
+    program: Arc<Program>,
+    pulse: Pulse,
+    /// When it was looked at, so long after the boot.
+    seen: Duration,
+}
+
+impl Known {
+    /// Whether this was the process of its number at that time: it had started, and it lived when it was looked at later,
+    /// or lives.
+    fn was_there(&self, when: Duration) -> bool {
+        self.program.had_started(when) && (when <= self.seen || self.pulse.beats())
+    }
+}
+
+impl Programs {
+    /// Whether the program at the other end can be told also when it is gone. Costs next to nothing.
+    pub(super) fn knows(&self, peer: &Peer) -> bool {
+        let Peer::Process { pid, since } = peer else { return false };
+        locked(&self.0).get(pid).is_some_and(|known| known.was_there(*since))
+    }
+
+    /// The program at the other end; `None` when it is gone and was not looked at before.
+    pub(super) fn find(&self, peer: &Peer) -> Option<Arc<Program>> {
+        if let Peer::Process { pid, since } = peer
+            && let Some(known) = locked(&self.0).get(pid)
+            && known.was_there(*since)
+            && (known.program.still_runs() || !known.pulse.beats())
+        {
+            return Some(known.program.clone());
+        }
+        let seen = since_boot();
+        let program = Arc::new(Program::of(peer)?);
+        if let Some(pulse) = Pulse::of(&program) {
+            let mut all = locked(&self.0);
+            if all.len() >= MOST {
+                all.retain(|_, known| known.pulse.beats());
+            }
+            if all.len() < MOST {
+                all.insert(program.pid, Known { program: program.clone(), pulse, seen });
+            }
+        }
+        Some(program)
+    }
+}

@@ -1,0 +1,130 @@
+//! The thread that writes: what happens again and again takes one line now and one later.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+
+use jiff::Timestamp;
+
+use super::programs::Programs;
+use super::{Action, Entry, File, Health, Message, Outcome, What, Who};
+use crate::platform::program::Program;
+
+/// More than a person has programs, clouds and scopes.
+const MOST: usize = 1024;
+
+/// What was written, and how often it has happened since.
+struct Repeats {
+    times: u64,
+    first: Timestamp,
+    last: Timestamp,
+}
+
+pub(super) struct Recorder {
+    file: File,
+    health: Arc<Health>,
+    programs: Arc<Programs>,
+    seen: HashMap<(What, Option<Arc<Program>>), Repeats>,
+}
+
+impl Recorder {
+    pub(super) fn new(file: File, health: Arc<Health>, programs: Arc<Programs>) -> Self {
+        Self { file, health, programs, seen: HashMap::new() }
+    }
+
+    /// Until nobody is left who could note anything.
+    pub(super) fn run(mut self, messages: &Receiver<Message>) {
+        while let Ok(message) = messages.recv() {
+            match message {
+                Message::Note(note) => {
+                    let (now, who, what) = *note;
+                    let program = match who {
+                        Who::Agent => None,
+                        Who::Peer(peer) => self.programs.find(&peer),
+                        Who::Program(program) => program,
+                    };
+                    self.note(now, what, program);
+                }
+                Message::Identify(peer, reply) => {
+                    reply.send(self.programs.find(&peer)).ok();
+                }
+                Message::Flush(reply) => {
+                    self.flush();
+                    reply.map(|reply| reply.send(()));
+                }
+            }
+        }
+        self.flush();
+    }
+
+    /// The first time at once.
+    fn note(&mut self, now: Timestamp, what: What, program: Option<Arc<Program>>) {
+        let key = (what, program);
+        if let Some(repeats) = self.seen.get_mut(&key) {
+            if repeats.times == 0 {
+                repeats.first = now;
+            }
+            repeats.times += 1;
+            repeats.last = now;
+            return;
+        }
+        if self.seen.len() == MOST {
+            self.flush();
+            self.seen.clear();
+        }
+        let (what, program) = &key;
+        self.write(&Entry {
+            time: now,
+            what: what.clone(),
+            program: program.as_deref().cloned(),
+            repeats: 0,
+            last: None,
+        });
+        if self.seen.is_empty() {
+            self.health.pending.notify_one();
+        }
+        self.seen.insert(key, Repeats { times: 0, first: now, last: now });
+    }
+
+    /// Writes how often the same has happened since, and forgets what has not.
+    fn flush(&mut self) {
+        for ((what, program), repeats) in std::mem::take(&mut self.seen) {
+            if repeats.times == 0 {
+                continue;
+            }
+            self.write(&Entry {
+                time: repeats.first,
+                what: what.clone(),
+                program: program.as_deref().cloned(),
+                repeats: repeats.times,
+                last: Some(repeats.last),
+            });
+            self.seen.insert((what, program), Repeats { times: 0, ..repeats });
+        }
+        if !self.seen.is_empty() {
+            self.health.pending.notify_one();
+        }
+    }
+
+    fn write(&mut self, entry: &Entry) {
+        let lost = self.health.lost.load(Ordering::Relaxed);
+        let written = match lost {
+            0 => self.file.append(entry),
+            lost => self.file.append(&gap(lost, entry.time)).and_then(|()| {
+                self.health.recovers(lost);
+                self.file.append(entry)
+            }),
+        };
+        if let Err(error) = written {
+            self.health.fails(&error.to_string());
+        }
+    }
+}
+
+/// What stands where lines are missing.
+fn gap(lost: u64, time: Timestamp) -> Entry {
+    let detail = Some(format!("{lost} lines before this one could not be written"));
+    let what = What { outcome: Outcome::Refused, detail, ..What::done(Action::Lost) };
+    Entry { time, what, program: None, repeats: 0, last: None }
+}

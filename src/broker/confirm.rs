@@ -1,0 +1,135 @@
+//! Asks the person before a program gets a token (`confirm`): once for each process, and for no longer than that token lives.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::Inner;
+use super::flight::Flight;
+use super::work::Work;
+use crate::audit::{Action, What, Who};
+use crate::error::{Code, Error, Result};
+use crate::model::{Cloud, Identity, Scope};
+use crate::platform::program::Program;
+use crate::sync::locked;
+
+/// How long a person may take to answer. Tools give up not much later.
+const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+/// A No counts for so long: a program that asks again and again is no reason to ask the person again and again.
+const REST: SignedDuration = SignedDuration::from_secs(60);
+
+/// Which program asks for what: a process is told from a later one with its number by its start.
+type Use = (Option<(u32, u64)>, Identity, Scope, Option<String>);
+
+/// Who was asked about, and what was answered.
+pub(super) struct Confirmations {
+    answered: Mutex<HashMap<Use, (bool, Timestamp)>>,
+    asking: Flight<Use, ()>,
+    /// One question at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl Default for Confirmations {
+    fn default() -> Self {
+        // A person who does not answer must not hold up a lock.
+        let asking = Flight::from(&Work::default());
+        Self { answered: Mutex::default(), asking, turn: Arc::default() }
+    }
+}
+
+/// What a program is about to get.
+pub(super) struct Wish<'w> {
+    pub(super) program: Option<Arc<Program>>,
+    pub(super) cloud: &'w Cloud,
+    pub(super) identity: &'w Identity,
+    pub(super) scope: &'w Scope,
+    /// The lease that it holds, by name.
+    pub(super) lease: Option<&'w str>,
+    /// When the token ends.
+    pub(super) ends: Timestamp,
+}
+
+impl Inner {
+    /// Returns when the person has allowed it; fails when they do not, or when there is nobody to ask.
+    pub(super) async fn confirm_use(
+        self: &Arc<Self>,
+        wish: Wish<'_>,
+        patience: SignedDuration,
+    ) -> Result<()> {
+        let Wish { program, cloud, identity, scope, lease, ends } = wish;
+        let who = program.as_ref().map(|program| (program.pid, program.started));
+        let key = (who, identity.clone(), scope.clone(), lease.map(str::to_owned));
+        let now = self.clock.now();
+        // One that is not known may be another one each time.
+        let answered = locked(&self.confirmations.answered).get(&key).copied();
+        match answered.filter(|(allowed, until)| now < *until && (who.is_some() || !allowed)) {
+            Some((true, _)) => return Ok(()),
+            Some((false, _)) => return Err(refused(cloud, "you said no a moment ago")),
+            None => {}
+        }
+        let what = What {
+            cloud: Some(cloud.label().to_owned()),
+            scope: Some(scope.to_string()),
+            lease: lease.map(str::to_owned),
+            ..What::done(Action::Confirm)
+        };
+        let (inner, cloud, asked) = (self.clone(), cloud.clone(), key.clone());
+        let deadline = now + patience.min(PATIENCE);
+        let asking = || async move {
+            let answer = inner.ask_person(&cloud, &asked, program.as_deref(), deadline).await;
+            let outcome = match answer {
+                Some(true) => Ok(()),
+                Some(false) => Err(refused(&cloud, "you said no, or did not answer")),
+                None => Err(refused(&cloud, "there is no desktop on which you could be asked")),
+            };
+            inner.note(Who::Program(program), what.or(outcome.as_ref().err()));
+            let until = if outcome.is_ok() { ends } else { inner.clock.now() + REST };
+            let mut answered = locked(&inner.confirmations.answered);
+            answered.retain(|_, (_, until)| inner.clock.now() < *until);
+            if answer.is_some() {
+                answered.insert(asked, (outcome.is_ok(), until));
+            }
+            outcome
+        };
+        self.confirmations.asking.join(key, asking).await
+    }
+
+    /// The person's answer; `None` where nobody can be asked.
+    async fn ask_person(
+        &self,
+        cloud: &Cloud,
+        (_, _, scope, lease): &Use,
+        program: Option<&Program>,
+        deadline: Timestamp,
+    ) -> Option<bool> {
+        let name = program.map_or("a program that is not known", |program| &program.name);
+        let title = format!("{}: may {name} have a token?", cloud.label());
+        let mut text = match program {
+            Some(Program { pid, executable, parents, .. }) => {
+                let path = executable.as_ref().map_or(String::new(), |path| format!(", {}", path.display()));
+                format!("{name} (process {pid}{path}), started by {}, asks for {scope}.", parents.join(", "))
+            }
+            None => format!("Its process could not be found out. It asks for {scope}."),
+        };
+        if let Some(lease) = lease {
+            text.push_str(" It holds the lease ");
+            text.push_str(lease);
+            text.push('.');
+        }
+        let _turn = tokio::select! {
+            turn = self.confirmations.turn.lock() => turn,
+            () = self.clock.sleep_until(deadline) => return Some(false),
+        };
+        self.notices.confirm(title, text, self.clock.sleep_until(deadline)).await
+    }
+}
+
+fn refused(cloud: &Cloud, why: &str) -> Error {
+    Error::new(
+        Code::ConfirmationRefused,
+        format!("{} is only for programs that you allow, and {why}", cloud.label()),
+    )
+    .cloud(cloud.label())
+    .remedy("run it again, and answer the notification; `confirm` in config.toml or --confirm asks for it")
+}

@@ -1,0 +1,192 @@
+//! Locked: what is signed in lies sealed in the vault, and no process knows it.
+//!
+//! The agent's own memory is forgotten by a fresh process in its place (`leaving`). A file beside the socket says that
+//! it is locked: whoever kills the agent does not open it.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Mutex;
+
+use super::leaving::Departure;
+use super::{Broker, Inner, policy};
+use crate::api::{LockReason, LockReply, LockReport, VaultReport, VaultState};
+use crate::audit::{Action, What, Who};
+use crate::error::{Code, Error, Result};
+use crate::model::Secret;
+use crate::platform::files;
+use crate::platform::program::Peer;
+use crate::sync::locked;
+
+/// Wrong passphrases in a row, and when the last one was tried. Held by whoever tries one.
+pub(super) type Attempts = Mutex<(u32, Timestamp)>;
+
+impl Broker {
+    /// Locks: nothing is given out any more, no browser is opened, and this process makes room for one that knows
+    /// nothing. Where nothing is kept on the disk, that is a logout. Without a `peer` it is the machine that locks.
+    pub async fn lock(&self, reason: LockReason, peer: Option<Peer>) -> Result<LockReply> {
+        if let Some(peer) = peer {
+            self.inner.log.meet(peer).await;
+        }
+        // A caller that leaves meanwhile cuts nothing off.
+        let broker = self.clone();
+        let who = peer.map_or(Who::Agent, Who::Peer);
+        let locking = self.inner.work.spawn(async move {
+            let was_locked = broker.is_locked();
+            let locked = broker.lock_now(reason, who.clone()).await;
+            let what = What { detail: Some(reason.to_string()), ..What::done(Action::Lock) };
+            broker.inner.note(who, what.or(locked.as_ref().err()));
+            if locked.is_ok() && !was_locked {
+                broker.inner.departure.send_replace(Some(Departure::Lock));
+            }
+            locked
+        });
+        locking.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?
+    }
+
+    async fn lock_now(&self, reason: LockReason, who: Who) -> Result<LockReply> {
+        let inner = &self.inner;
+        let was_locked = locked(&inner.state).lock.clone();
+        if let Some(lock) = was_locked {
+            // What a person locked, no screen unlocks.
+            let reason = if reason == LockReason::Person { reason } else { lock.reason };
+            let lock = LockReport { reason, ..lock };
+            inner.set_lock(Some(lock.clone()))?;
+            return Ok(LockReply { lock, logged_out: None, paused: 0, through: inner.through() });
+        }
+        inner.settle().await;
+        let vault = inner.vault.report();
+        if let Some(problem) = &vault.problem {
+            let why = format!("what is newer than the vault would be lost: {problem}");
+            return Err(Error::new(Code::VaultUnusable, why)
+                .remedy("mend that, then: ksb lock; or give it up: ksb logout --all"));
+        }
+        let lock = LockReport { since: inner.clock.now(), reason };
+        inner.set_lock(Some(lock.clone()))?;
+        for entry in locked(&inner.state).pending.values() {
+            entry.opening.cancel.notify_one();
+        }
+        let is_kept = vault.state == VaultState::Open || locked(&inner.state).sessions.is_empty();
+        let logged_out = if is_kept { None } else { Some(self.end_sessions(None, who).await?) };
+        let through = inner.through();
+        let leases = locked(&inner.state).leases.len();
+        let paused = u32::try_from(leases).unwrap_or(u32::MAX) - through;
+        tracing::info!(?reason, "locked");
+        Ok(LockReply { lock, logged_out, paused, through })
+    }
+
+    /// Opens the vault, and with it the lock. One try at a time, and each failure makes the next one wait longer.
+    pub(super) async fn unlock(&self, passphrase: Option<Secret>, who: Who) -> Result<VaultReport> {
+        let inner = &self.inner;
+        let mut attempts = inner.attempts.lock().await;
+        let is_a_try = passphrase.is_some();
+        if is_a_try {
+            let (failures, last) = *attempts;
+            inner.clock.sleep_until(last + policy::unlock_pause(failures)).await;
+        }
+        let opened = inner.unseal(passphrase).await;
+        if is_a_try {
+            let failed = opened.as_ref().is_err_and(|error| error.code == Code::VaultSealed);
+            *attempts = if failed { (attempts.0 + 1, inner.clock.now()) } else { (0, Timestamp::MIN) };
+        }
+        opened?;
+        if inner.set_lock(None)?.is_some() {
+            tracing::info!("unlocked");
+            inner.note(who, What::done(Action::Unlock));
+        }
+        Ok(inner.vault.report())
+    }
+
+    /// Whether nothing is given out.
+    pub fn is_locked(&self) -> bool {
+        self.inner.check_lock().is_err()
+    }
+
+    /// The person is back at their screen: what the machine locked opens, if nobody has to type anything for it.
+    pub async fn welcome(&self) {
+        let by_machine = |lock: &LockReport| lock.reason != LockReason::Person;
+        if locked(&self.inner.state).lock.as_ref().is_some_and(by_machine)
+            && let Err(error) = self.unlock(None, Who::Agent).await
+        {
+            tracing::info!(%error, "stays locked");
+        }
+    }
+
+    /// Locks when nobody asked for anything for so long.
+    pub async fn lock_when_idle(&self, idle: SignedDuration) {
+        let mut since = self.inner.clock.now();
+        loop {
+            self.inner.clock.sleep_until(since + idle).await;
+            let now = self.inner.clock.now();
+            let (used_at, has_some) = {
+                let state = locked(&self.inner.state);
+                (state.used_at, !state.sessions.is_empty() && state.lock.is_none())
+            };
+            match used_at {
+                Some(used_at) if used_at > since => since = used_at,
+                _ if !has_some => since = now,
+                _ => {
+                    if let Err(error) = self.lock(LockReason::Idle, None).await {
+                        tracing::warn!(%error, "cannot be locked");
+                        since = now;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Looks whether an earlier process was locked.
+    pub(super) fn recall_lock(&self) {
+        let Ok(json) = fs::read(self.lock_file()) else { return };
+        let now = self.clock.now();
+        // Of a file that is not understood only its being there counts.
+        let lock = serde_json::from_slice(&json);
+        let lock = lock.unwrap_or(LockReport { since: now, reason: LockReason::Person });
+        locked(&self.state).lock = Some(lock);
+    }
+
+    /// Refuses while it is locked.
+    pub(super) fn check_lock(&self) -> Result<()> {
+        match &locked(&self.state).lock {
+            Some(_) => Err(is_locked()),
+            None => Ok(()),
+        }
+    }
+
+    /// A person's tool asked for something.
+    pub(super) fn used(&self) {
+        locked(&self.state).used_at = Some(self.clock.now());
+    }
+
+    fn set_lock(&self, lock: Option<LockReport>) -> Result<Option<LockReport>> {
+        let file = self.lock_file();
+        let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", file.display()));
+        match &lock {
+            Some(lock) => {
+                files::replace(&file, &serde_json::to_vec(lock).unwrap_or_default()).map_err(failed)?
+            }
+            None if file.exists() => fs::remove_file(&file).map_err(failed)?,
+            None => {}
+        }
+        Ok(std::mem::replace(&mut locked(&self.state).lock, lock))
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.runtime_folder.join("locked")
+    }
+
+    /// How many leases go on while it is locked.
+    fn through(self: &Arc<Self>) -> u32 {
+        let state = locked(&self.state);
+        let through = state.leases.values().filter(|lease| lease.through_lock).count();
+        u32::try_from(through).unwrap_or(u32::MAX)
+    }
+}
+
+pub(super) fn is_locked() -> Error {
+    Error::new(Code::Locked, "the agent is locked").remedy("ksb unlock")
+}

@@ -1,0 +1,163 @@
+//! `ksb service`: the agent as a service of the user's.
+
+use std::fs;
+use std::path::Path;
+
+use clap::Subcommand;
+
+use super::target;
+use crate::agent;
+use crate::config::Config;
+use crate::error::{Code, Error, Result};
+use crate::platform::systemd::{self, SERVICE, SOCKET};
+use crate::platform::{files, own};
+
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Start the agent whenever a tool wants it: by systemd, else at the desktop's login
+    Install,
+    /// Undo that; nobody is signed out
+    Uninstall,
+    /// Show whether it is installed, and whether it outlives your logout
+    Status,
+}
+
+pub(super) async fn run(args: Args) -> Result<()> {
+    match args.action {
+        Action::Install => install().await,
+        Action::Uninstall => uninstall().await,
+        Action::Status => {
+            status();
+            Ok(())
+        }
+    }
+}
+
+async fn install() -> Result<()> {
+    let client = target::client()?;
+    let program = own::path();
+    let (units, autostart) = places()?;
+    if !systemd::is_there() {
+        write(&autostart, &systemd::autostart(&program))?;
+        println!(
+            "No systemd of yours answers. Your desktop starts the agent at the next login: {}",
+            autostart.display()
+        );
+        return Ok(());
+    }
+    let port = Config::load(&client.paths().config)?.facade_port.unwrap_or_else(agent::own_port);
+    for (name, text) in systemd::units(&program, port) {
+        write(&units.join(name), &text)?;
+        println!("{}", units.join(name).display());
+    }
+    // One that runs already has the socket's place; its sessions wait in the vault for the next one.
+    if client.is_running().await && !is_active(SERVICE) {
+        client.post_and_part("/v1/stop", &serde_json::json!({})).await?;
+    }
+    systemctl(&["daemon-reload"])?;
+    systemctl(&["enable", "--quiet", SOCKET])?;
+    systemctl(&["restart", SOCKET])?;
+    println!("systemd starts the agent whenever a tool wants it.");
+    explain_linger();
+    Ok(())
+}
+
+async fn uninstall() -> Result<()> {
+    let (units, autostart) = places()?;
+    let own = [units.join(SOCKET), units.join(SERVICE), autostart];
+    if !own.iter().any(|file| file.exists()) {
+        println!("It is not installed.");
+        return Ok(());
+    }
+    if systemd::is_there() {
+        systemctl(&["disable", "--now", "--quiet", SOCKET])?;
+        systemctl(&["stop", SERVICE])?;
+    }
+    for file in own.iter().filter(|file| file.exists()) {
+        fs::remove_file(file).map_err(|error| failed(file, &error))?;
+        println!("removed {}", file.display());
+    }
+    if systemd::is_there() {
+        systemctl(&["daemon-reload"])?;
+    }
+    println!("From now on the first command that needs the agent starts it.");
+    Ok(())
+}
+
+fn status() {
+    let (units, autostart) = places().unwrap_or_default();
+    if autostart.exists() {
+        println!("installed: your desktop starts the agent at the login ({})", autostart.display());
+        return;
+    }
+    if !units.join(SOCKET).exists() {
+        println!(
+            "not installed: the first command that needs the agent starts it. Install with: ksb service install"
+        );
+        return;
+    }
+    if !systemd::is_there() {
+        println!("installed, but no systemd of yours answers: it does not run as a service here");
+        return;
+    }
+    println!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
+    let text = fs::read_to_string(units.join(SERVICE)).unwrap_or_default();
+    let [(_, expected), _] = systemd::units(&own::path(), 0);
+    if text != expected {
+        println!(
+            "    it starts another program than this one, or by other rules. To mend that: ksb service install"
+        );
+    }
+    explain_linger();
+}
+
+fn explain_linger() {
+    if systemd::lingers() == Some(false) {
+        println!(
+            "It ends with your last session here, also for what runs on in tmux. To keep it: loginctl enable-linger"
+        );
+    }
+}
+
+fn state(unit: &str) -> String {
+    let state = systemd::systemctl(&["is-active", unit]).map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&state).trim().to_owned()
+}
+
+fn is_active(unit: &str) -> bool {
+    state(unit) == "active"
+}
+
+fn places() -> Result<(std::path::PathBuf, std::path::PathBuf)> {
+    systemd::places()
+        .ok_or_else(|| Error::new(Code::Io, "no home folder: HOME is not set").remedy("set HOME"))
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)
+        .and_then(|()| files::replace(file, text.as_bytes()))
+        .map_err(|error| failed(file, &error))
+}
+
+fn failed(file: &Path, error: &std::io::Error) -> Error {
+    Error::new(Code::Io, format!("{}: {error}", file.display()))
+}
+
+fn systemctl(args: &[&str]) -> Result<()> {
+    let failed = |why: String| {
+        Error::new(Code::Io, format!("systemctl --user {}: {why}", args.join(" ")))
+            .remedy(format!("systemctl --user status {SOCKET}"))
+    };
+    let output = systemd::systemctl(args).map_err(|error| failed(error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+}

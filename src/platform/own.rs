@@ -1,0 +1,68 @@
+//! The program that this process runs: where it lies, whether another one lies there by now, what it needs of its
+//! environment.
+
+use std::ffi::OsString;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+/// The program itself, also when its file has gone.
+pub const OWN: &str = "/proc/self/exe";
+
+/// Where it was installed.
+pub fn path() -> PathBuf {
+    let path = fs::read_link(OWN).unwrap_or_default();
+    // So the kernel marks a file that was removed or replaced (proc_pid_exe(5)).
+    match path.to_str().and_then(|path| path.strip_suffix(" (deleted)")) {
+        Some(path) => path.into(),
+        None => path,
+    }
+}
+
+/// Whether another program lies there now.
+pub fn was_replaced() -> bool {
+    let is_program = |meta: &Metadata| meta.is_file() && meta.mode() & 0o111 != 0;
+    match (fs::metadata(OWN), fs::metadata(path()).ok().filter(is_program)) {
+        (Ok(own), Some(there)) => (own.dev(), own.ino()) != (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+/// What of our environment an agent is to have: proxies and CA files come with each request, and its own must not add to
+/// them.
+pub fn environment_of_an_agent() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_for_an_agent))
+}
+
+/// Whether our environment holds nothing else.
+pub fn is_environment_of_an_agent() -> bool {
+    environment_of_an_agent().count() == std::env::vars_os().count()
+}
+
+fn is_for_an_agent(name: &str) -> bool {
+    const NAMES: [&str; 21] = [
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "PATH",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "KSB_SOCK",
+        "KSB_LOG",
+        "KSB_PASSPHRASE_FILE",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "DBUS_SYSTEM_BUS_ADDRESS",
+        "RUST_BACKTRACE",
+        // What a service manager gives: sd_listen_fds(3), sd_notify(3), systemd.exec(5).
+        "LISTEN_PID",
+        "LISTEN_FDS",
+        "LISTEN_FDNAMES",
+        "NOTIFY_SOCKET",
+        "CREDENTIALS_DIRECTORY",
+        "JOURNAL_STREAM",
+        "INVOCATION_ID",
+        "MANAGERPID",
+    ];
+    NAMES.contains(&name) || name.starts_with("XDG_") || name.starts_with("LC_")
+}

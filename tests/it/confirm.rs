@@ -1,0 +1,140 @@
+//! `confirm`: a person is asked before a program gets a token.
+
+use std::thread;
+
+use serde_json::json;
+
+use crate::support::api::scope;
+use crate::support::lab::{Lab, until};
+use crate::support::notices::Answer;
+use crate::support::tool::{Tool, token};
+use crate::support::world::World;
+
+fn lab(answer: Answer) -> Lab {
+    let lab = Lab::with_config("[clouds.demo]\nconfirm = true\n");
+    lab.signed_in("alice");
+    lab.agent.will_answer(answer);
+    lab
+}
+
+#[test]
+fn a_program_that_is_allowed_is_asked_about_once_for_each_scope_and_token() {
+    let lab = lab(Answer::Yes);
+    let ask = |project: &str| lab.api().token(&lab.cloud(), &scope::project(project)).token_id();
+    for _ in 0..3 {
+        ask("demo");
+    }
+    let [(title, text)] = lab.agent.told().try_into().unwrap();
+    let me = std::env::current_exe().unwrap();
+    let name = std::fs::read_to_string("/proc/self/comm").unwrap();
+    assert_eq!(title, format!("demo: may {} have a token?", name.trim()));
+    let process = format!("(process {}, {}), started by ", std::process::id(), me.display());
+    assert!(text.contains(&process) && text.ends_with(" asks for project demo."), "{text}");
+    for secret in lab.keystone.all_tokens() {
+        assert!(!text.contains(&secret));
+    }
+    ask("staging");
+    assert_eq!(lab.agent.told().len(), 2, "another scope is another question");
+    lab.clock.advance(3600);
+    lab.signed_in("alice");
+    ask("demo");
+    assert_eq!(lab.agent.told().len(), 3, "the answer was for no longer than that token");
+    // Another entry of the same cloud, which does not ask.
+    let other = lab.cloud_with(|cloud| cloud["name"] = "other".into());
+    lab.api().token(&other, &scope::project("demo")).token_id();
+    assert_eq!(lab.agent.told().len(), 3);
+}
+
+#[test]
+fn a_no_is_final_for_a_minute_and_no_token_is_told() {
+    let lab = lab(Answer::No);
+    let ask = || lab.api().token(&lab.cloud(), &scope::project("demo"));
+    for _ in 0..3 {
+        let answer = ask();
+        let problem = answer.problem("confirmation-refused");
+        assert_eq!((answer.status, &problem["cloud"]), (403, &json!("demo")));
+        for secret in lab.keystone.all_tokens() {
+            assert!(!answer.text.contains(&secret));
+        }
+    }
+    assert_eq!(lab.agent.told().len(), 1, "who asks again and again does not wear the person down");
+    lab.clock.advance(60);
+    lab.agent.will_answer(Answer::Yes);
+    ask().token_id();
+    assert_eq!(lab.agent.told().len(), 2);
+}
+
+#[test]
+fn without_a_desktop_or_an_answer_it_is_a_no() {
+    let lab = lab(Answer::Nobody);
+    let ask = || lab.api().token(&lab.cloud(), &scope::project("demo"));
+    let problem = ask().problem("confirmation-refused").clone();
+    assert!(problem["detail"].as_str().unwrap().contains("no desktop"), "{problem}");
+
+    lab.agent.will_answer(Answer::Silence);
+    thread::scope(|threads| {
+        let asking = threads.spawn(ask);
+        until("the question", || lab.agent.told().len() == 2);
+        lab.clock.advance(60);
+        let answer = asking.join().unwrap();
+        let problem = answer.problem("confirmation-refused");
+        assert!(problem["detail"].as_str().unwrap().contains("did not answer"), "{problem}");
+    });
+}
+
+#[test]
+fn many_requests_at_once_are_one_question() {
+    let lab = lab(Answer::Yes);
+    thread::scope(|threads| {
+        for _ in 0..30 {
+            threads.spawn(|| lab.api().token(&lab.cloud(), &scope::project("demo")).token_id());
+        }
+    });
+    assert_eq!(lab.agent.told().len(), 1);
+}
+
+#[test]
+fn a_lease_may_ask_where_its_cloud_does_not() {
+    let lab = Lab::new();
+    lab.signed_in("alice");
+    lab.agent.will_answer(Answer::No);
+    let make = |confirm: bool| {
+        let asked = json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "name": format!("lease-{confirm}"), "confirm": confirm});
+        Tool::of(&lab.api().post("/v1/leases", &asked))
+    };
+    make(false).token();
+    assert!(lab.agent.told().is_empty());
+    let tool = make(true);
+    assert_eq!(lab.api().get("/v1/leases").json["leases"][1]["confirm"], true);
+    let refused = tool.ask();
+    assert_eq!(refused.status, 401);
+    let said = refused.json()["error"]["message"].to_string();
+    assert!(said.contains("only for programs that you allow"), "{said}");
+    let [(_, text)] = lab.agent.told().try_into().unwrap();
+    assert!(text.contains(&format!("(process {}", std::process::id())), "{text}");
+    assert!(text.ends_with("It holds the lease lease-true."), "{text}");
+    lab.clock.advance(60);
+    lab.agent.will_answer(Answer::Yes);
+    assert!(lab.accepts(&token(&tool.ask())));
+    let s3 = json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "confirm": true, "s3": true});
+    lab.api().post("/v1/leases", &s3).problem("invalid-request");
+}
+
+#[test]
+fn what_was_answered_is_in_the_audit_log() {
+    let lab = lab(Answer::No);
+    lab.api().token(&lab.cloud(), &scope::project("demo")).problem("confirmation-refused");
+    lab.clock.advance(60);
+    lab.agent.will_answer(Answer::Yes);
+    lab.api().token(&lab.cloud(), &scope::project("demo")).token_id();
+    let log = lab.agent.folder().join("state/audit.jsonl");
+    let lines = || -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines.filter(|line: &serde_json::Value| line["action"] == "confirm").collect()
+    };
+    until("two answers", || lines().len() == 2);
+    let outcomes: Vec<_> = lines().iter().map(|line| line["outcome"].clone()).collect();
+    assert_eq!(outcomes, ["refused", "done"]);
+    assert!(lines().iter().all(|line| line["program"]["pid"] == std::process::id()));
+}

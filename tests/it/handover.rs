@@ -1,0 +1,181 @@
+//! A newer program takes over, an agent restarts, while others ask: nobody loses anything.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::{Value, json};
+
+use crate::support::desk::Desk;
+use crate::support::sandbox::{KSB, Outcome, end_of};
+use crate::support::spawn::start;
+use crate::support::tool::{Tool, token};
+
+const OWN: &str = env!("CARGO_PKG_VERSION");
+
+/// Where the program is installed in this home.
+fn installed(desk: &Desk) -> PathBuf {
+    desk.sandbox.path("bin/ksb")
+}
+
+/// Puts a program there, as a package manager does: whole, under another name first.
+fn install(desk: &Desk, program: &[u8]) {
+    let place = installed(desk);
+    let new = place.with_extension("new");
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(&new, program).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(new, place).unwrap();
+}
+
+/// This program, as an older version of itself.
+fn older() -> Vec<u8> {
+    let mut program = fs::read(KSB).unwrap();
+    let (own, old) = (OWN.as_bytes(), "0".repeat(OWN.len() - 4) + ".0.0");
+    for at in 0..program.len() - own.len() {
+        if &program[at..at + own.len()] == own {
+            program[at..at + own.len()].copy_from_slice(old.as_bytes());
+        }
+    }
+    program
+}
+
+/// Runs the installed program.
+fn run(desk: &Desk, args: &[&str]) -> Outcome {
+    end_of(start(desk.sandbox.command(installed(desk)).args(args)))
+}
+
+fn status(desk: &Desk) -> Value {
+    serde_json::from_str(&run(desk, &["status", "--json"]).ok().stdout).unwrap()
+}
+
+/// Somebody is signed in at an agent of the installed program.
+fn signed_in(desk: &Desk) {
+    run(desk, &["agent", "--ensure"]).ok();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+}
+
+#[test]
+fn a_newer_program_takes_over_and_nobody_is_signed_out() {
+    let desk = Desk::new();
+    install(&desk, &older());
+    // Signed in by the older one, whose sessions are in its memory only.
+    run(&desk, &["agent", "--ensure"]).ok();
+    let login = start(desk.sandbox.command(installed(&desk)).arg("login"));
+    assert_eq!(desk.sign_in("alice").state, "done");
+    end_of(login).ok();
+    let before = status(&desk);
+    assert_eq!(
+        (before["version"].as_str().unwrap() < OWN, before["sessions"][0]["user"]["name"].as_str()),
+        (true, Some("alice"))
+    );
+    let handed_out = run(&desk, &["token"]).ok().stdout;
+
+    install(&desk, &fs::read(KSB).unwrap());
+    run(&desk, &["token"]).ok();
+    let after = status(&desk);
+    assert_eq!(after["version"], OWN);
+    assert_eq!(
+        (&after["pid"], &after["facade"]),
+        (&before["pid"], &before["facade"]),
+        "the same process and port"
+    );
+    assert_eq!(after["sessions"][0]["user"]["name"], "alice");
+    assert_eq!(desk.keystone.logins(), 1);
+    // What the older one handed out is still ours to revoke.
+    run(&desk, &["logout"]).ok();
+    assert!(!desk.keystone.accepts(handed_out.trim()));
+}
+
+#[test]
+fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over() {
+    let desk = Desk::new();
+    install(&desk, &fs::read(KSB).unwrap());
+    run(&desk, &["agent", "--ensure"]).ok();
+    desk.api().poke("/v1/handover").problem("handover-refused");
+    let login = start(desk.sandbox.command(installed(&desk)).arg("login"));
+    let url = desk.sandbox.opened();
+    install(&desk, &fs::read(KSB).unwrap());
+    let refused = desk.api().poke("/v1/handover");
+    assert!(refused.json["detail"].as_str().unwrap().contains("a sign-in is under way"), "{refused:?}");
+    let browser = crate::support::browser::Browser::of("alice");
+    assert_eq!(browser.tab().sign_in(&url).state, "done");
+    end_of(login).ok();
+    assert_eq!(desk.api().poke("/v1/handover").status, 204);
+    assert_eq!(status(&desk)["sessions"][0]["user"]["name"], "alice");
+}
+
+/// Restarted, upgraded and locked again and again under a hundred commands and twenty tools at the facade.
+#[test]
+fn a_hundred_clients_lose_nothing_while_the_agent_restarts_is_upgraded_and_locked() {
+    let mut desk = Desk::new();
+    let passphrase = desk.sandbox.path("passphrase");
+    fs::write(&passphrase, "correct horse battery\n").unwrap();
+    fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
+    desk.sandbox.set("KSB_PASSPHRASE_FILE", passphrase);
+    let port = crate::support::port::free();
+    let config = format!("vault = \"passphrase\"\nfacade_port = {port}\n");
+    fs::write(desk.sandbox.paths().config, config).unwrap();
+    install(&desk, &fs::read(KSB).unwrap());
+    signed_in(&desk);
+    let shown: Value = serde_json::from_str(&run(&desk, &["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let lease = |more: Value| {
+        let mut request = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Tool::of(&desk.api().post("/v1/leases", &request))
+    };
+    let tool = lease(json!({"unattended": true, "through_lock": true, "ttl": 3600}));
+
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let commands: Vec<_> = (0..20)
+            .map(|_| scope.spawn(|| (0..5).map(|_| run(&desk, &["token"])).collect::<Vec<_>>()))
+            .collect();
+        let tools: Vec<_> = (0..20)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut given = 0;
+                    while !over.load(Ordering::Relaxed) {
+                        let answer = tool.ask();
+                        // Told to come again is not lost; a connection that is cut would have failed in `ask`.
+                        assert!(answer.status == 201 || answer.status == 503, "{answer:?}");
+                        given += usize::from(answer.status == 201);
+                    }
+                    given
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            install(&desk, &fs::read(KSB).unwrap());
+            assert_eq!(desk.api().poke("/v1/handover").status, 204);
+            run(&desk, &["lock"]).ok();
+            run(&desk, &["unlock"]).ok();
+        }
+        for outcome in commands.into_iter().flat_map(|command| command.join().unwrap()) {
+            match outcome.code {
+                Some(0) => assert!(desk.keystone.accepts(outcome.stdout.trim())),
+                _ => assert!(outcome.stderr.contains("the agent is locked"), "{outcome:?}"),
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        for tool in tools {
+            assert!(tool.join().unwrap() > 0);
+        }
+    });
+    assert!(desk.keystone.accepts(&token(&tool.ask())));
+
+    // A restart breaks the facade's connections, and loses no command's question.
+    thread::scope(|scope| {
+        let commands: Vec<_> = (0..40).map(|_| scope.spawn(|| run(&desk, &["token"]))).collect();
+        for _ in 0..3 {
+            run(&desk, &["stop"]).ok();
+        }
+        for command in commands {
+            let outcome = command.join().unwrap().ok();
+            assert!(desk.keystone.accepts(outcome.stdout.trim()));
+        }
+    });
+    assert_eq!(desk.keystone.logins(), 1, "nobody was asked to sign in again");
+}

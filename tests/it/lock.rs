@@ -1,0 +1,250 @@
+//! Locked: nothing is given out, nothing is known, nothing is lost.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::api::{Answer, scope};
+use crate::support::desk::Desk;
+use crate::support::lab::{Lab, until};
+use crate::support::memory;
+use crate::support::sandbox::end_of;
+use crate::support::tool::{Tool, token as token_of};
+use crate::support::world::World;
+
+const PASSPHRASE: &str = "correct horse battery";
+
+/// A desk whose vault a passphrase opens that no file knows, with somebody signed in.
+fn desk() -> Desk {
+    let desk = Desk::new();
+    fs::write(desk.sandbox.paths().config, "vault = \"passphrase\"\nfacade_port = 0\n").unwrap();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    desk
+}
+
+fn token(desk: &Desk) -> String {
+    desk.run(&["token"]).ok().stdout.trim().to_owned()
+}
+
+fn unlock(desk: &Desk, passphrase: &str) -> Value {
+    desk.api().post("/v1/vault", &json!({"passphrase": passphrase})).json
+}
+
+#[test]
+fn a_locked_agent_gives_nothing_knows_nothing_and_loses_nothing() {
+    let desk = desk();
+    let handed_out = token(&desk);
+    let pid = desk.sandbox.agent_pid().unwrap();
+    assert!(memory::holds(pid, &handed_out), "it is there before");
+    let started_at = desk.api().status()["started_at"].clone();
+
+    let locked = desk.run(&["lock"]).ok();
+    assert_eq!(locked.stdout, "Locked. Nothing is given out until: ksb unlock\n");
+    // The same process for whoever watches it, and another one for whoever reads its memory.
+    assert_eq!(desk.sandbox.agent_pid(), Some(pid));
+    assert_ne!(desk.api().status()["started_at"], started_at);
+    for secret in [&handed_out, PASSPHRASE] {
+        assert!(!memory::holds(pid, secret), "{secret} is still in the memory of a locked agent");
+    }
+
+    let refused = desk.run(&["token"]);
+    assert_eq!(
+        (refused.code, refused.stderr.as_str()),
+        (Some(75), "ksb: demo: the agent is locked. Try: ksb unlock\n")
+    );
+    let status = desk.run(&["status"]).ok().stdout;
+    assert!(status.starts_with("Locked by you, since ") && status.contains("ksb unlock"), "{status}");
+
+    assert_eq!(unlock(&desk, "wrong")["code"], "vault-sealed");
+    assert_eq!(desk.api().status()["locked"]["reason"], "person", "a wrong passphrase opens nothing");
+    assert_eq!(unlock(&desk, PASSPHRASE)["state"], "open");
+    let again = token(&desk);
+    assert!(desk.keystone.accepts(&again) && desk.keystone.accepts(&handed_out));
+    // What was handed out before the lock is still ours to revoke.
+    desk.run(&["logout"]).ok();
+    assert!(!desk.keystone.accepts(&again) && !desk.keystone.accepts(&handed_out));
+}
+
+#[test]
+fn killing_a_locked_agent_unlocks_nothing() {
+    let desk = desk();
+    desk.run(&["lock"]).ok();
+    desk.sandbox.kill_agent();
+    assert_eq!(desk.run(&["token"]).code, Some(75));
+    assert_eq!(desk.api().status()["locked"]["reason"], "person");
+    unlock(&desk, PASSPHRASE);
+    assert!(desk.keystone.accepts(&token(&desk)));
+}
+
+#[test]
+fn without_a_vault_a_lock_is_a_logout_and_says_so() {
+    let desk = Desk::new();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let handed_out = token(&desk);
+    let pid = desk.sandbox.agent_pid().unwrap();
+    let locked = desk.run(&["lock"]).ok().stdout;
+    assert!(locked.contains("no vault that sign-ins could be sealed in, so they have ended:"), "{locked}");
+    assert!(locked.contains("demo: alice (lab) is signed out; 2 token(s) revoked"), "{locked}");
+    assert!(!desk.keystone.accepts(&handed_out));
+    assert!(!memory::holds(pid, &handed_out));
+    // Locked all the same: no browser opens.
+    let refused = desk.run(&["login"]);
+    assert_eq!(refused.code, Some(75), "{refused:?}");
+    let unlocked = desk.run(&["unlock"]).ok().stdout;
+    assert!(unlocked.starts_with("Unlocked.\n"), "{unlocked}");
+    desk.run_and_sign_in(&["login"], "alice").ok();
+}
+
+#[test]
+fn a_lock_calls_off_sign_ins_and_what_comes_back_from_them() {
+    let desk = desk();
+    desk.run(&["logout"]).ok();
+    let (ksb, url) = desk.waiting(&["login"]);
+    desk.run(&["lock"]).ok();
+    let ended = end_of(ksb);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("called off"), "{ended:?}");
+    assert!(std::net::TcpStream::connect(("127.0.0.1", desk.port)).is_err(), "nobody listens for {url}");
+    assert_eq!(desk.api().status()["sign_ins"], json!([]));
+    assert_eq!(desk.run(&["login"]).code, Some(75), "and no browser opens");
+}
+
+// --- with time in the test's hands ---
+
+/// A lab whose agent has a vault, with alice signed in.
+fn lab(config: &str) -> Lab {
+    let lab = Lab::with_config(&format!("vault = \"passphrase\"\n{config}"));
+    lab.keystone.lifetime(24 * 3600);
+    lab.signed_in("alice");
+    lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    lab
+}
+
+fn is_locked(lab: &Lab) -> bool {
+    !lab.api().status()["locked"].is_null()
+}
+
+fn open(lab: &Lab) -> Answer {
+    lab.api().post("/v1/vault", &json!({"passphrase": PASSPHRASE}))
+}
+
+#[test]
+fn an_agent_that_nobody_asks_locks_itself() {
+    let lab = lab("[lock]\nidle = \"30min\"\n");
+    let scope = scope::project("demo");
+    for _ in 0..3 {
+        lab.clock.advance(29 * 60);
+        lab.api().token_unprompted(&lab.cloud(), &scope).token_id();
+    }
+    // Looking is not using.
+    lab.clock.advance(20 * 60);
+    assert!(!is_locked(&lab));
+    until("the lock", || {
+        lab.clock.jump(3600);
+        is_locked(&lab)
+    });
+    assert_eq!(lab.api().status()["locked"]["reason"], "idle");
+    lab.api().token(&lab.cloud(), &scope).problem("locked");
+    assert_eq!(open(&lab).json["state"], "open");
+    lab.api().token_unprompted(&lab.cloud(), &scope).token_id();
+    assert_eq!(lab.logins(), 1);
+}
+
+#[test]
+fn nobody_is_locked_out_of_nothing() {
+    let lab = Lab::with_config("vault = \"passphrase\"\n[lock]\nidle = \"30min\"\n");
+    for _ in 0..5 {
+        lab.clock.advance(3600);
+    }
+    assert!(!is_locked(&lab));
+}
+
+#[test]
+fn leases_pause_unless_they_were_made_to_go_on() {
+    let lab = lab("");
+    let lease = |more: &Value| {
+        let mut request = json!({"cloud": lab.cloud(), "scope": scope::project("demo")});
+        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        lab.api().post("/v1/leases", &request)
+    };
+    lease(&json!({"through_lock": true})).problem("invalid-request");
+    let ordinary = Tool::of(&lease(&json!({})));
+    let unattended = Tool::of(&lease(&json!({"unattended": true, "ttl": 3600})));
+    let through = Tool::of(&lease(&json!({"unattended": true, "through_lock": true, "ttl": 3600})));
+    let before = token_of(&ordinary.ask());
+
+    let locked = lab.api().post("/v1/lock", &json!({})).json;
+    assert_eq!((&locked["paused"], &locked["through"]), (&json!(2), &json!(1)), "{locked}");
+    until("the next process", || lab.api().status()["leases"].as_array().unwrap().len() == 1);
+    for paused in [&ordinary, &unattended] {
+        let refused = paused.ask();
+        assert_eq!(refused.status, 503, "{refused:?}");
+        assert!(refused.json()["error"]["message"].as_str().unwrap().contains("locked; try: ksb unlock"));
+    }
+    // What was given out before is not passed on for, either.
+    assert_eq!(ordinary.with(&before, "GET", "/v3/auth/projects").send().status, 503);
+    let while_locked = token_of(&through.ask());
+    assert!(lab.accepts(&while_locked));
+
+    // One that ends while the rest is sealed does not come back with it.
+    let id = lab.api().status()["leases"][0]["id"].as_str().unwrap().to_owned();
+    lab.api().delete(&format!("/v1/leases/{id}"));
+    assert!(!lab.accepts(&while_locked));
+    assert_eq!(open(&lab).json["state"], "open");
+    let names = lab.api().status()["leases"].as_array().unwrap().len();
+    assert_eq!(names, 2);
+    assert_ne!(through.ask().status, 201);
+    for paused in [&ordinary, &unattended] {
+        assert!(lab.accepts(&token_of(&paused.ask())));
+    }
+}
+
+#[test]
+fn each_wrong_passphrase_makes_the_next_one_wait_longer() {
+    let lab = lab("");
+    lab.api().post("/v1/lock", &json!({}));
+    until("the next process", || lab.api().status()["sessions"] == json!([]));
+    let guess = |passphrase: &str| {
+        let (api, passphrase) = (lab.api().clone(), passphrase.to_owned());
+        std::thread::spawn(move || api.post("/v1/vault", &json!({"passphrase": passphrase})))
+    };
+    // The first one waits for nobody, and time stands still.
+    guess("1").join().unwrap().problem("vault-sealed");
+    for wait in [1, 2, 4] {
+        let waiting = guess("again");
+        lab.clock.advance(wait - 1);
+        assert!(is_locked(&lab) && !waiting.is_finished());
+        lab.clock.advance(1);
+        waiting.join().unwrap().problem("vault-sealed");
+    }
+    let right = guess(PASSPHRASE);
+    assert!(is_locked(&lab) && !right.is_finished(), "the right one waits as well");
+    lab.clock.advance(8);
+    assert_eq!(right.join().unwrap().json["state"], "open");
+    assert!(!is_locked(&lab));
+}
+
+#[test]
+fn a_refresh_that_is_under_way_is_finished_before_memory_is_forgotten() {
+    let lab = Lab::with_config("vault = \"passphrase\"\n");
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
+    lab.api().over(&sign_in.id);
+    lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    for _ in 0..3 {
+        lab.clock.advance(7200);
+        let asked = lab.api().ask(
+            "/v1/tokens",
+            &json!({"cloud": lab.oidc(), "scope": scope::project("demo"), "prompt": false}),
+        );
+        lab.api().post("/v1/lock", &json!({}));
+        until("the next process", || lab.api().status()["sessions"] == json!([]));
+        drop(asked);
+        open(&lab);
+        // A rotated refresh token that was lost would be asked with again, which the provider takes for theft.
+        lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).token_id();
+        assert!(!lab.keystone.saw_reuse());
+    }
+    assert_eq!(lab.keystone.grants(), 1);
+}
