@@ -216,8 +216,8 @@ async fn converse(
 ) {
     let (connection, seen) = (place.connection.clone(), phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-        let (mut router, busy, caller, phase) =
-            (router.clone(), Busy::on(&connection), caller.clone(), seen.clone());
+        let (mut router, caller, phase) = (router.clone(), caller.clone(), seen.clone());
+        let busy = Busy::on(&connection);
         async move {
             request.extensions_mut().insert(caller);
             let request = request.map(|body| Arriving::new(body, busy.clone()));
@@ -337,6 +337,9 @@ struct Busy {
 
 impl Busy {
     fn on(connection: &Arc<Connection>) -> Arc<Self> {
+        if !connection.was_used.swap(true, Ordering::Relaxed) {
+            connection.used.notify_one();
+        }
         connection.touch();
         if !connection.was_used.swap(true, Ordering::Relaxed) {
             connection.used.notify_one();

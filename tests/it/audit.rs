@@ -208,8 +208,7 @@ fn on_the_journal_lines_have_a_priority_and_no_time() {
         let inode = stream.metadata().unwrap().ino() + u64::from(!is_journal);
         let named = format!("{}:{inode}", stream.metadata().unwrap().dev());
         let mut agent = desk.sandbox.ksb(&["agent"]);
-        let agent = agent.env("JOURNAL_STREAM", named).stderr(stream).stdout(Stdio::null());
-        let mut agent = spawn::raw(agent);
+        let mut agent = spawn::raw(agent.env("JOURNAL_STREAM", named).stderr(stream).stdout(Stdio::null()));
         let text = || fs::read_to_string(&log).unwrap();
         until("the agent is ready", || text().contains("ksb: ready on"));
         let first = text().lines().next().unwrap().to_owned();

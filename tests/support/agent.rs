@@ -93,14 +93,15 @@ impl Agent {
         self.desktop.told()
     }
 
+    /// How many tasks it has.
+    pub fn tasks(&self) -> usize {
+        let current = self.current.lock().unwrap();
+        current.as_ref().map_or(0, |(_, runtime)| runtime.metrics().num_alive_tasks())
+    }
+
     /// What the person says from now on when they are asked.
     pub fn will_answer(&self, answer: Answer) {
         self.desktop.will_answer(answer);
-    }
-
-    /// How many tasks it has.
-    pub fn tasks(&self) -> usize {
-        self.current.lock().unwrap().as_ref().map_or(0, |(_, runtime)| runtime.metrics().num_alive_tasks())
     }
 
     /// Where its socket lies.

@@ -159,8 +159,10 @@ impl Sandbox {
         // Its parent may still live and has not looked yet.
         let stat = move || fs::read_to_string(format!("/proc/{pid}/stat")).ok();
         let state = move || stat()?.rsplit(')').next()?.chars().nth(1);
+        // A thread that writes dies later than the first one, and with it what listens.
+        let threads = move || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
         within(move || {
-            while state().is_some_and(|state| state != 'Z') {
+            while state().is_some_and(|state| state != 'Z') || threads() > 1 {
                 std::thread::yield_now();
             }
         });
