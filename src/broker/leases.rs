@@ -73,7 +73,7 @@ impl Broker {
                 _ => None,
             };
             let (take, taken) = oneshot::channel::<()>();
-            give.send((outcome, take)).ok();
+            give.send((made, take)).ok();
             if let Some(id) = id
                 && taken.await.is_err()
                 && let Some(ended) = broker.inner.end_lease(&id).await
@@ -81,7 +81,7 @@ impl Broker {
                 broker.inner.note_lease_end(Who::Agent, &ended.lease);
             }
         });
-        let (outcome, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
+        let (made, take) = given.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
         take.send(()).ok();
         made
     }
