@@ -106,7 +106,8 @@ fn a_lease_may_ask_where_its_cloud_does_not() {
     assert!(lab.agent.told().is_empty());
     let tool = make(true);
     let leases = lab.api().get("/v1/leases").json["leases"].clone();
-    let asks = leases.as_array().unwrap().iter().map(|lease| (lease["name"].clone(), lease["confirm"].clone()));
+    let asks =
+        leases.as_array().unwrap().iter().map(|lease| (lease["name"].clone(), lease["confirm"].clone()));
     let asks: Vec<_> = asks.filter(|(_, confirm)| *confirm == true).collect();
     assert_eq!(asks, [(json!("lease-true"), json!(true))]);
     let refused = tool.ask();
