@@ -231,11 +231,11 @@ type Sender = SendRequest<Full<Bytes>>;
 
 /// The connection lives as long as the sender, at most.
 async fn begin(stream: UnixStream) -> Result<(Sender, JoinHandle<hyper::Result<()>>), Lost> {
-    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(lost)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
     Ok((sender, tokio::spawn(connection)))
 }
 
-fn lost(error: hyper::Error) -> Lost {
+fn lost(error: &hyper::Error) -> Lost {
     Lost::Left(gone(&format!("the connection ended: {error}")))
 }
 
@@ -247,11 +247,11 @@ async fn ask(sender: &mut Sender, method: Method, path: &str, body: Bytes) -> Re
         .header("Content-Type", "application/json")
         .body(Full::new(body))
         .map_err(|error| Lost::Failed(Error::new(Code::Internal, error.to_string())))?;
-    let response = sender.send_request(request).await.map_err(lost)?;
+    let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
     let status = response.status().as_u16();
     let version = response.headers().get(VERSION_HEADER).and_then(|version| version.to_str().ok());
     let version = version.map(str::to_owned);
-    let body = response.into_body().collect().await.map_err(lost)?.to_bytes();
+    let body = response.into_body().collect().await.map_err(|error| lost(&error))?.to_bytes();
     Ok(Answer { status, version, body })
 }
 

@@ -167,7 +167,8 @@ impl Inner {
         let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", file.display()));
         match &lock {
             Some(lock) => {
-                files::replace(&file, &serde_json::to_vec(lock).unwrap_or_default()).map_err(failed)?
+                let json = serde_json::to_vec(lock).unwrap_or_default();
+                files::replace(&file, &json).map_err(failed)?;
             }
             None if file.exists() => fs::remove_file(&file).map_err(failed)?,
             None => {}

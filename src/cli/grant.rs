@@ -14,6 +14,7 @@ const ROUNDS: u32 = 3;
 
 /// What a lease is kept to.
 #[derive(clap::Args, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Limits {
     /// Keep its holder to one project: Keystone itself refuses them the others, and new credentials
     #[arg(long)]

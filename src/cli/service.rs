@@ -31,7 +31,7 @@ enum Action {
 pub(super) async fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Install => install().await,
-        Action::Uninstall => uninstall().await,
+        Action::Uninstall => uninstall(),
         Action::Status => {
             status();
             Ok(())
@@ -68,7 +68,7 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
-async fn uninstall() -> Result<()> {
+fn uninstall() -> Result<()> {
     let (units, autostart) = places()?;
     let own = [units.join(SOCKET), units.join(SERVICE), autostart];
     if !own.iter().any(|file| file.exists()) {

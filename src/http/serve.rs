@@ -139,7 +139,7 @@ async fn late(phase: &watch::Receiver<Phase>) {
     let mut phase = phase.clone();
     // A listener that is dropped lets its requests finish.
     if phase.wait_for(|phase| *phase == Phase::Late).await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 
@@ -246,10 +246,10 @@ async fn converse(
         _ = phase.changed() => {
             if !place.connection.was_used.load(Ordering::Relaxed) {
                 // Who has just connected is about to ask; hyper would close on them.
+                let asks = place.connection.used.notified();
                 tokio::select! {
                     _ = connection.as_mut() => return,
-                    () = place.connection.used.notified() => {}
-                    () = tokio::time::sleep(FIRST_REQUEST) => {}
+                    _asked_or_silent = timeout(FIRST_REQUEST, asks) => {}
                 }
             }
             connection.as_mut().graceful_shutdown();

@@ -4,6 +4,7 @@
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use zbus::message::Type;
+use zbus::names::MemberName;
 use zbus::zvariant::{OwnedFd, OwnedObjectPath};
 use zbus::{Connection, MatchRule, Message, MessageStream, Proxy};
 
@@ -54,7 +55,7 @@ pub async fn watch(events: &mpsc::Sender<Event>) -> zbus::Result<()> {
     let mut delay = inhibit(&manager).await;
     while let Some(signal) = signals.next().await {
         let signal = signal?;
-        let event = match signal.header().member().map(|member| member.as_str()) {
+        let event = match signal.header().member().map(MemberName::as_str) {
             Some("PrepareForSleep") if signal.body().deserialize()? => Event::Sleeps(Delay(delay.take())),
             Some("PrepareForSleep") => {
                 delay = inhibit(&manager).await;

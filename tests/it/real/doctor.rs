@@ -147,12 +147,11 @@ fn bearers_that_are_not_taken_are_told_apart() {
     assert_eq!((outcome.code, front.browsers_opened()), (Some(1), 0));
     let found = findings(&outcome.stdout);
     for (name, .., why, helps) in &cases {
-        match *name {
-            "websso-only" | "unprotected" | "closed" => {
-                assert_names(&found, "bearer", name, "fail", (why, helps))
-            }
-            _ => assert_names(&found, "bearer", name, "unknown", ("shows at a sign-in", "--sign-in")),
-        }
+        let (finding, said) = match *name {
+            "websso-only" | "unprotected" | "closed" => ("fail", (*why, *helps)),
+            _ => ("unknown", ("shows at a sign-in", "--sign-in")),
+        };
+        assert_names(&found, "bearer", name, finding, said);
     }
     // The rest shows at one.
     let outcome = front.ksb(&["doctor", "--sign-in", "--json"]);
