@@ -75,7 +75,7 @@ impl Agent {
         let desktop = Desktop::new();
         let notices = desktop.clone();
         let thread = std::thread::spawn(move || {
-            run(clock, &place, socket, notices, &serving, &is_ready);
+            run(&clock, &place, socket, &notices, &serving, &is_ready);
         });
         ready.recv().unwrap();
         let api = Api::new(folder.path().join(socket));
@@ -112,10 +112,10 @@ impl Agent {
 
 /// As the agent's process lives: also in the place of one that made room, of whose tasks nothing is left.
 fn run(
-    clock: SharedClock,
+    clock: &SharedClock,
     folder: &Path,
     socket: &str,
-    desktop: Arc<Desktop>,
+    desktop: &Arc<Desktop>,
     current: &Mutex<Option<(Broker, Handle)>>,
     ready: &mpsc::Sender<()>,
 ) {

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::fd::OwnedFd as StdFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use serde_json::{Value, json};
@@ -32,7 +31,7 @@ impl Manager {
     fn inhibit(&self, what: String, _who: String, _why: String, mode: String) -> OwnedFd {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         self.0.send((format!("{what} {mode}"), fs::File::from(reader))).ok();
-        StdFd::from(writer).into()
+        writer.into()
     }
 
     #[zbus(signal)]
@@ -67,6 +66,11 @@ impl Session {
 
     #[zbus(signal)]
     async fn unlock(emitter: &SignalEmitter<'_>) -> zbus::Result<()>;
+}
+
+/// Sends a signal.
+fn says(what: impl Future<Output = zbus::Result<()>>) {
+    zbus::block_on(what).unwrap();
 }
 
 /// The seat of a desk at which somebody is signed in.
@@ -107,10 +111,6 @@ impl Seat {
         SignalEmitter::new(self.logind.inner(), path).unwrap().to_owned()
     }
 
-    fn says(&self, what: impl Future<Output = zbus::Result<()>>) {
-        zbus::block_on(what).unwrap();
-    }
-
     fn hint(&self, path: &str, locked: bool) {
         let session = self.logind.object_server().interface::<_, Session>(path).unwrap();
         session.get_mut().locked = locked;
@@ -128,7 +128,7 @@ impl Seat {
 fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type() {
     let seat = Seat::new("on_screen_lock = true\n", &json!({"key": "kernel"}));
     // A screen of another user's is none of ours; what comes after it on the bus shows that it was seen.
-    seat.says(Session::lock(&seat.emitter(THEIRS)));
+    says(Session::lock(&seat.emitter(THEIRS)));
     seat.hint(THEIRS, true);
     assert_eq!(seat.desk.api().status()["locked"], Value::Null);
     for _ in 0..2 {
@@ -140,10 +140,10 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
         seat.desk.run(&["token"]).ok();
     }
     // `loginctl lock-session`, and what a person locked stays so.
-    seat.says(Session::lock(&seat.emitter(OURS)));
+    says(Session::lock(&seat.emitter(OURS)));
     seat.is_locked(&json!("screen"));
     seat.desk.run(&["lock"]).ok();
-    seat.says(Session::unlock(&seat.emitter(OURS)));
+    says(Session::unlock(&seat.emitter(OURS)));
     assert_eq!(seat.desk.run(&["token"]).code, Some(75));
     seat.desk.run(&["unlock"]).ok();
     assert!(seat.desk.keystone.accepts(seat.desk.run(&["token"]).ok().stdout.trim()));
@@ -162,11 +162,11 @@ fn the_computer_sleeps_when_memory_is_forgotten_and_wakes_up_locked() {
     assert_eq!(seat.desk.api().status()["locked"], Value::Null);
     assert!(memory::holds(pid, &token));
 
-    seat.says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), true));
+    says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), true));
     // It ends with the process's old memory: only then may the computer sleep.
     inhibitor.read_to_end(&mut Vec::new()).unwrap();
     assert!(!memory::holds(pid, &token) && !memory::holds(pid, PASSPHRASE));
-    seat.says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), false));
+    says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), false));
     seat.is_locked(&json!("sleep"));
     assert_eq!(seat.desk.run(&["token"]).code, Some(75));
     // Unlocking the screen does not type the passphrase.
