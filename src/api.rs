@@ -690,6 +690,9 @@ pub struct Lease {
     pub confined: bool,
     /// Whether it goes on without the person's session.
     pub unattended: bool,
+    /// Whether it goes on while the agent is locked.
+    #[serde(default)]
+    pub through_lock: bool,
     /// Whether the person is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,

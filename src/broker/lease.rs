@@ -336,6 +336,7 @@ impl Lease {
             project_id,
             confined: self.confined.is_some(),
             unattended: self.unattended,
+            through_lock: self.through_lock,
             confirm: self.confirm,
             once: self.uses != Uses::Any,
             process: self.process.as_ref().map(|process| process.pid),

@@ -9,6 +9,8 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::support::desk::Desk;
+use crate::support::killing::at_every_word;
+use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of};
 use crate::support::spawn::start;
 use crate::support::tool::{Tool, token};
@@ -105,6 +107,31 @@ fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over(
     end_of(login).ok();
     assert_eq!(desk.api().poke("/v1/handover").status, 204);
     assert_eq!(status(&desk)["sessions"][0]["user"]["name"], "alice");
+}
+
+#[test]
+fn an_upgrade_that_is_killed_on_its_way_costs_no_sign_in() {
+    let mut desk = Desk::with_vault();
+    desk.sandbox.set("KSB_LOG", "debug");
+    install(&desk, &fs::read(KSB).unwrap());
+    signed_in(&desk);
+    at_every_word(
+        &desk,
+        || {
+            run(&desk, &["agent", "--ensure"]).ok();
+            install(&desk, &fs::read(KSB).unwrap());
+        },
+        |answered| {
+            assert_eq!(desk.api().poke("/v1/handover").status, 204);
+            answered.note(());
+            until("the newer program", || desk.api().poke("/v1/handover").status == 409);
+        },
+        |word, _| {
+            let token = run(&desk, &["token"]).ok().stdout;
+            assert!(desk.keystone.accepts(token.trim()), "{word}");
+        },
+    );
+    assert_eq!(desk.keystone.logins(), 1);
 }
 
 /// Restarted, upgraded and locked again and again under a hundred commands and twenty tools at the facade.

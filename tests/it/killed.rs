@@ -6,7 +6,7 @@ use crate::support::api::{Api, scope};
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::keystone::{TOKEN_ENDPOINT, When};
-use crate::support::killing::{Step, at_every_step};
+use crate::support::killing::{Step, at_every_step, at_every_word};
 use crate::support::lab::until;
 use crate::support::tool::{Tool, token};
 
@@ -200,4 +200,33 @@ fn a_logout() {
             }
         },
     );
+}
+
+/// What was answered "locked" is locked, and whatever was signed in is there after the unlock.
+#[test]
+fn a_lock() {
+    let mut desk = Desk::with_vault();
+    desk.sandbox.set("KSB_LOG", "debug");
+    let cloud = desk.cloud();
+    sign_in(&desk.api_of_a_new_agent(), &cloud);
+    let is_locked = |api: &Api| !api.status()["locked"].is_null();
+    at_every_word(
+        &desk,
+        || {
+            desk.api_of_a_new_agent().post("/v1/vault", &json!({}));
+        },
+        |answered| {
+            assert_eq!(desk.api().post("/v1/lock", &json!({})).status, 200);
+            answered.note(());
+            // The one that answers this knows nothing any more.
+            until("a fresh process", || desk.api().status()["sessions"] == json!([]));
+        },
+        |word, answered| {
+            let api = desk.api_of_a_new_agent();
+            assert!(is_locked(&api) || answered.is_empty(), "{word}");
+            assert_eq!(api.post("/v1/vault", &json!({})).json["state"], "open", "{word}");
+            api.token_unprompted(&cloud, &scope::project("demo")).token_id();
+        },
+    );
+    assert_eq!(desk.keystone.logins(), 1);
 }

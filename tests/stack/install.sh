@@ -4,7 +4,7 @@ set -euo pipefail
 
 wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless postgresql chromium firefox-esr
   restic ruby-fog-openstack libnss3-tools build-essential pkg-config procps iproute2 strace openssh-client openssh-server openssl curl
-  ca-certificates fonts-dejavu-core tmux gnome-keyring dbus)
+  ca-certificates fonts-dejavu-core tmux gnome-keyring dbus systemd util-linux)
 
 installed() {
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]

@@ -134,7 +134,7 @@ fn run(
     fs::write(port_file, address.port().to_string()).unwrap();
     let mut packed: Option<Zeroizing<Vec<u8>>> = None;
     let live = async |packed: Option<Zeroizing<Vec<u8>>>| {
-        let config = Config::load(&folder.join("config.toml")).unwrap();
+        let config = Config::layered(&folder.join("system.toml"), &folder.join("config.toml")).unwrap();
         let idle = config.lock.idle;
         let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
         let broker = Broker::new(clock.clone(), config, vault, folder, desktop.clone());

@@ -71,6 +71,27 @@ pub fn at_every_step<T: Send>(
     assert!(steps.len() > 2, "{steps:?}");
 }
 
+/// The same at every word of the agent's log instead: for what asks nobody and saves nothing.
+pub fn at_every_word<T: Send>(
+    desk: &Desk,
+    prepare: impl Fn(),
+    deed: impl Fn(&Answered<T>) + Sync,
+    check: impl Fn(usize, Vec<T>),
+) {
+    for words in 1.. {
+        prepare();
+        let said = || desk.sandbox.agent_log().lines().count();
+        let before = said();
+        let (killed, answered) = kill_when(desk, &deed, || (said() >= before + words).then_some(()));
+        if killed.is_none() {
+            println!("killed at each of {} words", words - 1);
+            assert!(words > 2);
+            return;
+        }
+        check(words, answered);
+    }
+}
+
 /// Kills the agent when `is_due` says so; nothing when the deed was over before.
 fn kill_when<T: Send, D>(
     desk: &Desk,

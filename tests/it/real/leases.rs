@@ -235,16 +235,17 @@ fn whenever_the_agent_is_killed_no_application_credential_is_left() {
             gate.hold(step);
             let making = front.start(&["lease", "create", "--unattended", "1h"]);
             gate.is_held();
+            // It would ask the next agent.
+            drop(making);
             front.sandbox.kill_agent();
-            assert_ne!(making.ends().code, Some(0), "{step:?}");
         } else {
             let tool = Tool::of(&front.lease("demo", &json!({"unattended": true, "ttl": 3600})));
             tool.token();
             gate.hold(step);
             let ending = front.start(&["lease", "revoke", &tool.id]);
             gate.is_held();
+            drop(ending);
             front.sandbox.kill_agent();
-            assert_ne!(ending.ends().code, Some(0), "{step:?}");
         }
         assert_eq!(left().len(), there, "{step:?}: {:?}", left());
         front.ksb(&["agent", "--ensure"]).ok();

@@ -117,6 +117,12 @@ impl Seat {
         zbus::block_on(async { session.get().locked_hint_changed(session.signal_emitter()).await }).unwrap();
     }
 
+    /// An agent looks at the seat: each process delays sleep once it does.
+    #[track_caller]
+    fn is_watched(&self) -> (String, fs::File) {
+        self.inhibitors.recv_timeout(wait::LIMIT).unwrap()
+    }
+
     /// The reason why it is locked, as soon as it is that one.
     #[track_caller]
     fn is_locked(&self, reason: &Value) {
@@ -127,6 +133,7 @@ impl Seat {
 #[test]
 fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type() {
     let seat = Seat::new("on_screen_lock = true\n", &json!({"key": "kernel"}));
+    seat.is_watched();
     // A screen of another user's is none of ours; what comes after it on the bus shows that it was seen.
     says(Session::lock(&seat.emitter(THEIRS)));
     seat.hint(THEIRS, true);
@@ -135,6 +142,7 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
         seat.hint(OURS, true);
         seat.is_locked(&json!("screen"));
         assert_eq!(seat.desk.run(&["token"]).code, Some(75));
+        seat.is_watched();
         seat.hint(OURS, false);
         seat.is_locked(&Value::Null);
         seat.desk.run(&["token"]).ok();
@@ -142,6 +150,7 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
     // `loginctl lock-session`, and what a person locked stays so.
     says(Session::lock(&seat.emitter(OURS)));
     seat.is_locked(&json!("screen"));
+    seat.is_watched();
     seat.desk.run(&["lock"]).ok();
     says(Session::unlock(&seat.emitter(OURS)));
     assert_eq!(seat.desk.run(&["token"]).code, Some(75));
@@ -155,17 +164,19 @@ fn the_computer_sleeps_when_memory_is_forgotten_and_wakes_up_locked() {
     let seat = Seat::new("on_sleep = true\n", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
     let token = seat.desk.run(&["token"]).ok().stdout.trim().to_owned();
     let pid = seat.desk.sandbox.agent_pid().unwrap();
-    let (what, mut inhibitor) = seat.inhibitors.recv_timeout(wait::LIMIT).unwrap();
+    let (what, mut inhibitor) = seat.is_watched();
     assert_eq!(what, "sleep delay");
     // The screen is not what this one wishes to heed.
     seat.hint(OURS, true);
     assert_eq!(seat.desk.api().status()["locked"], Value::Null);
-    assert!(memory::holds(pid, &token));
+    assert_ne!(memory::holds(pid, &token), Some(false));
 
     says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), true));
     // It ends with the process's old memory: only then may the computer sleep.
     inhibitor.read_to_end(&mut Vec::new()).unwrap();
-    assert!(!memory::holds(pid, &token) && !memory::holds(pid, PASSPHRASE));
+    for secret in [&*token, PASSPHRASE] {
+        assert_ne!(memory::holds(pid, secret), Some(true));
+    }
     says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), false));
     seat.is_locked(&json!("sleep"));
     assert_eq!(seat.desk.run(&["token"]).code, Some(75));
@@ -175,5 +186,5 @@ fn the_computer_sleeps_when_memory_is_forgotten_and_wakes_up_locked() {
     assert_eq!(seat.desk.api().post("/v1/vault", &json!({"passphrase": PASSPHRASE})).json["state"], "open");
     assert!(seat.desk.keystone.accepts(seat.desk.run(&["token"]).ok().stdout.trim()));
     // The next sleep is delayed as well.
-    seat.inhibitors.recv_timeout(wait::LIMIT).unwrap();
+    seat.is_watched();
 }
