@@ -186,7 +186,8 @@ def call(method: str, target: str, body: object = None, *, timeout: float = ANSW
     """
     for _ in range(_TRIES):
         reply = _call_once(method, target, body, timeout)
-        if not (reply.status == 503 and isinstance(reply.body, dict) and reply.body.get("code") == "agent-leaving"):
+        problem = reply.body if isinstance(reply.body, dict) else {}
+        if reply.status != 503 or problem.get("code") != "agent-leaving":
             break
     return reply
 

@@ -67,7 +67,7 @@ fn words(entry: &Entry) -> String {
         what.user.as_ref().map(|user| format!("as {user}")),
         what.lease.as_ref().map(|lease| format!("by lease {lease}")),
         what.detail.clone(),
-        entry.program.as_ref().map(by),
+        entry.program.as_ref().map(|program| by(what.action, program)),
         again(entry),
         what.request_id.clone(),
     ];
@@ -98,11 +98,15 @@ fn verb(action: Action) -> &'static str {
     }
 }
 
-/// `to openstack (1234, /usr/bin/python3.12) < bash < tmux`
-fn by(program: &Program) -> String {
+/// `to openstack (1234, /usr/bin/python3.12) < bash < tmux`; `by` it where it is given nothing.
+fn by(action: Action, program: &Program) -> String {
     let executable =
         program.executable.as_ref().map_or(String::new(), |path| format!(", {}", path.display()));
-    let own = format!("to {} ({}{executable})", program.name, program.pid);
+    let how = match action {
+        Action::Token | Action::Login | Action::SignIn | Action::Lease | Action::Confirm => "to",
+        _ => "by",
+    };
+    let own = format!("{how} {} ({}{executable})", program.name, program.pid);
     let line: Vec<_> = std::iter::once(&own).chain(&program.parents).map(String::as_str).collect();
     line.join(" < ")
 }

@@ -340,7 +340,9 @@ impl Config<'_> {
         match self.clouds_file() {
             _ if !self.notes.is_empty() => "put right what was skipped".into(),
             Some(file) => format!("add it to {}", file.file.display()),
-            None => format!("write {}", find::folders(self.env)[1].join("clouds.yaml").display()),
+            None => {
+                format!("ksb setup, or write {}", find::folders(self.env)[1].join("clouds.yaml").display())
+            }
         }
     }
 }
