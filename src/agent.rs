@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::FacadeReport;
 use crate::broker::{Broker, Departure};
-use crate::config::Config;
+use crate::config::{Config, Lock};
 use crate::error::{Code, Error, Result};
 use crate::http::serve::{Server, serve};
 use crate::listen::{facade, socket};
@@ -86,6 +86,8 @@ pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Ou
     let mut config = Config::load(&paths.config)?;
     config.vault = Wish::Memory;
     config.facade_port = Some(0);
+    // What is locked without a vault is logged out, and this one ends with its command.
+    config.lock = Lock::default();
     let estate = settle_in(paths, &config).await?;
     serve_until(paths, config, estate, ready, end).await.map(drop)
 }

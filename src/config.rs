@@ -44,6 +44,8 @@ pub struct Config {
     everywhere: PerCloud,
     clouds: BTreeMap<String, PerCloud>,
     origins: BTreeMap<String, PathBuf>,
+    /// The system's file and the person's.
+    files: [PathBuf; 2],
 }
 
 /// When the agent locks itself.
@@ -100,7 +102,14 @@ impl Config {
             clouds: merged.clouds,
             overruled: layers.overruled,
             origins: layers.origins,
+            files: [system, user].map(Path::to_owned),
         })
+    }
+
+    /// Whether another agent could read the files as they are now.
+    pub fn check(&self) -> Result<()> {
+        let [system, user] = &self.files;
+        Self::layered(system, user).map(drop)
     }
 
     /// The command that opens a sign-in's URL for this cloud.

@@ -329,9 +329,8 @@ impl Inner {
                 () = inner.at(credentials_end) => false,
             };
             // What follows changes the lease, and with it this watch: it must not be part of it.
-            let after = inner.clone();
-            inner.work.spawn(async move {
-                let inner = after;
+            let work = inner.work.clone();
+            work.spawn(async move {
                 if lease_ends {
                     if let Some(ended) = inner.end_lease(&id).await {
                         inner.note_lease_end(Who::Agent, &ended.lease);

@@ -67,6 +67,9 @@ impl Broker {
         if !locked(&self.inner.state).pending.is_empty() {
             return Err(refused("a sign-in is under way; afterwards it can be done".into()));
         }
+        if let Err(error) = self.inner.config.check() {
+            return Err(refused(format!("the next one could not start: {error}")));
+        }
         self.inner.departure.send_replace(Some(Departure::Upgrade));
         Ok(())
     }

@@ -80,6 +80,10 @@ impl Broker {
     /// Opens the vault, and with it the lock. One try at a time, and each failure makes the next one wait longer.
     pub(super) async fn unlock(&self, passphrase: Option<Secret>, who: Who) -> Result<VaultReport> {
         let inner = &self.inner;
+        if inner.departure.borrow().is_some() {
+            // What is still in this process's memory is not to be had any more: its successor is asked.
+            return std::future::pending().await;
+        }
         let mut attempts = inner.attempts.lock().await;
         let is_a_try = passphrase.is_some();
         if is_a_try {

@@ -501,7 +501,7 @@ fn every_failure_is_one_line_with_the_cloud_and_what_helps() {
     desk.sandbox.clouds("clouds:\n  demo: [\n");
     assert_fails(&desk.run(&["token", "demo"]), 1, &["clouds.yaml", "line "]);
     fs::remove_file(desk.sandbox.path("home/.config/openstack/clouds.yaml")).unwrap();
-    assert_fails(&desk.run(&["token"]), 1, &["no clouds.yaml", "Try: write "]);
+    assert_fails(&desk.run(&["token"]), 1, &["no clouds.yaml", "Try: ksb setup, or write "]);
 }
 
 #[test]

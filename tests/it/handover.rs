@@ -105,6 +105,13 @@ fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over(
     let browser = crate::support::browser::Browser::of("alice");
     assert_eq!(browser.tab().sign_in(&url).state, "done");
     end_of(login).ok();
+    // Nor where the next one could not start.
+    let config = desk.sandbox.paths().config;
+    let good = fs::read(&config).unwrap();
+    fs::write(&config, "brwoser = \"firefox\"\n").unwrap();
+    let refused = desk.api().poke("/v1/handover");
+    assert!(refused.json["detail"].as_str().unwrap().contains("brwoser"), "{refused:?}");
+    fs::write(&config, good).unwrap();
     assert_eq!(desk.api().poke("/v1/handover").status, 204);
     assert_eq!(status(&desk)["sessions"][0]["user"]["name"], "alice");
 }

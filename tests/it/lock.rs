@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::api::{Answer, scope};
 use crate::support::desk::Desk;
+use crate::support::http::Response;
+use crate::support::keystone::When;
 use crate::support::lab::{Lab, until};
 use crate::support::memory;
 use crate::support::sandbox::end_of;
@@ -223,6 +225,36 @@ fn each_wrong_passphrase_makes_the_next_one_wait_longer() {
     lab.clock.advance(8);
     assert_eq!(right.join().unwrap().json["state"], "open");
     assert!(!is_locked(&lab));
+}
+
+/// What must not be cut off holds the end of the old process up; its memory is not to be had any more all the same.
+#[test]
+fn nobody_unlocks_what_is_still_in_memory() {
+    let lab = Lab::with_config("vault = \"passphrase\"\n");
+    let sign_in = lab.api().login(&lab.oidc()).sign_in();
+    assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
+    lab.api().over(&sign_in.id);
+    lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    lab.keystone.hold(0, When::Before);
+    lab.clock.advance(7200);
+    let question = json!({"cloud": lab.oidc(), "scope": scope::project("demo"), "prompt": false});
+    let asked = lab.api().ask("/v1/tokens", &question);
+    until("the renewal", || lab.keystone.held().is_some());
+
+    assert_eq!(lab.api().post("/v1/lock", &json!({})).status, 200);
+    let unlocking = lab.api().ask("/v1/vault", &json!({}));
+    assert!(is_locked(&lab));
+    lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).problem("locked");
+    lab.keystone.let_go();
+    until("the next process", || lab.api().status()["sessions"] == json!([]));
+    // Whoever asked for more than there was time for is told to ask again.
+    assert_eq!(Response::read(unlocking).unwrap().json()["code"], "agent-leaving");
+    drop(asked);
+    lab.api().post("/v1/vault", &json!({})).problem("vault-sealed");
+    assert!(is_locked(&lab));
+    open(&lab);
+    lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).token_id();
+    assert!(!lab.keystone.saw_reuse());
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use keystone_broker::api::FacadeReport;
 use keystone_broker::broker::{Broker, Departure};
@@ -23,6 +24,9 @@ use super::http::PATIENCE;
 use super::lab::until;
 use super::notices::{Answer, Desktop};
 use super::spawn;
+
+/// For answers to what was asked before it leaves.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A running agent in a folder of its own. Ends when dropped.
 pub struct Agent {
@@ -158,7 +162,7 @@ fn run(
             return None;
         }
         broker.rest(PATIENCE).await;
-        tokio::join!(api.stop(PATIENCE), facade.stop(PATIENCE));
+        tokio::join!(api.stop(GRACE), facade.stop(GRACE));
         current.lock().unwrap().take();
         Some(broker.pack(departure).await.unwrap())
     };
