@@ -425,6 +425,24 @@ pub struct Status {
     pub notices: Vec<String>,
 }
 
+/// `200` of `GET /v1/confirmations`: whether a program may have a token.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Question {
+    /// Names it in the answer.
+    pub id: String,
+    /// The cloud and the program.
+    pub title: String,
+    /// The program's process and executable, what started it, the scope, the lease.
+    pub text: String,
+}
+
+/// `POST /v1/confirmations/{id}`: the person's answer.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct AnswerRequest {
+    /// Whether the program may have it.
+    pub allow: bool,
+}
+
 /// `POST /v1/lock`.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct LockRequest {}

@@ -2,16 +2,21 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
 
-use super::Inner;
 use super::flight::Flight;
 use super::work::Work;
+use super::{Broker, Inner};
+use crate::api;
 use crate::audit::{Action, What, Who};
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Identity, Scope};
-use crate::platform::program::Program;
+use crate::model::{Cloud, Identity, Scope, random_hex};
+use crate::platform::own;
+use crate::platform::program::{Peer, Program};
 use crate::sync::locked;
 
 /// How long a person may take to answer. Tools give up not much later.
@@ -28,13 +33,26 @@ pub(super) struct Confirmations {
     asking: Flight<Use, ()>,
     /// One question at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
+    /// The one that is open, for terminals.
+    open: watch::Sender<Option<Arc<Question>>>,
+    /// Until when somebody may still look at a terminal who looked before.
+    watched_until: Mutex<Timestamp>,
+}
+
+/// What is asked just now.
+struct Question {
+    id: String,
+    title: String,
+    text: String,
+    answer: Mutex<Option<oneshot::Sender<bool>>>,
 }
 
 impl Default for Confirmations {
     fn default() -> Self {
         // A person who does not answer must not hold up a lock.
         let asking = Flight::from(&Work::default());
-        Self { answered: Mutex::default(), asking, turn: Arc::default() }
+        let (open, watched_until) = (watch::Sender::default(), Mutex::new(Timestamp::MIN));
+        Self { answered: Mutex::default(), asking, turn: Arc::default(), open, watched_until }
     }
 }
 
@@ -81,7 +99,10 @@ impl Inner {
             let outcome = match answer {
                 Some(true) => Ok(()),
                 Some(false) => Err(refused(&cloud, "you said no, or did not answer")),
-                None => Err(refused(&cloud, "there is no desktop on which you could be asked")),
+                None => Err(refused(
+                    &cloud,
+                    "there is no desktop, and no `ksb confirm`, where you could be asked",
+                )),
             };
             inner.note(Who::Program(program), what.or(outcome.as_ref().err()));
             let until = if outcome.is_ok() { ends } else { inner.clock.now() + REST };
@@ -121,9 +142,65 @@ impl Inner {
             turn = self.confirmations.turn.lock() => turn,
             () = self.clock.sleep_until(deadline) => return Some(false),
         };
-        self.notices.confirm(title, text, self.clock.sleep_until(deadline)).await
+        let (answer, answered) = oneshot::channel();
+        let question = Question {
+            id: random_hex::<16>(),
+            title: title.clone(),
+            text: text.clone(),
+            answer: Mutex::new(Some(answer)),
+        };
+        self.confirmations.open.send_replace(Some(Arc::new(question)));
+        let on_desktop = self.notices.confirm(title, text, self.clock.sleep_until(deadline));
+        let on_desktop = async {
+            match on_desktop.await {
+                None if self.clock.now() < *locked(&self.confirmations.watched_until) => {
+                    self.clock.sleep_until(deadline).await;
+                    Some(false)
+                }
+                answer => answer,
+            }
+        };
+        let answer = tokio::select! {
+            Ok(answer) = answered => Some(answer),
+            answer = on_desktop => answer,
+        };
+        self.confirmations.open.send_replace(None);
+        answer
     }
 }
+
+impl Broker {
+    /// The question that is open, as soon as there is one, for a person at a terminal.
+    pub async fn question(&self, patience: Duration) -> Option<api::Question> {
+        let Confirmations { open, watched_until, .. } = &self.inner.confirmations;
+        let now = self.inner.clock.now();
+        let longest = SignedDuration::try_from(patience).unwrap_or_default();
+        *locked(watched_until) = now + longest + LOOKS_AWAY;
+        let mut open = open.subscribe();
+        let asked = timeout(patience, open.wait_for(Option::is_some)).await.ok()?.ok()?.clone()?;
+        Some(api::Question { id: asked.id.clone(), title: asked.title.clone(), text: asked.text.clone() })
+    }
+
+    /// The person at a terminal answers. Only our own program may say so for them: another one would have to act the
+    /// person at a terminal, which is more than a script that is to be stopped does.
+    pub async fn answer(&self, id: &str, allow: bool, peer: Peer) -> Result<()> {
+        let program = self.identify(peer).await.and_then(|program| program.executable.clone());
+        if program.is_none_or(|program| program != own::path()) {
+            let why = "only `ksb confirm` answers for the person";
+            return Err(Error::new(Code::NotAllowed, why).remedy("ksb confirm"));
+        }
+        let open = self.inner.confirmations.open.borrow().clone().filter(|question| question.id == id);
+        let answer = open.and_then(|question| locked(&question.answer).take());
+        let answer = answer.ok_or_else(|| {
+            Error::new(Code::InvalidRequest, "this is not asked any more").remedy("run the program again")
+        })?;
+        answer.send(allow).ok();
+        Ok(())
+    }
+}
+
+/// Between one look and the next.
+const LOOKS_AWAY: SignedDuration = SignedDuration::from_secs(5);
 
 fn refused(cloud: &Cloud, why: &str) -> Error {
     Error::new(
@@ -131,5 +208,5 @@ fn refused(cloud: &Cloud, why: &str) -> Error {
         format!("{} is only for programs that you allow, and {why}", cloud.label()),
     )
     .cloud(cloud.label())
-    .remedy("run it again, and answer the notification; `confirm` in config.toml or --confirm asks for it")
+    .remedy("run it again, and answer the notification, or at another terminal: ksb confirm; `confirm` in config.toml or --confirm asks for it")
 }

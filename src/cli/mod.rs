@@ -6,6 +6,7 @@ mod bearer;
 mod browser;
 mod cloud;
 mod clouds;
+mod confirm;
 mod doctor;
 mod env;
 mod environment;
@@ -97,6 +98,8 @@ enum Command {
     Trust(target::CloudArgs),
     /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
     Adopt(adopt::Args),
+    /// Be asked at this terminal before a program gets a token (`confirm`), where no desktop asks
+    Confirm,
     /// Show what was given or refused, to which program
     Log(log::Args),
     /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
@@ -166,6 +169,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Trust(args) => trust::run(args).await?,
         Command::Adopt(args) => adopt::run(&args)?,
         Command::Lock => lock::run().await?,
+        Command::Confirm => confirm::run().await?,
         Command::Log(args) => log::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,

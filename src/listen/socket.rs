@@ -18,10 +18,11 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    AcceptRequest, CloudRequest, DiscoverReply, DiscoverRequest, FactorsRequest, LeaseReply, LeaseRequest,
-    LeasesReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest, Offers,
-    ProbeReply, Problem, ReachReply, RedirectedRequest, RefreshReply, RevokeReply, SessionReply, SignInReply,
-    Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport, VaultRequest,
+    AcceptRequest, AnswerRequest, CloudRequest, DiscoverReply, DiscoverRequest, FactorsRequest, LeaseReply,
+    LeaseRequest, LeasesReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest,
+    Offers, ProbeReply, Problem, Question as Confirmation, ReachReply, RedirectedRequest, RefreshReply,
+    RevokeReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport,
+    VaultRequest,
 };
 use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
@@ -73,6 +74,8 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(leases, lease))
         .routes(routes!(wanted))
         .routes(routes!(revoke))
+        .routes(routes!(question))
+        .routes(routes!(answer))
         .routes(routes!(trust))
         .routes(routes!(logout))
         .routes(routes!(status))
@@ -490,6 +493,36 @@ async fn wanted(
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
+}
+
+/// The question whether a program may have a token, as soon as one is open: for a person at a terminal.
+#[utoipa::path(get, path = "/v1/confirmations", params(Patience), responses(
+    (status = 200, body = Confirmation),
+    (status = 204, description = "There was none in that time."),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn question(State(agent): State<Agent>, Asked(asked): Asked<Patience>) -> Response {
+    let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
+    match agent.broker.question(patience).await {
+        Some(question) => Json(question).into_response(),
+        None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// The person's answer, from `ksb confirm` and no other program.
+#[utoipa::path(post, path = "/v1/confirmations/{id}", params(("id" = String, Path)),
+    request_body = AnswerRequest, responses(
+    (status = 204),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn answer(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Input(AnswerRequest { allow }): Input<AnswerRequest>,
+) -> Result<StatusCode, Failure> {
+    agent.broker.answer(&id, allow, caller.peer).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Who is signed in where.

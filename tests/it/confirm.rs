@@ -2,11 +2,13 @@
 
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::support::api::scope;
+use crate::support::api::{request, scope};
+use crate::support::http::Response;
 use crate::support::lab::{Lab, until};
 use crate::support::notices::Answer;
+use crate::support::stranger;
 use crate::support::tool::{Tool, token};
 use crate::support::world::World;
 
@@ -138,4 +140,45 @@ fn what_was_answered_is_in_the_audit_log() {
     let outcomes: Vec<_> = lines().iter().map(|line| line["outcome"].clone()).collect();
     assert_eq!(outcomes, ["refused", "done"]);
     assert!(lines().iter().all(|line| line["program"]["pid"] == std::process::id()));
+}
+
+/// Waits for a question as `ksb confirm` does. The tests are the agent's own program.
+fn asked(lab: &Lab) -> Value {
+    let answer = lab.api().get("/v1/confirmations?wait=30");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json
+}
+
+#[test]
+fn where_no_desktop_asks_a_terminal_does_and_no_other_program_answers() {
+    let lab = lab(Answer::Nobody);
+    lab.api().token(&lab.cloud(), &scope::project("demo")).problem("confirmation-refused");
+    assert_eq!(lab.api().get("/v1/confirmations").status, 204, "nothing is asked");
+
+    for (project, allow) in [("demo", true), ("staging", false)] {
+        thread::scope(|threads| {
+            // Somebody looks before the program asks.
+            lab.api().get("/v1/confirmations");
+            let terminal = threads.spawn(|| asked(&lab));
+            let asks = json!({"cloud": lab.cloud(), "scope": scope::project(project), "prompt": true});
+            let program = lab.api().ask("/v1/tokens", &asks);
+            let question = terminal.join().unwrap();
+            assert!(question["text"].as_str().unwrap().ends_with(&format!(" asks for project {project}.")));
+            let path = format!("/v1/confirmations/{}", question["id"].as_str().unwrap());
+            // A script that answers for its person does not get far.
+            let socket = lab.agent.folder().join("broker.sock");
+            let forged =
+                request("POST", &path, Some(&json!({"allow": true}))).set("Connection", "close").bytes();
+            let said = stranger::we_ask(socket.to_str().unwrap(), &forged);
+            assert!(said.contains("only `ksb confirm` answers"), "{said}");
+            assert_eq!(lab.api().post(&path, &json!({"allow": allow})).status, 204);
+            let answer = Response::read(program).unwrap().json();
+            if allow {
+                assert!(lab.accepts(answer["token_id"].as_str().unwrap()));
+            } else {
+                assert_eq!(answer["code"], "confirmation-refused");
+            }
+            lab.api().post(&path, &json!({"allow": true})).problem("invalid-request");
+        });
+    }
 }

@@ -14,8 +14,10 @@ use zbus::zvariant::OwnedValue;
 
 use super::bus::Bus;
 use super::front::Front;
-use super::program::run;
+use super::program::{Program, run};
+use super::terminal::Terminal;
 use super::wait;
+use crate::support::sandbox::KSB;
 
 const NAME: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
@@ -171,6 +173,27 @@ fn without_anybody_who_shows_questions_a_program_is_refused_at_once() {
     let front = signed_in(&bus);
     let refused = front.ksb(&["token"]);
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("there is no desktop on which you could be asked"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("there is no desktop, and no `ksb confirm`, where you could be asked"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+}
+
+#[test]
+fn at_another_terminal_the_person_is_asked_where_there_is_no_desktop() {
+    let bus = Bus::start();
+    let front = signed_in(&bus);
+    let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} confirm"), &[]);
+    terminal.shows("asks here before a program gets a token");
+    for (key, works) in [("y", true), ("n", false)] {
+        let program = Program::start(front.openstack(&["token", "issue"]));
+        let question = terminal.shows("Allow? [y/N]");
+        assert!(question.contains("demo: may openstack have a token?"), "{question}");
+        assert!(question.contains(&format!("openstack (process {}", program.pid())), "{question}");
+        terminal.types(key);
+        let outcome = program.ends();
+        assert_eq!(outcome.code == Some(0), works, "{}", outcome.stderr);
+    }
 }
