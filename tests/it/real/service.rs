@@ -142,6 +142,16 @@ fn systemd_starts_it_when_somebody_comes_and_sees_one_service_through_all_of_its
         assert!(limits.contains(line), "{limits}");
     }
 
+    // What doctor makes of it; over SSH the end of the session is the end of the agent.
+    let found = host.ksb(&["doctor"]).stdout;
+    assert!(found.contains("ok       service: installed; systemd starts the agent whenever a tool wants it\n"), "{found}");
+    assert!(found.contains("ok       linger: off: the agent ends when you log out\n"), "{found}");
+    let found = host.run("env", &["SSH_CONNECTION=1", KSB, "doctor"]).stdout;
+    assert!(found.contains("warn     linger: off") && found.contains("loginctl enable-linger"), "{found}");
+    host.run("systemctl", &["--user", "stop", SOCKET]).ok();
+    let found = host.ksb(&["doctor"]).stdout;
+    assert!(found.contains("FAIL     service: installed, and its socket is not there\n"), "{found}");
+
     let removed = host.ksb(&["service", "uninstall"]).ok().stdout;
     assert!(removed.contains("From now on the first command that needs the agent starts it."), "{removed}");
     assert_ne!(host.state(SOCKET), "active");
