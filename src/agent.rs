@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use rustix::fs::Mode;
 use rustix::process::umask;
 use sd_notify::NotifyState;
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::FacadeReport;
@@ -28,6 +28,7 @@ use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
+use crate::platform::socket::is_served;
 use crate::platform::{files, harden, machine};
 use crate::vault::{Place, Vault, Wish};
 use handover::Estate;
@@ -208,7 +209,7 @@ async fn lock(path: &Path, socket: &Path) -> Result<File> {
     let mut tries = 0;
     while file.try_lock().is_err() {
         // An agent that holds the lock without a socket is about to end or about to be ready.
-        let serving = UnixStream::connect(socket).await.is_ok();
+        let serving = is_served(socket);
         if serving || tries == LOCK_TRIES {
             let mut pid = String::new();
             file.read_to_string(&mut pid).ok();

@@ -15,13 +15,14 @@ use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::api::{Problem, VERSION_HEADER};
 use crate::error::{Code, Error, Result};
 use crate::platform::own;
 use crate::platform::paths::{Paths, private_folder};
+use crate::platform::socket::{connect_in_line, is_served};
 
 /// A client of one agent.
 pub struct Client {
@@ -156,6 +157,8 @@ impl Client {
 
 /// What was asked before is answered meanwhile, and what must not be cut off is finished.
 const PARTING: Duration = Duration::from_secs(70);
+/// Time for an agent to accept whoever came before us.
+const IN_LINE: Duration = Duration::from_secs(10);
 /// How often an agent may leave while it is asked.
 const TRIES: u32 = 5;
 
@@ -202,10 +205,16 @@ enum Unreachable {
 }
 
 async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
-    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
+    let stream = reach(socket).await.map_err(|error| match error.kind() {
         // Reset: it ended before it accepted us.
         ErrorKind::NotFound | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
             Unreachable::NotRunning
+        }
+        ErrorKind::WouldBlock => {
+            let busy = format!("{}: too many ask the agent at once", socket.display());
+            Unreachable::Refused(
+                Error::new(Code::AgentUnavailable, busy).remedy("try again; see who asks: ksb log"),
+            )
         }
         _ => {
             Unreachable::Refused(Error::new(Code::AgentUnavailable, format!("{}: {error}", socket.display())))
@@ -219,6 +228,18 @@ async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
             Error::new(Code::AgentUnavailable, format!("{} belongs to another user", socket.display()))
                 .remedy("unset KSB_SOCK, or set it to a socket of your own"),
         )),
+    }
+}
+
+async fn reach(socket: &Path) -> std::io::Result<UnixStream> {
+    let socket = socket.to_owned();
+    match UnixStream::connect(&socket).await {
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            let stream = spawn_blocking(move || connect_in_line(&socket, IN_LINE)).await??;
+            stream.set_nonblocking(true)?;
+            UnixStream::from_std(stream)
+        }
+        other => other,
     }
 }
 
@@ -267,7 +288,7 @@ pub fn ensure(paths: &Paths) -> Result<()> {
     private_folder(folder)?;
     let lock = private_file(&folder.join("start.lock"))?;
     lock.lock().map_err(|error| Error::new(Code::Io, format!("{}: {error}", folder.display())))?;
-    if std::os::unix::net::UnixStream::connect(&paths.socket).is_ok() {
+    if is_served(&paths.socket) {
         return Ok(());
     }
     spawn(paths)
@@ -296,7 +317,7 @@ fn spawn(paths: &Paths) -> Result<()> {
     let mut word = [0];
     let ready = agent.stdout.take().is_some_and(|mut pipe| pipe.read(&mut word).is_ok_and(|read| read == 1));
     // One that was started by hand at the same moment is as good.
-    if ready || std::os::unix::net::UnixStream::connect(&paths.socket).is_ok() {
+    if ready || is_served(&paths.socket) {
         return Ok(());
     }
     Err(failed("it ended at once".into()))

@@ -12,4 +12,5 @@ pub mod paths;
 pub mod peer;
 pub mod process;
 pub mod program;
+pub mod socket;
 pub mod systemd;

@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::private_folder;
 use crate::platform::peer::LOOPBACK;
+use crate::platform::socket::is_served;
 
 /// Where a sign-in's browser is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,7 +35,7 @@ impl OwnSocket {
     pub(super) fn bind(path: &Path) -> Result<(UnixListener, Self)> {
         let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
         private_folder(path.parent().unwrap_or(Path::new("/")))?;
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if is_served(path) {
             let why = format!("{} is served by another agent of yours", path.display());
             return Err(Error::new(Code::PortBusy, why).remedy("end the other agent: ksb stop"));
         }

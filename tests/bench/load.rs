@@ -309,7 +309,7 @@ impl Server {
 impl Place {
     async fn connect(&self) -> Sender {
         match self {
-            Self::Unix(socket) => speak(UnixStream::connect(socket).await.expect("the server answers")).await,
+            Self::Unix(socket) => speak(unix(socket).expect("the server answers")).await,
             Self::Tcp(address) => speak(tcp(*address).await).await,
             Self::Tls(address, name, tls) => {
                 let stream = tls.connect(name.clone(), tcp(*address).await).await;
@@ -317,6 +317,13 @@ impl Place {
             }
         }
     }
+}
+
+/// Waits for room in the backlog, which a non-blocking connect(2) does not.
+fn unix(socket: &Path) -> std::io::Result<UnixStream> {
+    let stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.set_nonblocking(true)?;
+    UnixStream::from_std(stream)
 }
 
 async fn tcp(address: SocketAddr) -> TcpStream {

@@ -144,7 +144,10 @@ fn systemd_starts_it_when_somebody_comes_and_sees_one_service_through_all_of_its
 
     // What doctor makes of it; over SSH the end of the session is the end of the agent.
     let found = host.ksb(&["doctor"]).stdout;
-    assert!(found.contains("ok       service: installed; systemd starts the agent whenever a tool wants it\n"), "{found}");
+    assert!(
+        found.contains("ok       service: installed; systemd starts the agent whenever a tool wants it\n"),
+        "{found}"
+    );
     assert!(found.contains("ok       linger: off: the agent ends when you log out\n"), "{found}");
     let found = host.run("env", &["SSH_CONNECTION=1", KSB, "doctor"]).stdout;
     assert!(found.contains("warn     linger: off") && found.contains("loginctl enable-linger"), "{found}");
