@@ -23,7 +23,7 @@ use crate::api::FacadeReport;
 use crate::broker::{Broker, Departure};
 use crate::config::{Config, Lock};
 use crate::error::{Code, Error, Result};
-use crate::http::serve::{Server, serve};
+use crate::http::serve::{Askers, Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
@@ -137,7 +137,7 @@ async fn serve_until(
         UnixListener::from_std(api)
     });
     let api = api.map_err(|error| Error::new(Code::Io, format!("{}: {error}", paths.socket.display())))?;
-    servers.push(serve(api, socket::router(broker.clone())));
+    servers.push(serve(api, Askers::Programs, socket::router(broker.clone())));
     if let Some(idle) = lock_when.idle {
         let broker = broker.clone();
         tokio::spawn(async move { broker.lock_when_idle(idle).await });
@@ -182,7 +182,8 @@ fn open_facade(broker: &Broker, bound: &Result<Vec<std::net::TcpListener>, Strin
                 url: format!("http://127.0.0.1:{}/v3", address.port()),
                 problem: None,
             });
-            let serve_one = |listener| serve(listener, facade::router(broker.clone(), address));
+            let serve_one =
+                |listener| serve(listener, Askers::Programs, facade::router(broker.clone(), address));
             listeners.into_iter().map(serve_one).collect()
         }
         Err(problem) => {

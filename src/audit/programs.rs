@@ -1,5 +1,6 @@
 //! The programs that were looked at, so that a look is taken once for each: it costs more than all the rest.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,6 +10,8 @@ use crate::sync::locked;
 
 /// More than a person runs at a time.
 const MOST: usize = 1024;
+/// More are not looked at before all others are.
+const LIKELY: usize = 4;
 
 #[derive(Default)]
 pub(super) struct Programs(Mutex<HashMap<u32, Known>>);
@@ -38,6 +41,17 @@ impl Programs {
         locked(&self.0).get(pid).is_some_and(|known| known.was_there(*since))
     }
 
+    /// Who makes one TCP connection makes more.
+    fn likely(&self, peer: &Peer) -> Vec<u32> {
+        if !matches!(peer, Peer::Socket { .. }) {
+            return Vec::new();
+        }
+        let all = locked(&self.0);
+        let mut living: Vec<_> = all.iter().filter(|(_, known)| known.pulse.beats()).collect();
+        living.sort_by_key(|(_, known)| Reverse(known.seen));
+        living.into_iter().take(LIKELY).map(|(pid, _)| *pid).collect()
+    }
+
     /// The program at the other end; `None` when it is gone and was not looked at before.
     pub(super) fn find(&self, peer: &Peer) -> Option<Arc<Program>> {
         if let Peer::Process { pid, since } = peer
@@ -49,7 +63,7 @@ impl Programs {
             return Some(known.program.clone());
         }
         let seen = since_boot();
-        let program = Arc::new(Program::of(peer)?);
+        let program = Arc::new(Program::of(peer, &self.likely(peer))?);
         if let Some(pulse) = Pulse::of(&program) {
             let mut all = locked(&self.0);
             if all.len() >= MOST {

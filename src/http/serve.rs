@@ -36,10 +36,26 @@ const MAX_CONNECTIONS: usize = 512;
 /// The newest connections are not closed for the sake of others: they may be about to say what they want.
 const NEWEST: u64 = 64;
 const MAX_HEADERS: usize = 64;
-/// All the cookies that a browser keeps for one host (180 of 4 KiB) find room in a request. Cookies know no ports: any
-/// page of `localhost` could otherwise have the callback refuse what it likes by its size, such as the request that
-/// removes a service worker.
-const BUFFER: usize = 1 << 20;
+
+/// Who asks: how much a request may say before its body.
+#[derive(Debug, Clone, Copy)]
+pub enum Askers {
+    /// All the cookies that a browser keeps for one host (180 of 4 KiB) find room. Cookies know no ports: any page of
+    /// `localhost` could otherwise have the callback refuse what it likes by its size, such as the request that removes
+    /// a service worker.
+    Browsers,
+    /// Ten times what any of them says. A head is read anew with each piece of it that comes.
+    Programs,
+}
+
+impl Askers {
+    fn room(self) -> usize {
+        match self {
+            Self::Browsers => 1 << 20,
+            Self::Programs => 1 << 16,
+        }
+    }
+}
 
 /// Who is at the other end. Only the broker's own user ever gets this far.
 #[derive(Debug, Clone)]
@@ -159,13 +175,18 @@ fn come_again() -> Response<Body> {
 }
 
 /// Serves `router` on `listener` until the returned [`Server`] is dropped.
-pub fn serve<L: Listener>(listener: L, router: Router) -> Server {
+pub fn serve<L: Listener>(listener: L, askers: Askers, router: Router) -> Server {
     let (phase, seen) = watch::channel(Phase::Serving);
-    tokio::spawn(accept_loop(listener, router, seen));
+    tokio::spawn(accept_loop(listener, askers, router, seen));
     Server { phase }
 }
 
-async fn accept_loop<L: Listener>(listener: L, router: Router, mut phase: watch::Receiver<Phase>) {
+async fn accept_loop<L: Listener>(
+    listener: L,
+    askers: Askers,
+    router: Router,
+    mut phase: watch::Receiver<Phase>,
+) {
     let connections = Arc::new(Connections::default());
     loop {
         let accepted = tokio::select! {
@@ -177,7 +198,7 @@ async fn accept_loop<L: Listener>(listener: L, router: Router, mut phase: watch:
                 let (place, router, phase) = (connections.place(), router.clone(), phase.clone());
                 tokio::spawn(async move {
                     if let Some(caller) = admit::<L>(&stream) {
-                        converse(stream, router, &place, caller, phase).await;
+                        converse(stream, askers, router, &place, caller, phase).await;
                     }
                 });
             }
@@ -209,6 +230,7 @@ fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    askers: Askers,
     router: Router,
     place: &Place,
     caller: Caller,
@@ -234,7 +256,7 @@ async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(BUFFER)
+        .max_buf_size(askers.room())
         .half_close(false)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
@@ -341,9 +363,6 @@ impl Busy {
             connection.used.notify_one();
         }
         connection.touch();
-        if !connection.was_used.swap(true, Ordering::Relaxed) {
-            connection.used.notify_one();
-        }
         Arc::new(Self { connection: connection.clone(), is_whole: AtomicBool::new(false) })
     }
 

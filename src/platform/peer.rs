@@ -111,7 +111,7 @@ pub fn holder_of(port: u16) -> Option<String> {
         let ip = row.local.ip();
         row.state == LISTEN && row.local.port() == port && (ip.is_loopback() || ip.is_unspecified())
     })?;
-    let process = holder_of_socket(row.inode).map(|pid| {
+    let process = holder_of_socket(row.inode, &[]).map(|pid| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("{} (process {pid})", name.trim())
     });
@@ -167,15 +167,21 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// A process that holds the socket.
-pub(super) fn holder_of_socket(inode: u64) -> Option<u32> {
+/// A process that holds the socket: one of the `likely`, or any.
+pub(super) fn holder_of_socket(inode: u64, likely: &[u32]) -> Option<u32> {
     let link = format!("socket:[{inode}]");
-    fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let mut descriptors = fs::read_dir(entry.path().join("fd")).ok()?.flatten();
-        let holds = descriptors
-            .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.as_os_str() == link.as_str()));
-        holds.then_some(pid)
+    let holds = |pid: &u32| {
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"));
+        descriptors.is_ok_and(|mut descriptors| {
+            descriptors.any(|fd| {
+                let target = fd.and_then(|fd| fs::read_link(fd.path()));
+                target.is_ok_and(|target| target.as_os_str() == link.as_str())
+            })
+        })
+    };
+    likely.iter().copied().find(holds).or_else(|| {
+        let processes = fs::read_dir("/proc").ok()?.flatten();
+        processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(holds)
     })
 }
 

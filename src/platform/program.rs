@@ -76,15 +76,16 @@ pub struct Program {
 }
 
 impl Program {
-    /// The program at the other end; `None` when it is gone, or may be another one by now.
-    pub fn of(peer: &Peer) -> Option<Self> {
+    /// The program at the other end; `None` when it is gone, or may be another one by now. Who holds a TCP connection is
+    /// looked for among the `likely` processes first: to look at all takes milliseconds.
+    pub fn of(peer: &Peer, likely: &[u32]) -> Option<Self> {
         match peer {
             Peer::Process { pid, since } => {
                 Self::seen(&Process::of(*pid)?).filter(|program| program.had_started(*since))
             }
             Peer::Socket { local, remote } => {
                 let inode = peer::inode_of(*local, *remote)?;
-                let process = Process::of(peer::holder_of_socket(inode)?)?;
+                let process = Process::of(peer::holder_of_socket(inode, likely)?)?;
                 let program = Self::seen(&process)?;
                 (peer::inode_of(*local, *remote) == Some(inode)).then_some(program)
             }
@@ -194,7 +195,7 @@ mod tests {
     fn a_program_is_named_with_those_who_started_it() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let peer = Peer::process(Some(child.id()));
-        let program = Program::of(&peer).unwrap();
+        let program = Program::of(&peer, &[]).unwrap();
         assert_eq!((program.pid, &*program.name), (child.id(), "cat"));
         assert_eq!(Some(&program.parents[0]), name_of(me()).as_ref());
         assert!(program.is("cat") && !program.is("dog"));
@@ -205,14 +206,14 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(!pulse.beats());
-        assert_eq!(Program::of(&peer), None);
+        assert_eq!(Program::of(&peer, &[]), None);
     }
 
     #[test]
     fn a_process_that_started_after_the_connection_was_accepted_is_not_the_peer() {
         let early = Duration::from_millis(1);
-        assert_eq!(Program::of(&Peer::Process { pid: me(), since: early }), None);
-        assert!(Program::of(&Peer::process(Some(me()))).is_some());
+        assert_eq!(Program::of(&Peer::Process { pid: me(), since: early }, &[]), None);
+        assert!(Program::of(&Peer::process(Some(me())), &[]).is_some());
         assert_eq!(Peer::process(Some(0)), Peer::Unknown);
     }
 
@@ -223,8 +224,8 @@ mod tests {
         let client = TcpStream::connect(local).unwrap();
         let (_server, remote) = listener.accept().unwrap();
         let peer = Peer::Socket { local, remote };
-        assert_eq!(Program::of(&peer).unwrap().pid, me());
+        assert_eq!(Program::of(&peer, &[]).unwrap().pid, me());
         drop(client);
-        assert_eq!(Program::of(&peer), None);
+        assert_eq!(Program::of(&peer, &[]), None);
     }
 }

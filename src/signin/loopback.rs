@@ -31,7 +31,7 @@ use super::start::StartPort;
 use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page;
-use crate::http::serve::{Server, serve};
+use crate::http::serve::{Askers, Server, serve};
 use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
 use crate::platform::peer::{LOOPBACK, holder_of};
@@ -247,7 +247,8 @@ impl CallbackPort {
             }
         }
         let (origin, state, router) = origin_of(host, port);
-        let servers = listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
+        let servers =
+            listeners.into_iter().map(|listener| serve(listener, Askers::Browsers, router.clone())).collect();
         Ok(Arc::new(Self { origin, state, socket: None, _servers: servers }))
     }
 
@@ -258,7 +259,7 @@ impl CallbackPort {
             if port == DEFAULT_PORT { "callback.sock".into() } else { format!("callback-{port}.sock") };
         let (listener, socket) = OwnSocket::bind(&folder.join(name))?;
         let (origin, state, router) = origin_of(host, port);
-        let server = serve(listener, router);
+        let server = serve(listener, Askers::Browsers, router);
         Ok(Arc::new(Self { origin, state, socket: Some((port, socket)), _servers: vec![server] }))
     }
 

@@ -18,7 +18,7 @@ use super::loopback::{Seat, expired};
 use crate::error::{Code, Error, Result};
 use crate::http::guard;
 use crate::http::page::{self, About};
-use crate::http::serve::{Server, serve};
+use crate::http::serve::{Askers, Server, serve};
 use crate::model::{Cloud, random_hex};
 use crate::sync::locked;
 
@@ -53,7 +53,8 @@ impl StartPort {
             .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
         let (host, pages) = (format!("{host}:{port}"), Pages::default());
         let router = routes(&host, &pages);
-        let servers = listeners.into_iter().map(|listener| serve(listener, router.clone())).collect();
+        let servers =
+            listeners.into_iter().map(|listener| serve(listener, Askers::Browsers, router.clone())).collect();
         Ok(Arc::new(Self { host, pages, socket: None, _servers: servers }))
     }
 
@@ -61,7 +62,7 @@ impl StartPort {
     pub(super) fn on_socket(file: &File, port: u16) -> Result<Arc<Self>> {
         let (listener, socket) = OwnSocket::bind(file)?;
         let (host, pages) = (format!("localhost:{port}"), Pages::default());
-        let server = serve(listener, routes(&host, &pages));
+        let server = serve(listener, Askers::Browsers, routes(&host, &pages));
         Ok(Arc::new(Self { host, pages, socket: Some((port, socket)), _servers: vec![server] }))
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keystone_broker::api::FacadeReport;
 use keystone_broker::broker::{Broker, Departure};
 use keystone_broker::config::Config;
-use keystone_broker::http::serve::serve;
+use keystone_broker::http::serve::{Askers, serve};
 use keystone_broker::listen;
 use keystone_broker::platform::paths::private_folder;
 use keystone_broker::ports::SharedClock;
@@ -153,8 +153,8 @@ fn run(
         }
         let facade = TcpListener::from_std(facade.try_clone().unwrap()).unwrap();
         let api = UnixListener::from_std(api.try_clone().unwrap()).unwrap();
-        let facade = serve(facade, listen::facade::router(broker.clone(), address));
-        let api = serve(api, listen::socket::router(broker.clone()));
+        let facade = serve(facade, Askers::Programs, listen::facade::router(broker.clone(), address));
+        let api = serve(api, Askers::Programs, listen::socket::router(broker.clone()));
         current.lock().unwrap().replace((broker.clone(), Handle::current()));
         ready.send(()).ok();
         let departure = broker.departure().await;
