@@ -5,6 +5,7 @@ mod handover;
 mod seat;
 mod sockets;
 
+use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,10 +36,8 @@ use handover::Estate;
 use sockets::Sockets;
 pub use sockets::own_port;
 
-/// How long requests in flight may take to end when the agent leaves.
-const DRAIN: Duration = Duration::from_secs(5);
-/// How long it waits, still serving, for what must not be cut off: longer than any single answer may take.
-const REST: Duration = Duration::from_secs(60);
+/// Time for what the last requests began and must not be cut off.
+const LAST_WORK: Duration = Duration::from_secs(1);
 /// A stopping agent keeps its lock while it drains: wait a little longer than that.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const LOCK_TRIES: u32 = 400;
@@ -145,22 +144,42 @@ async fn serve_until(
     tokio::spawn(seat::heed(broker.clone(), lock_when));
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
-    let departure = tokio::select! {
-        departure = broker.departure() => departure,
-        () = end => Departure::Stop,
+    let take_name_away = || {
+        if sockets.is_ours {
+            fs::remove_file(&paths.socket).ok();
+        }
     };
-    tracing::info!(why = ?departure, "stopping");
-    if departure == Departure::Stop && sockets.is_ours {
-        // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
-        fs::remove_file(&paths.socket).ok();
-    } else {
-        broker.rest(REST).await;
+    let ended = async {
+        end.await;
+        broker.stop();
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        never = ended => match never {},
+        () = leave(&broker, servers, take_name_away) => {}
     }
-    let drained = join_all(servers.into_iter().map(|server| server.stop(DRAIN)));
-    tokio::join!(drained, broker.rest(DRAIN));
-    let packed = if departure == Departure::Stop { None } else { Some(broker.pack(departure).await?) };
+    let departure = broker.departure().await;
+    let packed = if departure == Departure::Stop { None } else { Some(broker.pack().await?) };
     broker.close_log().await;
     Ok((departure, Estate { sockets, packed }))
+}
+
+/// Returns when the process is to leave, and nobody waits for it any more. What for may change until then.
+async fn leave(broker: &Broker, servers: Vec<Server>, take_name_away: impl Fn()) {
+    let why = broker.departure().await;
+    tracing::info!(?why, "stopping");
+    broker.rest_before_departure().await;
+    let why = broker.departure().await;
+    if why == Departure::Stop {
+        // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
+        take_name_away();
+    }
+    let drained = join_all(servers.into_iter().map(|server| server.stop(why.grace())));
+    tokio::join!(drained, broker.rest(why.grace()));
+    broker.rest(LAST_WORK).await;
+    if broker.departure().await == Departure::Stop {
+        take_name_away();
+    }
 }
 
 /// Serves the facade, or says why there is none: everything else works without.

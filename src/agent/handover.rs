@@ -10,6 +10,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{MemfdFlags, OFlags, memfd_create};
@@ -37,22 +38,27 @@ pub(super) struct Estate {
 
 /// Makes room. Returns only if that fails.
 pub(super) fn leave(estate: &Estate, departure: Departure) -> Error {
-    let program = if departure == Departure::Upgrade { own::path() } else { own::OWN.into() };
-    let failed = |error: io::Error| {
-        Error::new(Code::Io, format!("{} could not take over: {error}", program.display()))
-    };
+    if departure == Departure::Upgrade {
+        let newer = own::path();
+        // Half installed, for another machine, on a disk that runs nothing: then nothing is lost but the upgrade.
+        tracing::error!(error = %execute(&newer, estate), program = %newer.display(), "it could not take over");
+    }
+    let error = execute(own::OWN.as_ref(), estate);
+    Error::new(Code::Io, format!("{} could not take over: {error}", own::OWN))
+}
+
+fn execute(program: &Path, estate: &Estate) -> io::Error {
     let ours = match give(estate) {
         Ok(ours) => ours,
-        Err(error) => return failed(error),
+        Err(error) => return error,
     };
-    let error = Command::new(&program)
+    Command::new(program)
         .arg0("ksb")
         .args(["agent", "--handed"])
         .env_clear()
         .envs(own::environment_of_an_agent().filter(|(name, _)| name != "LISTEN_FDS"))
         .stdin(Stdio::from(ours))
-        .exec();
-    failed(error)
+        .exec()
 }
 
 fn give(estate: &Estate) -> io::Result<OwnedFd> {

@@ -39,9 +39,9 @@ pub(super) async fn heed(broker: Broker, wish: Lock) {
                 broker.lock(LockReason::Screen, None).await.map(drop)
             }
             Event::Sleeps(delay) if wish.on_sleep => {
-                let was_locked = broker.is_locked();
                 let locked = broker.lock(LockReason::Sleep, None).await.map(drop);
-                if locked.is_ok() && !was_locked {
+                // Also where it was locked before: what leaves still knows everything.
+                if broker.is_leaving() {
                     delay.until_the_next_process();
                 }
                 locked

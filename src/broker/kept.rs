@@ -80,9 +80,12 @@ impl Inner {
     /// Opens the vault and takes in what is there.
     pub(super) async fn unseal(self: &Arc<Self>, passphrase: Option<Secret>) -> Result<()> {
         let vault = self.vault.clone();
-        if let Some(contents) = aside(move || vault.open(passphrase.as_ref())).await?? {
-            self.take_in(&contents)?;
-        }
+        locked(&self.state).unsealing += 1;
+        let opened = aside(move || vault.open(passphrase.as_ref())).await.flatten();
+        let taken_in =
+            opened.and_then(|contents| contents.map_or(Ok(()), |contents| self.take_in(&contents)));
+        locked(&self.state).unsealing -= 1;
+        taken_in?;
         self.settle().await;
         Ok(())
     }
@@ -114,7 +117,6 @@ impl Inner {
                 state.pins.entry(identity).or_insert(user);
             }
             state.ending.extend(ending.iter().cloned());
-            // What went on while it was locked is known better here.
             let through = std::mem::take(&mut state.through);
             for mut lease in kept.leases.into_iter().filter(|lease| !through.contains(&lease.id)) {
                 let (latest, _) = self.lease_end(lease.made_at, None);

@@ -360,6 +360,7 @@ impl Inner {
             self.changes.note();
             (lease, by)
         };
+        self.remark();
         tracing::info!(cloud = lease.cloud.label(), name = lease.name, "lease ended");
         self.clear_with(vec![(lease, by)]).await.pop()
     }

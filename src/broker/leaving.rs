@@ -1,5 +1,6 @@
 //! The end of this process's part: it stops, or makes room for a fresh one that knows only what it is handed.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,23 +9,41 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::Broker;
 use super::kept::{self, Extent};
-use super::{Broker, State};
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
 use crate::platform::own;
 use crate::sync::locked;
 use crate::vault::{Key, Seal};
 
-/// Why the process leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why the process leaves. A later one comes before an earlier one, while it has not left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Departure {
-    /// It ends.
-    Stop,
-    /// Its memory is to be forgotten: the same program takes over, without what is locked.
-    Lock,
     /// A newer program takes over, with everything.
     Upgrade,
+    /// Its memory is to be forgotten: the same program takes over, without what is locked.
+    Lock,
+    /// The same, and the computer does not wait: logind lets it sleep after five seconds (logind.conf(5)).
+    Sleep,
+    /// It ends.
+    Stop,
+}
+
+impl Departure {
+    /// How long it waits, still serving, for what must not be cut off: longer than any single answer may take.
+    fn rest(self) -> Duration {
+        match self {
+            Self::Upgrade | Self::Lock => Duration::from_secs(60),
+            Self::Sleep => Duration::from_secs(2),
+            Self::Stop => Duration::ZERO,
+        }
+    }
+
+    /// How long requests in flight may take to end.
+    pub fn grace(self) -> Duration {
+        Duration::from_secs(if self == Self::Sleep { 1 } else { 5 })
+    }
 }
 
 /// What the next process is handed, as JSON.
@@ -34,6 +53,12 @@ struct Handed {
     contents: Secret,
     /// What opens the vault, where it is to stay open.
     seal: Option<HandedSeal>,
+    /// The leases of whose end or use the vault does not know, because it is locked.
+    #[serde(default)]
+    through: HashSet<String>,
+    /// Whether the person came back to their screen meanwhile.
+    #[serde(default)]
+    is_welcome: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -43,20 +68,36 @@ struct HandedSeal {
 }
 
 impl Broker {
-    /// Returns when the process is to leave.
+    /// Returns when the process is to leave, and why by now.
     pub async fn departure(&self) -> Departure {
         let mut departure = self.inner.departure.subscribe();
         let wanted = departure.wait_for(Option::is_some).await.ok().and_then(|wanted| *wanted);
         wanted.unwrap_or(Departure::Stop)
     }
 
+    /// Whether it is to leave.
+    pub fn is_leaving(&self) -> bool {
+        self.inner.departure.borrow().is_some()
+    }
+
+    /// Has the process leave.
+    pub(super) fn depart(&self, why: Departure) {
+        self.inner.departure.send_if_modified(|wanted| {
+            let comes_first = *wanted < Some(why);
+            if comes_first {
+                *wanted = Some(why);
+            }
+            comes_first
+        });
+    }
+
     /// Ends the process.
     pub fn stop(&self) {
-        self.inner.departure.send_replace(Some(Departure::Stop));
+        self.depart(Departure::Stop);
     }
 
     /// Has the program that now lies where ours did take over.
-    pub fn hand_over(&self) -> Result<()> {
+    pub async fn hand_over(&self) -> Result<()> {
         let refused = |why: String| {
             Error::new(Code::HandoverRefused, why).remedy("to have another program serve you: ksb stop")
         };
@@ -64,14 +105,32 @@ impl Broker {
             let own = own::path().display().to_string();
             return Err(refused(format!("{own} is the program that runs already")));
         }
+        if !own::runs().await {
+            return Err(refused(format!("{} does not run, or is no ksb", own::path().display())));
+        }
         if !locked(&self.inner.state).pending.is_empty() {
             return Err(refused("a sign-in is under way; afterwards it can be done".into()));
         }
         if let Err(error) = self.inner.config.check() {
             return Err(refused(format!("the next one could not start: {error}")));
         }
-        self.inner.departure.send_replace(Some(Departure::Upgrade));
+        self.depart(Departure::Upgrade);
         Ok(())
+    }
+
+    /// Returns when nothing is under way that must not be cut off, or when the departure waits no longer.
+    pub async fn rest_before_departure(&self) {
+        let mut departure = self.inner.departure.subscribe();
+        loop {
+            let why = departure.borrow_and_update().unwrap_or(Departure::Stop);
+            if why == Departure::Stop {
+                return;
+            }
+            tokio::select! {
+                () = self.rest(why.rest()) => return,
+                _more_urgent = departure.changed() => {}
+            }
+        }
     }
 
     /// Returns when nothing is under way that must not be cut off, or after `patience`.
@@ -82,13 +141,16 @@ impl Broker {
     }
 
     /// What the next process needs of this one's memory. Nobody changes anything any more.
-    pub async fn pack(&self, departure: Departure) -> Result<Zeroizing<Vec<u8>>> {
+    pub async fn pack(&self) -> Result<Zeroizing<Vec<u8>>> {
         self.inner.settle().await;
         let state = locked(&self.inner.state);
-        let whole = departure != Departure::Lock;
-        let contents = kept::contents(&state, if whole { Extent::All } else { Extent::ThroughLock })?;
-        let seal = if whole { self.inner.vault.seal() } else { None };
+        let is_open = state.lock.is_none();
+        let contents = kept::contents(&state, if is_open { Extent::All } else { Extent::ThroughLock })?;
+        // Of a vault that is being opened we do not know yet what is in it: the next process opens it again.
+        let seal = if is_open && state.unsealing == 0 { self.inner.vault.seal() } else { None };
         let handed = Handed {
+            through: state.through.clone(),
+            is_welcome: state.is_welcome,
             contents: Secret::new(String::from_utf8_lossy(&contents).into_owned()),
             seal: seal.map(|(lines, key)| HandedSeal {
                 lines,
@@ -103,7 +165,7 @@ impl Broker {
     /// Takes in what an earlier process packed.
     pub fn unpack(&self, packed: &[u8]) -> Result<()> {
         let not_understood = |why: String| Error::new(Code::Internal, format!("what was handed over: {why}"));
-        let Handed { contents, seal } =
+        let Handed { contents, seal, through, is_welcome } =
             serde_json::from_slice(packed).map_err(|error| not_understood(error.to_string()))?;
         if let Some(HandedSeal { lines, key }) = seal {
             let key = BASE64_STANDARD.decode(key.expose()).ok().map(Zeroizing::new);
@@ -112,9 +174,16 @@ impl Broker {
             self.inner.vault.take_over(seal.ok_or_else(|| not_understood("the vault's seal".into()))?);
         }
         self.inner.take_in(contents.expose().as_bytes())?;
-        let State { lock, leases, through, .. } = &mut *locked(&self.inner.state);
-        if lock.is_some() {
-            through.extend(leases.keys().cloned());
+        {
+            let mut state = locked(&self.inner.state);
+            if state.lock.is_some() {
+                let living: Vec<_> = state.leases.keys().cloned().collect();
+                state.through.extend(through.into_iter().chain(living));
+            }
+        }
+        if is_welcome {
+            let broker = self.clone();
+            tokio::spawn(async move { broker.welcome().await });
         }
         Ok(())
     }

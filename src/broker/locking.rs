@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::leaving::Departure;
@@ -20,8 +21,21 @@ use crate::platform::files;
 use crate::platform::program::Peer;
 use crate::sync::locked;
 
-/// Wrong passphrases in a row, and when the last one was tried. Held by whoever tries one.
-pub(super) type Attempts = Mutex<(u32, Timestamp)>;
+/// Held by whoever opens the vault.
+pub(super) type Turn = Arc<Mutex<()>>;
+
+/// What the file beside the socket says.
+#[derive(Serialize, Deserialize)]
+struct Mark {
+    #[serde(flatten)]
+    lock: LockReport,
+    /// Leases that ended or were used up since: the vault, which is sealed, still has them.
+    #[serde(default)]
+    over: Vec<String>,
+    /// Wrong passphrases in a row, and when the last one was tried.
+    #[serde(default)]
+    tries: (u32, Timestamp),
+}
 
 impl Broker {
     /// Locks: nothing is given out any more, no browser is opened, and this process makes room for one that knows
@@ -30,18 +44,27 @@ impl Broker {
         if let Some(peer) = peer {
             self.inner.log.meet(peer).await;
         }
+        {
+            let mut state = locked(&self.inner.state);
+            state.locks += 1;
+            state.is_welcome = false;
+        }
         // A caller that leaves meanwhile cuts nothing off.
         let broker = self.clone();
         let who = peer.map_or(Who::Agent, Who::Peer);
         let locking = self.inner.work.spawn(async move {
-            let was_locked = broker.is_locked();
-            let locked = broker.lock_now(reason, who.clone()).await;
+            let knows_nothing = broker.is_locked() && broker.inner.departure.borrow().is_none();
+            let outcome = broker.lock_now(reason, who.clone()).await;
             let what = What { detail: Some(reason.to_string()), ..What::done(Action::Lock) };
-            broker.inner.note(who, what.or(locked.as_ref().err()));
-            if locked.is_ok() && !was_locked {
-                broker.inner.departure.send_replace(Some(Departure::Lock));
+            broker.inner.note(who, what.or(outcome.as_ref().err()));
+            if peer.is_none() {
+                broker.inner.tell_of_lock(&outcome);
             }
-            locked
+            if broker.is_locked() && !knows_nothing {
+                let sleeps = reason == LockReason::Sleep;
+                broker.depart(if sleeps { Departure::Sleep } else { Departure::Lock });
+            }
+            outcome
         });
         locking.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?
     }
@@ -68,7 +91,7 @@ impl Broker {
         for entry in locked(&inner.state).pending.values() {
             entry.opening.cancel.notify_one();
         }
-        let is_kept = vault.state == VaultState::Open || locked(&inner.state).sessions.is_empty();
+        let is_kept = vault.state == VaultState::Open || locked(&inner.state).is_empty();
         let logged_out = if is_kept { None } else { Some(self.end_identities(None, who).await?) };
         let through = inner.through();
         let leases = locked(&inner.state).leases.len();
@@ -80,22 +103,46 @@ impl Broker {
     /// Opens the vault, and with it the lock. One try at a time, and each failure makes the next one wait longer.
     pub(super) async fn unlock(&self, passphrase: Option<Secret>, who: Who) -> Result<VaultReport> {
         let inner = &self.inner;
+        let locks = locked(&inner.state).locks;
+        let turn = inner.turn.clone().lock_owned().await;
+        if passphrase.is_some() {
+            let (failures, last) = locked(&inner.state).tries;
+            inner.clock.sleep_until(last + policy::unlock_pause(failures)).await;
+        }
         if inner.departure.borrow().is_some() {
             // What is still in this process's memory is not to be had any more: its successor is asked.
             return std::future::pending().await;
         }
-        let mut attempts = inner.attempts.lock().await;
+        // A caller that leaves meanwhile takes back no try, and nothing of what is opened.
+        let broker = self.clone();
+        let unlocking = tokio::spawn(async move {
+            let outcome = broker.unlock_now(passphrase, who, locks).await;
+            drop(turn);
+            outcome
+        });
+        unlocking.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?
+    }
+
+    /// `locks` is how often it was to be locked when this was wished.
+    async fn unlock_now(&self, passphrase: Option<Secret>, who: Who, locks: u64) -> Result<VaultReport> {
+        let inner = &self.inner;
         let is_a_try = passphrase.is_some();
-        if is_a_try {
-            let (failures, last) = *attempts;
-            inner.clock.sleep_until(last + policy::unlock_pause(failures)).await;
-        }
         let opened = inner.unseal(passphrase).await;
         if is_a_try {
             let failed = opened.as_ref().is_err_and(|error| error.code == Code::VaultSealed);
-            *attempts = if failed { (attempts.0 + 1, inner.clock.now()) } else { (0, Timestamp::MIN) };
+            {
+                let mut state = locked(&inner.state);
+                state.tries =
+                    if failed { (state.tries.0 + 1, inner.clock.now()) } else { Default::default() };
+            }
+            inner.remark();
         }
         opened?;
+        if locked(&inner.state).locks != locks {
+            // What was opened is to be forgotten again.
+            self.depart(Departure::Lock);
+            return Err(is_locked());
+        }
         if inner.set_lock(None)?.is_some() {
             tracing::info!("unlocked");
             inner.note(who, What::done(Action::Unlock));
@@ -110,10 +157,17 @@ impl Broker {
 
     /// The person is back at their screen: what the machine locked opens, if nobody has to type anything for it.
     pub async fn welcome(&self) {
-        let by_machine = |lock: &LockReport| lock.reason != LockReason::Person;
-        if locked(&self.inner.state).lock.as_ref().is_some_and(by_machine)
-            && let Err(error) = self.unlock(None, Who::Agent).await
         {
+            let mut state = locked(&self.inner.state);
+            if state.lock.as_ref().is_none_or(|lock| lock.reason == LockReason::Person) {
+                return;
+            }
+            if self.inner.departure.borrow().is_some() {
+                state.is_welcome = true;
+                return;
+            }
+        }
+        if let Err(error) = self.unlock(None, Who::Agent).await {
             tracing::info!(%error, "stays locked");
         }
     }
@@ -146,11 +200,16 @@ impl Inner {
     /// Looks whether an earlier process was locked.
     pub(super) fn recall_lock(&self) {
         let Ok(json) = fs::read(self.lock_file()) else { return };
-        let now = self.clock.now();
         // Of a file that is not understood only its being there counts.
-        let lock = serde_json::from_slice(&json);
-        let lock = lock.unwrap_or(LockReport { since: now, reason: LockReason::Person });
-        locked(&self.state).lock = Some(lock);
+        let mark = serde_json::from_slice(&json).unwrap_or_else(|_| Mark {
+            lock: LockReport { since: self.clock.now(), reason: LockReason::Person },
+            over: Vec::new(),
+            tries: Default::default(),
+        });
+        let mut state = locked(&self.state);
+        state.lock = Some(mark.lock);
+        state.tries = mark.tries;
+        state.through.extend(mark.over);
     }
 
     /// Refuses while it is locked.
@@ -169,15 +228,43 @@ impl Inner {
     fn set_lock(&self, lock: Option<LockReport>) -> Result<Option<LockReport>> {
         let file = self.lock_file();
         let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", file.display()));
+        let mut state = locked(&self.state);
         match &lock {
             Some(lock) => {
-                let json = serde_json::to_vec(lock).unwrap_or_default();
+                let goes_on = |id: &&String| state.leases.get(*id).is_some_and(|lease| !lease.is_spent());
+                let over = state.through.iter().filter(|id| !goes_on(id)).cloned().collect();
+                let mark = Mark { lock: lock.clone(), over, tries: state.tries };
+                let json = serde_json::to_vec(&mark).unwrap_or_default();
                 files::replace(&file, &json).map_err(failed)?;
             }
             None if file.exists() => fs::remove_file(&file).map_err(failed)?,
             None => {}
         }
-        Ok(std::mem::replace(&mut locked(&self.state).lock, lock))
+        Ok(std::mem::replace(&mut state.lock, lock))
+    }
+
+    /// While it is locked, something has changed that the vault cannot keep.
+    pub(super) fn remark(&self) {
+        let lock = locked(&self.state).lock.clone();
+        if lock.is_some()
+            && let Err(error) = self.set_lock(lock)
+        {
+            tracing::warn!(%error, "what changed while it is locked is not kept");
+        }
+    }
+
+    /// Nobody is at a terminal when the machine locks by itself.
+    fn tell_of_lock(self: &Arc<Self>, outcome: &Result<LockReply>) {
+        let (title, text) = match outcome {
+            Ok(LockReply { logged_out: Some(logged_out), .. }) if !logged_out.sessions.is_empty() => (
+                "ksb: locked, and signed out".to_owned(),
+                "No vault keeps what you sign in to. Sign in again: ksb login".to_owned(),
+            ),
+            Err(error) => ("ksb: could not be locked".to_owned(), error.to_string()),
+            Ok(_) => return,
+        };
+        let inner = self.clone();
+        self.work.spawn(async move { inner.notices.tell(title, text).await });
     }
 
     fn lock_file(&self) -> PathBuf {

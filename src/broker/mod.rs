@@ -59,7 +59,7 @@ use known::KnownClouds;
 use lease::Lease;
 pub use leases::{Leased, Shown};
 pub use leaving::Departure;
-use locking::Attempts;
+use locking::Turn;
 use serving::{Made, Want};
 pub use session::Held;
 use session::Session;
@@ -96,7 +96,7 @@ struct Inner {
     /// Why this process is to leave, once it is.
     departure: watch::Sender<Option<Departure>>,
     work: Work,
-    attempts: Attempts,
+    turn: Turn,
     facade: Mutex<FacadeReport>,
     state: Mutex<State>,
     exchanges: Flight<(Identity, Scope), Minting>,
@@ -134,12 +134,31 @@ struct State {
     /// Failed sign-ins in a row, and when the last one failed.
     failures: HashMap<Identity, (u32, Timestamp)>,
     lock: Option<LockReport>,
-    /// Leases that an earlier process handed over to go on while it is locked.
+    /// How often it was to be locked.
+    locks: u64,
+    /// Whether the person came back to their screen while this process was leaving.
+    is_welcome: bool,
+    /// Wrong passphrases in a row, and when the last one was tried.
+    tries: (u32, Timestamp),
+    /// How many are opening the vault and have not taken in yet what is there.
+    unsealing: u32,
+    /// Leases that go on, or went on, while it is locked: what the vault says of them is out of date.
     through: HashSet<String>,
     /// When somebody last asked for something.
     used_at: Option<Timestamp>,
     /// When programs had sign-ins begun.
     begun: HashMap<Identity, Vec<Timestamp>>,
+}
+
+impl State {
+    /// Whether nothing would be lost with it.
+    fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+            && self.lapsed.is_empty()
+            && self.ending.is_empty()
+            && self.leases.is_empty()
+            && self.over.is_empty()
+    }
 }
 
 /// What an exchange comes to.
@@ -224,7 +243,7 @@ impl Broker {
                 problem: Some("there is no facade".into()),
             }),
             departure: watch::Sender::default(),
-            attempts: Attempts::new((0, Timestamp::MIN)),
+            turn: Turn::default(),
             exchanges: Flight::from(&work),
             leased: Flight::from(&work),
             confinements: Flight::from(&work),

@@ -57,6 +57,10 @@ impl Inner {
                 // Somebody asked for more and had it renewed meanwhile.
                 continue;
             }
+            if self.departure.borrow().is_some() {
+                // Whoever comes after us has the time that this takes.
+                return;
+            }
             match self.renew(identity).await {
                 // A Keystone whose tokens are over at once (its clock is wrong, and it does not say) would be asked
                 // without end.

@@ -226,6 +226,7 @@ impl Broker {
         };
         if was_the_last {
             // Not good again after a crash either.
+            self.inner.remark();
             self.inner.changes.note();
             self.inner.settle().await;
         }

@@ -150,6 +150,20 @@ impl Server {
     }
 }
 
+/// Tells who waits for news that this listener takes no requests any more.
+#[derive(Debug, Clone)]
+pub struct Parting(watch::Receiver<Phase>);
+
+impl Parting {
+    /// Returns when that is so.
+    pub async fn begins(&mut self) {
+        // A listener that is dropped tells nobody to leave.
+        if self.0.wait_for(|phase| *phase != Phase::Serving).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Returns when it is too late for an answer.
 async fn late(phase: &watch::Receiver<Phase>) {
     let mut phase = phase.clone();
@@ -242,6 +256,7 @@ async fn converse(
         let busy = Busy::on(&connection);
         async move {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(Parting(phase.clone()));
             let request = request.map(|body| Arriving::new(body, busy.clone()));
             let response: Result<Response<Body>, Infallible> = tokio::select! {
                 biased;

@@ -28,7 +28,7 @@ use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
 use crate::http::guard;
-use crate::http::serve::Caller;
+use crate::http::serve::{Caller, Parting};
 use crate::sync::locked;
 
 /// A request names a cloud and a scope; nothing larger makes sense.
@@ -477,6 +477,12 @@ struct Patience {
     wait: u64,
 }
 
+impl Patience {
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.wait.min(MAX_WAIT))
+    }
+}
+
 /// A sign-in that a request at the facade waits for, by a lease that ends with the calling process.
 #[utoipa::path(get, path = "/v1/leases/sign-in", params(Patience), responses(
     (status = 200, body = SignInReply),
@@ -486,12 +492,22 @@ struct Patience {
 async fn wanted(
     State(agent): State<Agent>,
     Extension(caller): Extension<Caller>,
+    Extension(parting): Extension<Parting>,
     Asked(asked): Asked<Patience>,
 ) -> Response {
-    let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
-    match agent.broker.wanted(caller.peer.pid().unwrap_or_default(), patience).await {
+    let wanted = agent.broker.wanted(caller.peer.pid().unwrap_or_default(), asked.patience());
+    match news(wanted, parting).await {
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
+    }
+}
+
+/// What somebody waits for, unless the agent leaves: it would have to wait for them.
+async fn news<T>(news: impl Future<Output = Option<T>>, mut parting: Parting) -> Option<T> {
+    tokio::select! {
+        biased;
+        news = news => news,
+        () = parting.begins() => None,
     }
 }
 
@@ -501,9 +517,12 @@ async fn wanted(
     (status = 204, description = "There was none in that time."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn question(State(agent): State<Agent>, Asked(asked): Asked<Patience>) -> Response {
-    let patience = Duration::from_secs(asked.wait.min(MAX_WAIT));
-    match agent.broker.question(patience).await {
+async fn question(
+    State(agent): State<Agent>,
+    Extension(parting): Extension<Parting>,
+    Asked(asked): Asked<Patience>,
+) -> Response {
+    match news(agent.broker.question(asked.patience()), parting).await {
         Some(question) => Json(question).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     }
@@ -566,7 +585,7 @@ async fn lock(
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn handover(State(agent): State<Agent>) -> Result<StatusCode, Failure> {
-    agent.broker.hand_over()?;
+    agent.broker.hand_over().await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

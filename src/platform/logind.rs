@@ -53,6 +53,10 @@ pub async fn watch(events: &mpsc::Sender<Event>) -> zbus::Result<()> {
         signals.push(MessageStream::for_match_rule(rule, &bus, None).await?);
     }
     let mut delay = inhibit(&manager).await;
+    // What happened while nobody listened.
+    if is_locked(&bus, &manager).await && events.send(Event::ScreenLocked).await.is_err() {
+        return Ok(());
+    }
     while let Some(signal) = signals.next().await {
         let signal = signal?;
         let event = match signal.header().member().map(MemberName::as_str) {
@@ -109,5 +113,25 @@ async fn is_ours(bus: &Connection, signal: &Message) -> bool {
         let session = Proxy::new(bus, NAME, path.to_owned(), SESSION).await?;
         session.get_property::<(u32, OwnedObjectPath)>("User").await
     };
-    user.await.is_ok_and(|(uid, _)| uid == rustix::process::getuid().as_raw())
+    user.await.is_ok_and(|(uid, _)| uid == own_uid())
+}
+
+/// Whether the screen of a session of our user's is locked.
+async fn is_locked(bus: &Connection, manager: &Proxy<'_>) -> bool {
+    type Listed = (String, u32, String, String, OwnedObjectPath);
+    let Ok(sessions) = manager.call::<_, _, Vec<Listed>>("ListSessions", &()).await else { return false };
+    for (.., path) in sessions.into_iter().filter(|(_, uid, ..)| *uid == own_uid()) {
+        let hint = async {
+            let session = Proxy::new(bus, NAME, path, SESSION).await?;
+            session.get_property::<bool>("LockedHint").await
+        };
+        if hint.await.is_ok_and(|is_locked| is_locked) {
+            return true;
+        }
+    }
+    false
+}
+
+fn own_uid() -> u32 {
+    rustix::process::getuid().as_raw()
 }

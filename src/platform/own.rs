@@ -5,9 +5,17 @@ use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::timeout;
 
 /// The program itself, also when its file has gone.
 pub const OWN: &str = "/proc/self/exe";
+
+/// Time for a program to say what it is.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// Where it was installed.
 pub fn path() -> PathBuf {
@@ -19,13 +27,27 @@ pub fn path() -> PathBuf {
     }
 }
 
-/// Whether another program lies there now.
+/// Whether another program lies there now, put there by us or by root, as far as its mode tells.
 pub fn was_replaced() -> bool {
-    let is_program = |meta: &Metadata| meta.is_file() && meta.mode() & 0o111 != 0;
+    const OTHERS_WRITE: u32 = 0o002;
+    let us = rustix::process::getuid().as_raw();
+    let is_program = |meta: &Metadata| {
+        let is_ours = meta.uid() == 0 || meta.uid() == us;
+        meta.is_file() && is_ours && meta.mode() & 0o111 != 0 && meta.mode() & OTHERS_WRITE == 0
+    };
     match (fs::metadata(OWN), fs::metadata(path()).ok().filter(is_program)) {
         (Ok(own), Some(there)) => (own.dev(), own.ino()) != (there.dev(), there.ino()),
         _ => false,
     }
+}
+
+/// Whether what lies there now is this program, of whatever version, and runs: half of one, or one for another machine,
+/// would take with it what it is handed.
+pub async fn runs() -> bool {
+    let mut asking = Command::new(path());
+    asking.arg("--version").env_clear().stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let answer = timeout(TRIAL, asking.output()).await;
+    answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.stdout.starts_with(b"ksb ")))
 }
 
 /// What of our environment an agent is to have: proxies and CA files come with each request, and its own must not add to

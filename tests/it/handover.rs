@@ -9,6 +9,7 @@ use std::thread;
 use serde_json::{Value, json};
 
 use crate::support::desk::Desk;
+use crate::support::keystone::{EXCHANGE, Fault};
 use crate::support::killing::at_every_word;
 use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of};
@@ -114,6 +115,47 @@ fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over(
     fs::write(&config, good).unwrap();
     assert_eq!(desk.api().poke("/v1/handover").status, 204);
     assert_eq!(status(&desk)["sessions"][0]["user"]["name"], "alice");
+}
+
+#[test]
+fn a_program_that_cannot_run_costs_no_sign_in_and_one_that_anybody_wrote_is_not_run() {
+    let desk = Desk::new();
+    install(&desk, &fs::read(KSB).unwrap());
+    signed_in(&desk);
+    let whole = fs::read(KSB).unwrap();
+    let (head, _) = whole.split_at(4096);
+    for wrong in [head, b"half a program", b"#!/bin/sh\necho something else"] {
+        install(&desk, wrong);
+        let refused = desk.api().poke("/v1/handover");
+        assert!(refused.problem("handover-refused")["detail"].as_str().unwrap().contains("does not run"));
+    }
+    install(&desk, &whole);
+    fs::set_permissions(installed(&desk), fs::Permissions::from_mode(0o757)).unwrap();
+    desk.api().poke("/v1/handover").problem("handover-refused");
+    assert!(desk.keystone.accepts(desk.run(&["token"]).ok().stdout.trim()));
+    assert_eq!(desk.keystone.logins(), 1);
+}
+
+#[test]
+fn a_lock_during_an_upgrade_leaves_the_newer_program_nothing() {
+    let desk = Desk::new();
+    fs::write(desk.sandbox.paths().config, "vault = \"passphrase\"\nfacade_port = 0\n").unwrap();
+    install(&desk, &fs::read(KSB).unwrap());
+    signed_in(&desk);
+    desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": "correct horse battery"}));
+    // Something is under way that an upgrade waits for.
+    let gate = desk.keystone.on(EXCHANGE, Fault::Waits);
+    let exchanges = desk.keystone.count(EXCHANGE);
+    let asking = start(desk.sandbox.command(installed(&desk)).args(["token", "--project", "other"]));
+    desk.keystone.wait_for(EXCHANGE, exchanges + 1);
+    install(&desk, &fs::read(KSB).unwrap());
+    assert_eq!(desk.api().poke("/v1/handover").status, 204);
+    run(&desk, &["lock"]).ok();
+    drop(gate);
+    until("the next process", || desk.api().status()["sessions"] == json!([]));
+    end_of(asking);
+    desk.api().post("/v1/vault", &json!({})).problem("vault-sealed");
+    assert_eq!(desk.run(&["token"]).code, Some(75));
 }
 
 #[test]

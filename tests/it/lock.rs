@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::api::{Answer, scope};
 use crate::support::desk::Desk;
 use crate::support::http::Response;
-use crate::support::keystone::When;
+use crate::support::keystone::{Fault, TOKEN_ENDPOINT};
 use crate::support::lab::{Lab, until};
 use crate::support::memory;
 use crate::support::sandbox::end_of;
@@ -235,17 +235,18 @@ fn nobody_unlocks_what_is_still_in_memory() {
     assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
     lab.api().over(&sign_in.id);
     lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
-    lab.keystone.hold(0, When::Before);
+    let asks = lab.keystone.count(TOKEN_ENDPOINT);
+    let gate = lab.keystone.on(TOKEN_ENDPOINT, Fault::Waits);
     lab.clock.advance(7200);
     let question = json!({"cloud": lab.oidc(), "scope": scope::project("demo"), "prompt": false});
     let asked = lab.api().ask("/v1/tokens", &question);
-    until("the renewal", || lab.keystone.held().is_some());
+    lab.keystone.wait_for(TOKEN_ENDPOINT, asks + 1);
 
     assert_eq!(lab.api().post("/v1/lock", &json!({})).status, 200);
     let unlocking = lab.api().ask("/v1/vault", &json!({}));
     assert!(is_locked(&lab));
     lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).problem("locked");
-    lab.keystone.let_go();
+    drop(gate);
     until("the next process", || lab.api().status()["sessions"] == json!([]));
     // Whoever asked for more than there was time for is told to ask again.
     assert_eq!(Response::read(unlocking).unwrap().json()["code"], "agent-leaving");
@@ -255,6 +256,92 @@ fn nobody_unlocks_what_is_still_in_memory() {
     open(&lab);
     lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).token_id();
     assert!(!lab.keystone.saw_reuse());
+}
+
+#[test]
+fn whoever_locks_while_somebody_unlocks_has_it_locked() {
+    let lab = lab("");
+    lab.api().post("/v1/lock", &json!({}));
+    until("the next process", || lab.api().status()["sessions"] == json!([]));
+    lab.api().post("/v1/vault", &json!({"passphrase": "wrong"})).problem("vault-sealed");
+    let unlocking = lab.api().ask("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    assert_eq!(lab.api().post("/v1/lock", &json!({})).status, 200);
+    lab.clock.advance(1);
+    assert_eq!(Response::read(unlocking).unwrap().json()["code"], "locked");
+    until("the next process", || {
+        let status = lab.api().status();
+        status["sessions"] == json!([]) && !status["locked"].is_null()
+    });
+    lab.api().post("/v1/vault", &json!({})).problem("vault-sealed");
+    open(&lab);
+    lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).token_id();
+}
+
+/// Whose question it was does not matter: what is opened is taken in.
+#[test]
+fn who_leaves_while_the_vault_opens_loses_nobodys_sign_in() {
+    let lab = lab("");
+    lab.api().post("/v1/lock", &json!({}));
+    until("the next process", || lab.api().status()["sessions"] == json!([]));
+    // Each leaves at another moment of what the key's derivation takes.
+    for pauses in 0..40 {
+        let asked = lab.api().ask("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+        for _ in 0..pauses {
+            lab.api().status();
+        }
+        drop(asked);
+    }
+    open(&lab);
+    lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).token_id();
+    assert_eq!(lab.logins(), 1);
+}
+
+#[test]
+fn wrong_passphrases_and_leases_that_ended_are_remembered_without_the_vault() {
+    let lab = lab("");
+    let request = json!({
+        "cloud": lab.cloud(), "scope": scope::project("demo"), "unattended": true, "through_lock": true, "ttl": 3600,
+    });
+    let through = Tool::of(&lab.api().post("/v1/leases", &request));
+    lab.api().post("/v1/lock", &json!({}));
+    until("the next process", || lab.api().status()["sessions"] == json!([]));
+    let id = lab.api().status()["leases"][0]["id"].as_str().unwrap().to_owned();
+    lab.api().delete(&format!("/v1/leases/{id}"));
+    lab.api().post("/v1/vault", &json!({"passphrase": "wrong"})).problem("vault-sealed");
+
+    let lab = lab.restart_agent();
+    let right = lab.api().ask("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    assert!(is_locked(&lab), "it waits");
+    lab.clock.advance(1);
+    assert_eq!(Response::read(right).unwrap().json()["state"], "open");
+    assert_eq!(lab.api().status()["leases"], json!([]));
+    assert_ne!(through.ask().status, 201);
+}
+
+#[test]
+fn who_waits_for_news_holds_up_no_lock() {
+    let lab = lab("");
+    let polls = ["/v1/leases/sign-in?wait=60", "/v1/confirmations?wait=60"];
+    let polls = polls.map(|path| lab.api().begin("GET", path, None));
+    lab.api().post("/v1/lock", &json!({}));
+    for poll in polls {
+        assert_eq!(Response::read(poll).unwrap().status, 204, "and not cut off");
+    }
+}
+
+#[test]
+fn a_person_who_is_away_is_told_what_a_lock_cost_them() {
+    let lab = Lab::with_config("[lock]\nidle = \"30min\"\n");
+    lab.keystone.lifetime(24 * 3600);
+    lab.signed_in("alice");
+    until("the lock", || {
+        lab.clock.jump(3600);
+        is_locked(&lab)
+    });
+    until("the word of it", || !lab.agent.told().is_empty());
+    let (title, text) = lab.agent.told().remove(0);
+    assert_eq!(title, "ksb: locked, and signed out");
+    assert!(text.contains("ksb login"), "{text}");
 }
 
 #[test]

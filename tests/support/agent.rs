@@ -20,7 +20,6 @@ use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::api::Api;
-use super::http::PATIENCE;
 use super::lab::until;
 use super::notices::{Answer, Desktop};
 use super::spawn;
@@ -32,10 +31,20 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Agent {
     api: Api,
     folder: Arc<TempDir>,
-    /// The broker that serves now.
-    current: Arc<Mutex<Option<(Broker, Handle)>>>,
+    life: Arc<Mutex<Life>>,
     thread: Option<JoinHandle<()>>,
     desktop: Arc<Desktop>,
+}
+
+/// What it is about.
+#[derive(Default)]
+enum Life {
+    /// A broker makes room for the next one, or the first one has not come.
+    #[default]
+    Changes,
+    Serves(Broker, Handle),
+    /// Nobody wants it any more.
+    Ends,
 }
 
 impl Agent {
@@ -74,18 +83,21 @@ impl Agent {
 
     fn start_at(clock: SharedClock, folder: Arc<TempDir>, socket: &'static str) -> Self {
         let (is_ready, ready) = mpsc::channel();
-        let (place, current) = (folder.path().to_owned(), Arc::default());
-        let serving = Arc::clone(&current);
+        let (place, life) = (folder.path().to_owned(), Arc::default());
+        let lives = Arc::clone(&life);
         let desktop = Desktop::new();
         let notices = desktop.clone();
         let thread = std::thread::spawn(move || {
-            run(&clock, &place, socket, &notices, &serving, &is_ready);
+            run(&clock, &place, socket, &notices, &lives, &is_ready);
         });
         ready.recv().unwrap();
         let api = Api::new(folder.path().join(socket));
         // An agent answers before a slow machine has made the vault's key of the passphrase.
-        until("a look into the vault", || api.status()["vault"]["reason"] != "it was not opened yet");
-        Self { api, folder, current, thread: Some(thread), desktop }
+        until("a look into the vault", || {
+            let status = api.status();
+            status["vault"]["reason"] != "it was not opened yet" || !status["locked"].is_null()
+        });
+        Self { api, folder, life, thread: Some(thread), desktop }
     }
 
     pub fn api(&self) -> &Api {
@@ -99,8 +111,10 @@ impl Agent {
 
     /// How many tasks it has.
     pub fn tasks(&self) -> usize {
-        let current = self.current.lock().unwrap();
-        current.as_ref().map_or(0, |(_, runtime)| runtime.metrics().num_alive_tasks())
+        match &*self.life.lock().unwrap() {
+            Life::Serves(_, runtime) => runtime.metrics().num_alive_tasks(),
+            Life::Changes | Life::Ends => 0,
+        }
     }
 
     /// What the person says from now on when they are asked.
@@ -120,7 +134,7 @@ fn run(
     folder: &Path,
     socket: &str,
     desktop: &Arc<Desktop>,
-    current: &Mutex<Option<(Broker, Handle)>>,
+    life: &Mutex<Life>,
     ready: &mpsc::Sender<()>,
 ) {
     let socket_path = folder.join(socket);
@@ -137,7 +151,7 @@ fn run(
     let address = facade.local_addr().unwrap();
     fs::write(port_file, address.port().to_string()).unwrap();
     let mut packed: Option<Zeroizing<Vec<u8>>> = None;
-    let live = async |packed: Option<Zeroizing<Vec<u8>>>| {
+    let serve_until = async |packed: Option<Zeroizing<Vec<u8>>>| {
         let config = Config::layered(&folder.join("system.toml"), &folder.join("config.toml")).unwrap();
         let idle = config.lock.idle;
         let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
@@ -155,20 +169,25 @@ fn run(
         let api = UnixListener::from_std(api.try_clone().unwrap()).unwrap();
         let facade = serve(facade, Askers::Programs, listen::facade::router(broker.clone(), address));
         let api = serve(api, Askers::Programs, listen::socket::router(broker.clone()));
-        current.lock().unwrap().replace((broker.clone(), Handle::current()));
+        match &mut *life.lock().unwrap() {
+            Life::Ends => return None,
+            life => *life = Life::Serves(broker.clone(), Handle::current()),
+        }
         ready.send(()).ok();
-        let departure = broker.departure().await;
-        if departure == Departure::Stop {
+        broker.departure().await;
+        broker.rest_before_departure().await;
+        if broker.departure().await == Departure::Stop {
             return None;
         }
-        broker.rest(PATIENCE).await;
         tokio::join!(api.stop(GRACE), facade.stop(GRACE));
-        current.lock().unwrap().take();
-        Some(broker.pack(departure).await.unwrap())
+        if let life @ Life::Serves(..) = &mut *life.lock().unwrap() {
+            *life = Life::Changes;
+        }
+        Some(broker.pack().await.unwrap())
     };
     loop {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        packed = runtime.block_on(live(packed));
+        packed = runtime.block_on(serve_until(packed));
         if packed.is_none() {
             return;
         }
@@ -186,7 +205,7 @@ fn place(folder: &Path, wish: Wish) -> Place {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        if let Some((broker, _)) = &*self.current.lock().unwrap() {
+        if let Life::Serves(broker, _) = std::mem::replace(&mut *self.life.lock().unwrap(), Life::Ends) {
             broker.stop();
         }
         self.thread.take().map(JoinHandle::join);

@@ -45,17 +45,21 @@ impl Api {
         Response::read(stream).unwrap()
     }
 
-    /// Posts a question whose answer is left for [`Response::read`]; who drops it, dies.
-    pub fn ask(&self, path: &str, question: &Value) -> UnixStream {
+    /// Sends a request whose answer is left for [`Response::read`]; who drops it, dies.
+    pub fn begin(&self, method: &str, path: &str, body: Option<&Value>) -> UnixStream {
         let mut stream = self.connect();
-        stream.write_all(&request("POST", path, Some(question)).bytes()).unwrap();
+        stream.write_all(&request(method, path, body).bytes()).unwrap();
         stream
+    }
+
+    /// The same for a question.
+    pub fn ask(&self, path: &str, question: &Value) -> UnixStream {
+        self.begin("POST", path, Some(question))
     }
 
     /// Sends a request, and leaves without its answer once `then` has returned.
     pub fn say(&self, method: &str, path: &str, then: impl FnOnce()) {
-        let mut stream = self.connect();
-        stream.write_all(&request(method, path, None).bytes()).unwrap();
+        let _stream = self.begin(method, path, None);
         then();
     }
 

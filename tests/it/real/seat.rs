@@ -34,6 +34,15 @@ impl Manager {
         writer.into()
     }
 
+    #[allow(clippy::unused_self, reason = "zbus wants it")]
+    fn list_sessions(&self) -> Vec<(String, u32, String, String, OwnedObjectPath)> {
+        let uid = rustix::process::getuid().as_raw();
+        let session = |path, uid| {
+            (String::new(), uid, String::new(), "seat0".into(), OwnedObjectPath::try_from(path).unwrap())
+        };
+        vec![session(THEIRS, uid + 1), session(OURS, uid)]
+    }
+
     #[zbus(signal)]
     async fn prepare_for_sleep(emitter: &SignalEmitter<'_>, start: bool) -> zbus::Result<()>;
 }
@@ -147,6 +156,19 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
         seat.is_locked(&Value::Null);
         seat.desk.run(&["token"]).ok();
     }
+    // One that starts behind a locked screen is locked as well, if it knows anything.
+    seat.hint(OURS, true);
+    seat.is_locked(&json!("screen"));
+    seat.is_watched();
+    seat.desk.run(&["unlock"]).ok();
+    seat.desk.run(&["stop"]).ok();
+    seat.desk.run(&["agent", "--ensure"]).ok();
+    seat.is_locked(&json!("screen"));
+    // The one that knew something, and the one in its place.
+    seat.is_watched();
+    seat.is_watched();
+    seat.hint(OURS, false);
+    seat.is_locked(&Value::Null);
     // `loginctl lock-session`, and what a person locked stays so.
     says(Session::lock(&seat.emitter(OURS)));
     seat.is_locked(&json!("screen"));
