@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -25,6 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tower_service::Service;
 
+use super::seldom::Seldom;
 use crate::platform::peer;
 use crate::platform::program::Peer;
 use crate::sync::locked;
@@ -188,6 +189,7 @@ async fn accept_loop<L: Listener>(
     mut phase: watch::Receiver<Phase>,
 ) {
     let connections = Arc::new(Connections::default());
+    let refused = Arc::new(Mutex::new(Seldom::default()));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -196,8 +198,9 @@ async fn accept_loop<L: Listener>(
         match accepted {
             Ok(stream) => {
                 let (place, router, phase) = (connections.place(), router.clone(), phase.clone());
+                let refused = refused.clone();
                 tokio::spawn(async move {
-                    if let Some(caller) = admit::<L>(&stream) {
+                    if let Some(caller) = admit::<L>(&stream, &refused) {
                         converse(stream, askers, router, &place, caller, phase).await;
                     }
                 });
@@ -213,19 +216,19 @@ async fn accept_loop<L: Listener>(
 }
 
 /// Another user of the machine gets nothing, not even an answer.
-fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
+fn admit<L: Listener>(stream: &L::Stream, refused: &Mutex<Seldom>) -> Option<Caller> {
     let ours = rustix::process::getuid().as_raw();
-    match L::uid_of(stream) {
-        Some(uid) if uid == ours => Some(Caller { uid, peer: L::peer_of(stream), memory: Arc::default() }),
-        Some(uid) => {
-            tracing::warn!(uid, "a connection of another user was refused");
-            None
-        }
-        None => {
-            tracing::warn!("a connection was refused: its owner is not known");
-            None
-        }
+    let uid = L::uid_of(stream);
+    if uid == Some(ours) {
+        return Some(Caller { uid: ours, peer: L::peer_of(stream), memory: Arc::default() });
     }
+    let left_out = locked(refused).say(Instant::now())?;
+    if let Some(uid) = uid {
+        tracing::warn!(uid, left_out, "a connection of another user was refused");
+    } else {
+        tracing::warn!(left_out, "a connection was refused: its owner is not known");
+    }
+    None
 }
 
 async fn converse(

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::support::api::{request, scope};
 use crate::support::desk::Desk;
 use crate::support::http::{PATIENCE, Request, Response, connect};
+use crate::support::stranger;
 use crate::support::tool::Tool;
 
 /// More connections than are served at once.
@@ -135,6 +136,21 @@ fn what_is_too_long_is_refused_and_costs_nobody_else_anything() {
         tool.token();
     });
     desk.api().token_unprompted(&question["cloud"], &scope::project("demo")).token_id();
+}
+
+#[test]
+fn another_user_of_the_machine_cannot_fill_the_agents_log() {
+    let (desk, _question, tool) = signed_in();
+    let request = Request::new("GET", &format!("http://{}/v3", tool.facade)).bytes();
+    for _ in 0..5 {
+        let Some(said) = stranger::asks(&tool.facade.to_string(), &request) else {
+            eprintln!("skipped: only root can be somebody else");
+            return;
+        };
+        assert_eq!(said, "");
+    }
+    let log = desk.sandbox.agent_log();
+    assert_eq!(log.matches("a connection of another user was refused").count(), 1, "{log}");
 }
 
 /// The status of the answer, where the other side gave one before it closed.
