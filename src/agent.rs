@@ -29,7 +29,7 @@ use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
 use crate::platform::socket::is_served;
-use crate::platform::{files, harden, machine};
+use crate::platform::{descriptors, files, harden, machine};
 use crate::vault::{Place, Vault, Wish};
 use handover::Estate;
 use sockets::Sockets;
@@ -55,6 +55,7 @@ pub enum Start {
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
 pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()> {
     harden::process();
+    descriptors::all();
     let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

@@ -37,6 +37,8 @@ const MAX_CONNECTIONS: usize = 512;
 /// The newest connections are not closed for the sake of others: they may be about to say what they want.
 const NEWEST: u64 = 64;
 const MAX_HEADERS: usize = 64;
+/// The rest of a listener that has nothing to give up while the process is out of descriptors.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Who asks: how much a request may say before its body.
 #[derive(Debug, Clone, Copy)]
@@ -190,6 +192,7 @@ async fn accept_loop<L: Listener>(
 ) {
     let connections = Arc::new(Connections::default());
     let refused = Arc::new(Mutex::new(Seldom::default()));
+    let mut failures = Seldom::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -207,9 +210,14 @@ async fn accept_loop<L: Listener>(
             }
             // Out of descriptors: give up the idle connection that is oldest and go on.
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                connections.close_oldest();
-                tokio::task::yield_now().await;
+                if let Some(left_out) = failures.say(Instant::now()) {
+                    tracing::warn!(%error, left_out, "accept failed");
+                }
+                if connections.close_oldest() {
+                    tokio::task::yield_now().await;
+                } else if timeout(BREATH, phase.changed()).await.is_ok() {
+                    return;
+                }
             }
         }
     }
@@ -328,17 +336,22 @@ impl Connections {
         Place { connection }
     }
 
-    fn close_oldest(&self) {
-        let alive = locked(&self.alive);
+    /// Whether there was one to close.
+    fn close_oldest(&self) -> bool {
+        let mut alive = locked(&self.alive);
         let newest = self.ticks.load(Ordering::Relaxed).saturating_sub(NEWEST);
-        let oldest = alive.iter().filter_map(Weak::upgrade).min_by_key(|connection| {
+        let living =
+            alive.iter().enumerate().filter_map(|(at, connection)| Some((at, connection.upgrade()?)));
+        let oldest = living.min_by_key(|(_, connection)| {
             // Idle ones first; among them the one that was used longest ago.
             let last_used = connection.last_used.load(Ordering::Relaxed);
             (last_used >= newest, connection.requests.load(Ordering::Relaxed) > 0, last_used)
         });
-        if let Some(oldest) = oldest {
-            oldest.evicted.notify_one();
-        }
+        let Some((at, oldest)) = oldest else { return false };
+        // It is chosen once: until it has heard of it, others may come that need a place of their own.
+        alive.swap_remove(at);
+        oldest.evicted.notify_one();
+        true
     }
 
     fn tick(&self) -> u64 {
@@ -422,5 +435,23 @@ impl hyper::body::Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn of_those_who_come_in_one_burst_each_has_another_one_closed() {
+        let connections = Arc::new(Connections::default());
+        // Nobody hears of anything in between.
+        let places: Vec<_> = (0..MAX_CONNECTIONS + 100).map(|_| connections.place()).collect();
+        let evicted = places.iter().map(|place| place.connection.evicted.notified().now_or_never().is_some());
+        let evicted: Vec<_> = evicted.collect();
+        assert!(evicted[..100].iter().all(|evicted| *evicted), "the oldest");
+        assert!(!evicted[100..].contains(&true), "and no others");
     }
 }

@@ -1,6 +1,7 @@
 //! Whoever is rude to the agent's sockets has nobody else wait.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,8 @@ use serde_json::{Value, json};
 use crate::support::api::{request, scope};
 use crate::support::desk::Desk;
 use crate::support::http::{PATIENCE, Request, Response, connect};
+use crate::support::sandbox::{KSB, end_of};
+use crate::support::spawn;
 use crate::support::stranger;
 use crate::support::tool::Tool;
 
@@ -17,7 +20,10 @@ const CROWD: usize = 600;
 
 /// A desk with a cloud, somebody signed in, and what they ask for: the API's question, and a tool.
 fn signed_in() -> (Desk, Value, Tool) {
-    let desk = Desk::new();
+    signed_in_at(Desk::new())
+}
+
+fn signed_in_at(desk: Desk) -> (Desk, Value, Tool) {
     desk.run_and_sign_in(&["login"], "alice").ok();
     let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
     let question = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
@@ -106,6 +112,25 @@ fn a_crowd_that_waits_for_a_person_keeps_nobody_from_a_token() {
         desk.api().post("/v1/tokens", &question).token_id();
     });
     drop(crowd);
+}
+
+#[test]
+fn crowds_at_all_ports_at_once_find_room_under_the_usual_limit_of_descriptors() {
+    keystone_broker::platform::descriptors::all();
+    let desk = Desk::new();
+    let script = "ulimit -Sn 1024; exec \"$0\" agent --ensure";
+    end_of(spawn::start(desk.sandbox.command("sh").args(["-c", script, KSB]))).ok();
+    let (desk, question, tool) = signed_in_at(desk);
+    let socket = desk.sandbox.paths().socket;
+    // No more than each listener serves; together with what else is open, more than 1024.
+    let at_socket: Vec<_> = (0..510).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let at_facade: Vec<_> = (0..510).map(|_| TcpStream::connect(tool.facade).unwrap()).collect();
+    soon("both crowds", || {
+        desk.api().post("/v1/tokens", &question).token_id();
+        tool.token();
+    });
+    drop((at_socket, at_facade));
+    assert!(!desk.sandbox.agent_log().contains("accept failed"), "{}", desk.sandbox.agent_log());
 }
 
 #[test]
