@@ -90,6 +90,7 @@ pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Ou
     config.facade_port = Some(0);
     // What is locked without a vault is logged out, and this one ends with its command.
     config.lock = Lock::default();
+    config.makes_room = false;
     let estate = settle_in(paths, &config).await?;
     serve_until(paths, config, estate, ready, end).await.map(drop)
 }
