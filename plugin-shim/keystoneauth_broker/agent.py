@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import sys
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from keystoneauth_broker import __version__
 from keystoneauth_broker.errors import BrokerError
@@ -87,16 +87,15 @@ def ensure() -> None:
 def run_ksb(*arguments: str) -> str:
     """Run `ksb` to its end; its stdout. Nothing of it reaches our own stdout or terminal."""
     import subprocess
-    import tempfile
 
     program = find_ksb()
     if program is None:
         missing = f"KSB={os.environ['KSB']}" if os.environ.get("KSB") else "the program ksb"
         raise BrokerError(f"{missing} is not there", code="agent-unavailable", remedy=INSTALL)
     words = " ".join(("ksb", *arguments))
-    # Files, not pipes: an agent that inherits them must not keep us waiting.
+    # Files, not pipes: an agent that inherits them must not keep us waiting. In memory: they hold passwords.
     # A session of its own: a Ctrl-C is for us.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with _in_memory() as out, _in_memory() as err:
         try:
             status = subprocess.run(
                 [program, *arguments],
@@ -121,6 +120,10 @@ def run_ksb(*arguments: str) -> str:
     # `ksb: demo: what failed. Try: what helps`, as ksb says it.
     detail, _, remedy = why.partition(". Try: ")
     raise BrokerError(detail, code="agent-unavailable", remedy=remedy or words)
+
+
+def _in_memory() -> BinaryIO:
+    return open(os.memfd_create("ksb"), "w+b")
 
 
 class _Connection(http.client.HTTPConnection):

@@ -91,6 +91,13 @@ def test_no_agent_and_no_ksb(
     assert "\n" not in text
 
 
+def test_what_ksb_prints_is_on_no_disk(program: Program) -> None:
+    """`ksb cloud show --with-secrets` prints passwords."""
+    program("ksb", "readlink /proc/self/fd/1; echo said >&2; readlink /proc/self/fd/2")
+    places = client.run_ksb("cloud", "show").splitlines()
+    assert [place.partition(":")[0] for place in places] == ["/memfd", "/memfd"]
+
+
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_agent_is_started(
     agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path, left_behind: bool
