@@ -7,6 +7,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
 import stat
 import struct
@@ -187,15 +188,35 @@ def call(method: str, target: str, body: object = None, *, timeout: float = ANSW
 
     Raises `AgentGone` when nobody answers, `BrokerError` when what answers is no agent of ours.
     """
+    asked_to_leave = False
     for _ in range(_TRIES):
-        reply = _call_once(method, target, body, timeout)
+        reply, version = _call_once(method, target, body, timeout)
         problem = reply.body if isinstance(reply.body, dict) else {}
-        if reply.status != 503 or problem.get("code") != "agent-leaving":
+        if reply.status == 503 and problem.get("code") == "agent-leaving":
+            continue
+        # What an older agent refuses, the program that was installed over its own may know.
+        if reply.status < 400 or asked_to_leave or not _is_older(version) or not _made_room(timeout):
             break
+        asked_to_leave = True
     return reply
 
 
-def _call_once(method: str, target: str, body: object, timeout: float) -> Reply:
+def _made_room(timeout: float) -> bool:
+    try:
+        reply, _ = _call_once("POST", "/v1/handover", None, timeout)
+    except (AgentGone, BrokerError):
+        return False
+    return reply.status == 204
+
+
+def _is_older(version: str) -> bool:
+    """Whether an agent of this version came before us."""
+    theirs, ours = (re.findall(r"\d+", each)[:3] for each in (version, __version__))
+    return bool(theirs) and list(map(int, theirs)) < list(map(int, ours))
+
+
+def _call_once(method: str, target: str, body: object, timeout: float) -> tuple[Reply, str]:
+    """The answer, and the version of who gave it."""
     path = socket_path()
     headers = {"Accept": "application/json", "User-Agent": f"keystoneauth-broker/{__version__}"}
     data = None
@@ -218,7 +239,8 @@ def _call_once(method: str, target: str, body: object, timeout: float) -> Reply:
     except (ConnectionError, http.client.HTTPException) as error:
         failure = AgentGone(f"{path}: {type(error).__name__}")
     else:
-        return Reply(response.status, _parsed(content, path, response.headers.get("Ksb-Version", "unknown")))
+        version = response.headers.get("Ksb-Version", "unknown")
+        return Reply(response.status, _parsed(content, path, version)), version
     finally:
         connection.close()
     raise failure  # here, where its context holds nothing of what was read
