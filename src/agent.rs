@@ -54,7 +54,9 @@ pub enum Start {
 
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
 pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()> {
-    harden::process();
+    if let (Some(why), Start::Fresh) = (harden::process(), start) {
+        tracing::info!("memory is not locked, and may be swapped: {why}");
+    }
     descriptors::all();
     let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
