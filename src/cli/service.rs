@@ -5,8 +5,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::target;
+use super::{stop, target};
 use crate::agent;
+use crate::api::Status;
+use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::platform::systemd::{self, SERVICE, SOCKET};
@@ -22,7 +24,7 @@ pub(super) struct Args {
 enum Action {
     /// Start the agent whenever a tool wants it: by systemd, else at the desktop's login
     Install,
-    /// Undo that; nobody is signed out
+    /// Undo that
     Uninstall,
     /// Show whether it is installed, and whether it outlives your logout
     Status,
@@ -31,7 +33,7 @@ enum Action {
 pub(super) async fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Install => install().await,
-        Action::Uninstall => uninstall(),
+        Action::Uninstall => uninstall().await,
         Action::Status => {
             status();
             Ok(())
@@ -52,12 +54,16 @@ async fn install() -> Result<()> {
         return Ok(());
     }
     let port = Config::load(&client.paths().config)?.facade_port.unwrap_or_else(agent::own_port);
+    let runs = client.is_running().await;
+    if runs {
+        check_that_nobody_is_forgotten(&client).await?;
+    }
     for (name, text) in systemd::units(&program, port) {
         write(&units.join(name), &text)?;
         println!("{}", units.join(name).display());
     }
     // One that runs already has the socket's place; its sessions wait in the vault for the next one.
-    if client.is_running().await && !is_active(SERVICE) {
+    if runs && !is_active(SERVICE) {
         client.post_and_part("/v1/stop", &serde_json::json!({})).await?;
     }
     systemctl(&["daemon-reload"])?;
@@ -68,7 +74,7 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
-fn uninstall() -> Result<()> {
+async fn uninstall() -> Result<()> {
     let (units, autostart) = places()?;
     let own = [units.join(SOCKET), units.join(SERVICE), autostart];
     if !own.iter().any(|file| file.exists()) {
@@ -76,6 +82,10 @@ fn uninstall() -> Result<()> {
         return Ok(());
     }
     if systemd::is_there() {
+        let client = target::client()?;
+        if is_active(SERVICE) && client.is_running().await {
+            check_that_nobody_is_forgotten(&client).await?;
+        }
         systemctl(&["disable", "--now", "--quiet", SOCKET])?;
         systemctl(&["stop", SERVICE])?;
     }
@@ -88,6 +98,18 @@ fn uninstall() -> Result<()> {
     }
     println!("From now on the first command that needs the agent starts it.");
     Ok(())
+}
+
+/// The unit's end is the agent's, and Requires= has the socket's restart end it, too.
+async fn check_that_nobody_is_forgotten(client: &Client) -> Result<()> {
+    let status: Status = client.get("/v1/status").await?.json()?;
+    if !stop::forgets(&status) {
+        return Ok(());
+    }
+    let sessions = status.sessions.len();
+    let why = format!("the agent would end, and {sessions} session(s) are in its memory only");
+    Err(Error::new(Code::VaultUnusable, why)
+        .remedy("ksb logout --all; or ksb stop, which forgets them: their tokens live until they expire"))
 }
 
 fn status() {
