@@ -34,10 +34,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Install => install().await,
         Action::Uninstall => uninstall().await,
-        Action::Status => {
-            status();
-            Ok(())
-        }
+        Action::Status => status(),
     }
 }
 
@@ -53,7 +50,7 @@ async fn install() -> Result<()> {
         );
         return Ok(());
     }
-    let port = Config::load(&client.paths().config)?.facade_port.unwrap_or_else(agent::own_port);
+    let port = port(&client.paths().config)?;
     let runs = client.is_running().await;
     if runs {
         check_that_nobody_is_forgotten(&client).await?;
@@ -62,6 +59,8 @@ async fn install() -> Result<()> {
         write(&units.join(name), &text)?;
         println!("{}", units.join(name).display());
     }
+    // Of before there was a systemd: one way to start it is enough.
+    remove(&autostart)?;
     // One that runs already has the socket's place; its sessions wait in the vault for the next one.
     if runs && !is_active(SERVICE) {
         client.post_and_part("/v1/stop", &serde_json::json!({})).await?;
@@ -89,9 +88,8 @@ async fn uninstall() -> Result<()> {
         systemctl(&["disable", "--now", "--quiet", SOCKET])?;
         systemctl(&["stop", SERVICE])?;
     }
-    for file in own.iter().filter(|file| file.exists()) {
-        fs::remove_file(file).map_err(|error| failed(file, &error))?;
-        println!("removed {}", file.display());
+    for file in &own {
+        remove(file)?;
     }
     if systemd::is_there() {
         systemctl(&["daemon-reload"])?;
@@ -112,31 +110,43 @@ async fn check_that_nobody_is_forgotten(client: &Client) -> Result<()> {
         .remedy("ksb logout --all; or ksb stop, which forgets them: their tokens live until they expire"))
 }
 
-fn status() {
+fn status() -> Result<()> {
     let (units, autostart) = places().unwrap_or_default();
     if autostart.exists() {
         println!("installed: your desktop starts the agent at the login ({})", autostart.display());
-        return;
+        return Ok(());
     }
     if !units.join(SOCKET).exists() {
         println!(
             "not installed: the first command that needs the agent starts it. Install with: ksb service install"
         );
-        return;
+        return Ok(());
     }
     if !systemd::is_there() {
         println!("installed, but no systemd of yours answers: it does not run as a service here");
-        return;
+        return Ok(());
     }
     println!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
-    let text = fs::read_to_string(units.join(SERVICE)).unwrap_or_default();
-    let [(_, expected), _] = systemd::units(&own::path(), 0);
-    if text != expected {
-        println!(
-            "    it starts another program than this one, or by other rules. To mend that: ksb service install"
-        );
+    if !is_up_to_date(&units, &target::client()?.paths().config)? {
+        println!("    {OUTDATED}. To mend that: ksb service install");
     }
     explain_linger();
+    Ok(())
+}
+
+/// What it is if it is not up to date.
+pub(super) const OUTDATED: &str =
+    "it starts another program than this one, has another port for the facade, or other rules";
+
+/// Whether the units are what would be installed now.
+pub(super) fn is_up_to_date(units: &Path, config: &Path) -> Result<bool> {
+    let lies_there = |(name, text)| fs::read_to_string(units.join(name)).is_ok_and(|there| there == text);
+    Ok(systemd::units(&own::path(), port(config)?).into_iter().all(lies_there))
+}
+
+/// The facade's, which systemd holds: the agent takes what it is given, whatever its settings say.
+fn port(config: &Path) -> Result<u16> {
+    Ok(Config::load(config)?.facade_port.unwrap_or_else(agent::own_port))
 }
 
 fn explain_linger() {
@@ -166,6 +176,15 @@ fn write(file: &Path, text: &str) -> Result<()> {
     fs::create_dir_all(folder)
         .and_then(|()| files::replace(file, text.as_bytes()))
         .map_err(|error| failed(file, &error))
+}
+
+/// Removes what is there.
+fn remove(file: &Path) -> Result<()> {
+    if file.exists() {
+        fs::remove_file(file).map_err(|error| failed(file, &error))?;
+        println!("removed {}", file.display());
+    }
+    Ok(())
 }
 
 fn failed(file: &Path, error: &std::io::Error) -> Error {

@@ -4,7 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use crate::support::desk::Desk;
+use crate::support::port;
 
 const SOCKET: &str = "keystone-broker.socket";
 
@@ -92,4 +95,41 @@ fn who_is_in_the_vault_stays_signed_in() {
     desk.run(&["token"]).ok();
     assert_ne!(desk.sandbox.agent_pid(), before);
     assert_eq!(desk.keystone.logins(), 1);
+}
+
+#[test]
+fn another_port_for_the_facade_is_missed_until_it_is_installed() {
+    let host = Host::with(Desk::new());
+    let desk = &host.desk;
+    host.becomes("active");
+    let outdated = || {
+        let found: Value = serde_json::from_str(&desk.run(&["doctor", "--json"]).stdout).unwrap();
+        let service = found.as_array().unwrap().iter().find(|each| each["check"] == "service").unwrap();
+        let by_doctor = service["finding"] == "warn" && service["remedy"] == "ksb service install";
+        let shown = desk.run(&["service", "status"]).ok().stdout;
+        assert_eq!(shown.contains("To mend that: ksb service install"), by_doctor, "{shown}{service}");
+        by_doctor
+    };
+    desk.run(&["service", "install"]).ok();
+    assert!(!outdated());
+    let port = port::free();
+    fs::write(desk.sandbox.paths().config, format!("vault = \"memory\"\nfacade_port = {port}\n")).unwrap();
+    assert!(outdated());
+    desk.run(&["service", "install"]).ok();
+    assert!(fs::read_to_string(host.unit()).unwrap().contains(&format!("127.0.0.1:{port}")));
+    assert!(!outdated());
+}
+
+#[test]
+fn where_there_is_a_systemd_the_desktop_starts_nothing_any_more() {
+    let host = Host::with(Desk::new());
+    let desk = &host.desk;
+    let autostart = desk.sandbox.path("home/.config/autostart/keystone-broker.desktop");
+    fs::create_dir_all(autostart.parent().unwrap()).unwrap();
+    fs::write(&autostart, "[Desktop Entry]\n").unwrap();
+    assert!(desk.run(&["service", "status"]).ok().stdout.starts_with("installed: your desktop"));
+    desk.run(&["service", "install"]).ok();
+    assert!(!autostart.exists());
+    let shown = desk.run(&["service", "status"]).ok().stdout;
+    assert!(shown.starts_with(&format!("installed: {SOCKET} is ")), "{shown}");
 }

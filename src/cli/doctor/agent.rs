@@ -181,6 +181,6 @@ fn facade(status: &Status) -> Finding {
     match &status.facade.problem {
         None => finding("facade", "", Found::Ok, &status.facade.url),
         Some(problem) => finding("facade", "", Found::Fail, problem)
-            .remedy("end the program that has the port, or set facade_port in config.toml, then: ksb stop"),
+            .remedy("end the program that has the port, or set facade_port in config.toml, then: ksb stop (where it is a service: ksb service install)"),
     }
 }
