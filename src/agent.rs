@@ -30,7 +30,7 @@ use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
 use crate::platform::socket::is_served;
-use crate::platform::{files, harden, machine};
+use crate::platform::{descriptors, files, harden, machine};
 use crate::vault::{Place, Vault, Wish};
 use handover::Estate;
 use sockets::Sockets;
@@ -53,7 +53,10 @@ pub enum Start {
 
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
 pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()> {
-    harden::process();
+    if let (Some(why), Start::Fresh) = (harden::process(), start) {
+        tracing::info!("memory is not locked, and may be swapped: {why}");
+    }
+    descriptors::all();
     let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -88,6 +91,7 @@ pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Ou
     config.facade_port = Some(0);
     // What is locked without a vault is logged out, and this one ends with its command.
     config.lock = Lock::default();
+    config.makes_room = false;
     let estate = settle_in(paths, &config).await?;
     serve_until(paths, config, estate, ready, end).await.map(drop)
 }

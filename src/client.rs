@@ -191,7 +191,7 @@ impl Answer {
 }
 
 /// Whether an agent of this version came before us.
-fn is_older(version: Option<&str>) -> bool {
+pub fn is_older(version: Option<&str>) -> bool {
     let numbers = |version: &str| {
         let mut parts = version.split(['.', '-', '+']).map(|part| part.parse::<u64>().unwrap_or_default());
         [(); 3].map(|()| parts.next().unwrap_or_default())

@@ -33,6 +33,8 @@ pub struct Config {
     pub vault: Wish,
     /// When the agent locks itself.
     pub lock: Lock,
+    /// Whether a fresh process may take the agent's place: not where it is a part of another program.
+    pub makes_room: bool,
     /// How long a session lasts at most.
     pub session_lifetime: Option<SignedDuration>,
     /// How long a lease lives at most.
@@ -95,6 +97,7 @@ impl Config {
                 on_screen_lock: merged.lock.on_screen_lock.unwrap_or_default(),
                 on_sleep: merged.lock.on_sleep.unwrap_or_default(),
             },
+            makes_room: true,
             session_lifetime: merged.session.lifetime.and_then(|lifetime| lifetime.0),
             lease_lifetime: merged.lease.lifetime.and_then(|lifetime| lifetime.0),
             unattended: merged.lease.unattended.unwrap_or(true),

@@ -83,7 +83,7 @@ pub enum Code {
     Locked,
     /// The agent makes room for a fresh one: ask again.
     AgentLeaving,
-    /// There is no newer program to hand over to, or not now.
+    /// There is no newer program to hand over to, or not now, or this process is not the agent's own.
     HandoverRefused,
     /// No agent answers, and none could be started.
     AgentUnavailable,

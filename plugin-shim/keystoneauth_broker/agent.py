@@ -7,11 +7,12 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
 import stat
 import struct
 import sys
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from keystoneauth_broker import __version__
 from keystoneauth_broker.errors import BrokerError
@@ -87,16 +88,15 @@ def ensure() -> None:
 def run_ksb(*arguments: str) -> str:
     """Run `ksb` to its end; its stdout. Nothing of it reaches our own stdout or terminal."""
     import subprocess
-    import tempfile
 
     program = find_ksb()
     if program is None:
         missing = f"KSB={os.environ['KSB']}" if os.environ.get("KSB") else "the program ksb"
         raise BrokerError(f"{missing} is not there", code="agent-unavailable", remedy=INSTALL)
     words = " ".join(("ksb", *arguments))
-    # Files, not pipes: an agent that inherits them must not keep us waiting.
+    # Files, not pipes: an agent that inherits them must not keep us waiting. In memory: they hold passwords.
     # A session of its own: a Ctrl-C is for us.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    with _in_memory() as out, _in_memory() as err:
         try:
             status = subprocess.run(
                 [program, *arguments],
@@ -121,6 +121,10 @@ def run_ksb(*arguments: str) -> str:
     # `ksb: demo: what failed. Try: what helps`, as ksb says it.
     detail, _, remedy = why.partition(". Try: ")
     raise BrokerError(detail, code="agent-unavailable", remedy=remedy or words)
+
+
+def _in_memory() -> BinaryIO:
+    return open(os.memfd_create("ksb"), "w+b")
 
 
 class _Connection(http.client.HTTPConnection):
@@ -184,15 +188,35 @@ def call(method: str, target: str, body: object = None, *, timeout: float = ANSW
 
     Raises `AgentGone` when nobody answers, `BrokerError` when what answers is no agent of ours.
     """
+    asked_to_leave = False
     for _ in range(_TRIES):
-        reply = _call_once(method, target, body, timeout)
+        reply, version = _call_once(method, target, body, timeout)
         problem = reply.body if isinstance(reply.body, dict) else {}
-        if reply.status != 503 or problem.get("code") != "agent-leaving":
+        if reply.status == 503 and problem.get("code") == "agent-leaving":
+            continue
+        # What an older agent refuses, the program that was installed over its own may know.
+        if reply.status < 400 or asked_to_leave or not _is_older(version) or not _made_room(timeout):
             break
+        asked_to_leave = True
     return reply
 
 
-def _call_once(method: str, target: str, body: object, timeout: float) -> Reply:
+def _made_room(timeout: float) -> bool:
+    try:
+        reply, _ = _call_once("POST", "/v1/handover", None, timeout)
+    except (AgentGone, BrokerError):
+        return False
+    return reply.status == 204
+
+
+def _is_older(version: str) -> bool:
+    """Whether an agent of this version came before us."""
+    theirs, ours = (re.findall(r"\d+", each)[:3] for each in (version, __version__))
+    return bool(theirs) and list(map(int, theirs)) < list(map(int, ours))
+
+
+def _call_once(method: str, target: str, body: object, timeout: float) -> tuple[Reply, str]:
+    """The answer, and the version of who gave it."""
     path = socket_path()
     headers = {"Accept": "application/json", "User-Agent": f"keystoneauth-broker/{__version__}"}
     data = None
@@ -215,7 +239,8 @@ def _call_once(method: str, target: str, body: object, timeout: float) -> Reply:
     except (ConnectionError, http.client.HTTPException) as error:
         failure = AgentGone(f"{path}: {type(error).__name__}")
     else:
-        return Reply(response.status, _parsed(content, path, response.headers.get("Ksb-Version", "unknown")))
+        version = response.headers.get("Ksb-Version", "unknown")
+        return Reply(response.status, _parsed(content, path, version)), version
     finally:
         connection.close()
     raise failure  # here, where its context holds nothing of what was read

@@ -123,6 +123,7 @@ class Agent:
         self.routes: dict[tuple[str, str], list[Answer | Callable[[Request], Answer]]] = {}
         self.opened = threading.Event()
         self.chunked = False
+        self.version = "0.1.0"
         self._lock = threading.Lock()
         self._server: _UnixServer | None = None
         self.errors: list[BaseException] = []
@@ -183,7 +184,7 @@ class Agent:
                 status, body = answer
                 data = b"" if body is None else json.dumps(body).encode()
                 self.send_response(status)
-                self.send_header("Ksb-Version", "0.1.0")
+                self.send_header("Ksb-Version", agent.version)
                 if data:
                     self.send_header(
                         "Content-Type", "application/json" if status < 300 else "application/problem+json"

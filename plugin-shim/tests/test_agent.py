@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fakes import Agent, problem, token
+from fakes import Agent, Answer, Request, problem, token
 
+from keystoneauth_broker import __version__
 from keystoneauth_broker import agent as client
 from keystoneauth_broker.errors import BrokerError
 
@@ -91,6 +92,13 @@ def test_no_agent_and_no_ksb(
     assert "\n" not in text
 
 
+def test_what_ksb_prints_is_on_no_disk(program: Program) -> None:
+    """`ksb cloud show --with-secrets` prints passwords."""
+    program("ksb", "readlink /proc/self/fd/1; echo said >&2; readlink /proc/self/fd/2")
+    places = client.run_ksb("cloud", "show").splitlines()
+    assert [place.partition(":")[0] for place in places] == ["/memfd", "/memfd"]
+
+
 @pytest.mark.parametrize("left_behind", [False, True])
 def test_agent_is_started(
     agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path, left_behind: bool
@@ -157,6 +165,50 @@ def test_an_agent_that_makes_room_is_asked_again(
     agent.on_tokens(leaving, leaving, token())
     assert make().get_token(session) == "gAAAA-secret-one"
     assert len(agent.sent()) == 3
+
+
+def test_an_older_agent_makes_room_for_what_it_refuses(
+    agent: Agent, make: Make, session: ks_session.Session
+) -> None:
+    agent.version = "0.0.9"
+    agent.on_tokens(problem(400, "invalid-request", "cloud: unknown field"), token())
+
+    def upgraded(_request: Request) -> Answer:
+        agent.version = __version__
+        return 204, None
+
+    agent.on("POST", "/v1/handover", upgraded)
+    assert make().get_token(session) == "gAAAA-secret-one"
+    assert len(agent.sent(path="/v1/handover")) == 1
+
+
+@pytest.mark.parametrize(
+    ("version", "answer", "asked"),
+    [
+        ("0.0.9", problem(409, "handover-refused", "there is no newer program"), 1),
+        ("0.0.9", None, 1),
+        ("0.0.9", (204, None), 1),  # and is as old as before
+        (__version__, (204, None), 0),
+        ("1000.0.0", (204, None), 0),
+        ("unknown", (204, None), 0),
+    ],
+)
+def test_what_an_agent_refuses_is_said(
+    agent: Agent, make: Make, session: ks_session.Session, version: str, answer: Answer, asked: int
+) -> None:
+    agent.version = version
+    agent.on_tokens(problem(422, "scope-unsupported", "not for this user"))
+    agent.on("POST", "/v1/handover", answer)
+    with pytest.raises(BrokerError, match="not for this user"):
+        make().get_token(session)
+    assert len(agent.sent(path="/v1/handover")) == asked
+
+
+def test_what_an_older_agent_answers_is_taken(agent: Agent, make: Make, session: ks_session.Session) -> None:
+    agent.version = "0.0.9"
+    agent.on_tokens(token())
+    assert make().get_token(session) == "gAAAA-secret-one"
+    assert agent.sent(path="/v1/handover") == []
 
 
 def test_a_locked_agent_is_said_in_one_line(agent: Agent, make: Make, session: ks_session.Session) -> None:

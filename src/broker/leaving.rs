@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::Broker;
 use super::kept::{self, Extent};
+use super::{Broker, Inner};
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
 use crate::platform::own;
@@ -98,6 +98,7 @@ impl Broker {
 
     /// Has the program that now lies where ours did take over.
     pub async fn hand_over(&self) -> Result<()> {
+        self.inner.check_room()?;
         let refused = |why: String| {
             Error::new(Code::HandoverRefused, why).remedy("to have another program serve you: ksb stop")
         };
@@ -186,5 +187,16 @@ impl Broker {
             tokio::spawn(async move { broker.welcome().await });
         }
         Ok(())
+    }
+}
+
+impl Inner {
+    /// Refuses where no process may take this one's place.
+    pub(super) fn check_room(&self) -> Result<()> {
+        if self.config.makes_room {
+            return Ok(());
+        }
+        let why = "this agent is a part of `ksb exec --no-agent`, whose command needs it to its end";
+        Err(Error::new(Code::HandoverRefused, why).remedy("end that command: it signs out everywhere"))
     }
 }

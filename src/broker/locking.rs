@@ -71,6 +71,7 @@ impl Broker {
 
     async fn lock_now(&self, reason: LockReason, who: Who) -> Result<LockReply> {
         let inner = &self.inner;
+        inner.check_room()?;
         let was_locked = locked(&inner.state).lock.clone();
         if let Some(lock) = was_locked {
             // What a person locked, no screen unlocks.

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::target;
+use super::{stop, target};
 use crate::agent;
+use crate::api::Status;
+use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::platform::systemd::{self, SERVICE, SOCKET};
@@ -22,7 +24,7 @@ pub(super) struct Args {
 enum Action {
     /// Start the agent whenever a tool wants it: by systemd, else at the desktop's login
     Install,
-    /// Undo that; nobody is signed out
+    /// Undo that
     Uninstall,
     /// Show whether it is installed, and whether it outlives your logout
     Status,
@@ -31,11 +33,8 @@ enum Action {
 pub(super) async fn run(args: Args) -> Result<()> {
     match args.action {
         Action::Install => install().await,
-        Action::Uninstall => uninstall(),
-        Action::Status => {
-            status();
-            Ok(())
-        }
+        Action::Uninstall => uninstall().await,
+        Action::Status => status(),
     }
 }
 
@@ -51,13 +50,19 @@ async fn install() -> Result<()> {
         );
         return Ok(());
     }
-    let port = Config::load(&client.paths().config)?.facade_port.unwrap_or_else(agent::own_port);
+    let port = port(&client.paths().config)?;
+    let runs = client.is_running().await;
+    if runs {
+        check_that_nobody_is_forgotten(&client).await?;
+    }
     for (name, text) in systemd::units(&program, port) {
         write(&units.join(name), &text)?;
         println!("{}", units.join(name).display());
     }
+    // Of before there was a systemd: one way to start it is enough.
+    remove(&autostart)?;
     // One that runs already has the socket's place; its sessions wait in the vault for the next one.
-    if client.is_running().await && !is_active(SERVICE) {
+    if runs && !is_active(SERVICE) {
         client.post_and_part("/v1/stop", &serde_json::json!({})).await?;
     }
     systemctl(&["daemon-reload"])?;
@@ -68,7 +73,7 @@ async fn install() -> Result<()> {
     Ok(())
 }
 
-fn uninstall() -> Result<()> {
+async fn uninstall() -> Result<()> {
     let (units, autostart) = places()?;
     let own = [units.join(SOCKET), units.join(SERVICE), autostart];
     if !own.iter().any(|file| file.exists()) {
@@ -76,12 +81,15 @@ fn uninstall() -> Result<()> {
         return Ok(());
     }
     if systemd::is_there() {
+        let client = target::client()?;
+        if is_active(SERVICE) && client.is_running().await {
+            check_that_nobody_is_forgotten(&client).await?;
+        }
         systemctl(&["disable", "--now", "--quiet", SOCKET])?;
         systemctl(&["stop", SERVICE])?;
     }
-    for file in own.iter().filter(|file| file.exists()) {
-        fs::remove_file(file).map_err(|error| failed(file, &error))?;
-        println!("removed {}", file.display());
+    for file in &own {
+        remove(file)?;
     }
     if systemd::is_there() {
         systemctl(&["daemon-reload"])?;
@@ -90,31 +98,55 @@ fn uninstall() -> Result<()> {
     Ok(())
 }
 
-fn status() {
+/// The unit's end is the agent's, and Requires= has the socket's restart end it, too.
+async fn check_that_nobody_is_forgotten(client: &Client) -> Result<()> {
+    let status: Status = client.get("/v1/status").await?.json()?;
+    if !stop::forgets(&status) {
+        return Ok(());
+    }
+    let sessions = status.sessions.len();
+    let why = format!("the agent would end, and {sessions} session(s) are in its memory only");
+    Err(Error::new(Code::VaultUnusable, why)
+        .remedy("ksb logout --all; or ksb stop, which forgets them: their tokens live until they expire"))
+}
+
+fn status() -> Result<()> {
     let (units, autostart) = places().unwrap_or_default();
     if autostart.exists() {
         println!("installed: your desktop starts the agent at the login ({})", autostart.display());
-        return;
+        return Ok(());
     }
     if !units.join(SOCKET).exists() {
         println!(
             "not installed: the first command that needs the agent starts it. Install with: ksb service install"
         );
-        return;
+        return Ok(());
     }
     if !systemd::is_there() {
         println!("installed, but no systemd of yours answers: it does not run as a service here");
-        return;
+        return Ok(());
     }
     println!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
-    let text = fs::read_to_string(units.join(SERVICE)).unwrap_or_default();
-    let [(_, expected), _] = systemd::units(&own::path(), 0);
-    if text != expected {
-        println!(
-            "    it starts another program than this one, or by other rules. To mend that: ksb service install"
-        );
+    if !is_up_to_date(&units, &target::client()?.paths().config)? {
+        println!("    {OUTDATED}. To mend that: ksb service install");
     }
     explain_linger();
+    Ok(())
+}
+
+/// What it is if it is not up to date.
+pub(super) const OUTDATED: &str =
+    "it starts another program than this one, has another port for the facade, or other rules";
+
+/// Whether the units are what would be installed now.
+pub(super) fn is_up_to_date(units: &Path, config: &Path) -> Result<bool> {
+    let lies_there = |(name, text)| fs::read_to_string(units.join(name)).is_ok_and(|there| there == text);
+    Ok(systemd::units(&own::path(), port(config)?).into_iter().all(lies_there))
+}
+
+/// The facade's, which systemd holds: the agent takes what it is given, whatever its settings say.
+fn port(config: &Path) -> Result<u16> {
+    Ok(Config::load(config)?.facade_port.unwrap_or_else(agent::own_port))
 }
 
 fn explain_linger() {
@@ -144,6 +176,15 @@ fn write(file: &Path, text: &str) -> Result<()> {
     fs::create_dir_all(folder)
         .and_then(|()| files::replace(file, text.as_bytes()))
         .map_err(|error| failed(file, &error))
+}
+
+/// Removes what is there.
+fn remove(file: &Path) -> Result<()> {
+    if file.exists() {
+        fs::remove_file(file).map_err(|error| failed(file, &error))?;
+        println!("removed {}", file.display());
+    }
+    Ok(())
 }
 
 fn failed(file: &Path, error: &std::io::Error) -> Error {

@@ -15,15 +15,20 @@ pub(super) async fn run() -> Result<()> {
     let status: Status = client.get("/v1/status").await?.json()?;
     client.post_and_part("/v1/stop", &json!({})).await?;
     println!("The agent (process {}) has ended.", status.pid);
-    if status.sessions.is_empty() {
-    } else if status.vault.state == VaultState::Open && status.vault.problem.is_none() {
-        println!("{} session(s) are kept in the vault, for the next agent.", status.sessions.len());
-    } else {
+    let sessions = status.sessions.len();
+    if forgets(&status) {
         println!(
-            "{} session(s) are forgotten, but not revoked: their tokens live until they expire. \
-             To revoke them next time: ksb logout --all",
-            status.sessions.len()
+            "{sessions} session(s) are forgotten, but not revoked: their tokens live until they expire. \
+             To revoke them next time: ksb logout --all"
         );
+    } else if sessions > 0 {
+        println!("{sessions} session(s) are kept in the vault, for the next agent.");
     }
     Ok(())
+}
+
+/// Whether somebody is signed in by what the agent's end would lose.
+pub(super) fn forgets(status: &Status) -> bool {
+    let is_kept = status.vault.state == VaultState::Open && status.vault.problem.is_none();
+    !is_kept && !status.sessions.is_empty()
 }

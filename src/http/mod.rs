@@ -2,4 +2,5 @@
 
 pub mod guard;
 pub mod page;
+mod seldom;
 pub mod serve;

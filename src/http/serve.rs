@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -25,6 +25,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tower_service::Service;
 
+use super::seldom::Seldom;
 use crate::platform::peer;
 use crate::platform::program::Peer;
 use crate::sync::locked;
@@ -36,6 +37,8 @@ const MAX_CONNECTIONS: usize = 512;
 /// The newest connections are not closed for the sake of others: they may be about to say what they want.
 const NEWEST: u64 = 64;
 const MAX_HEADERS: usize = 64;
+/// The rest of a listener that has nothing to give up while the process is out of descriptors.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Who asks: how much a request may say before its body.
 #[derive(Debug, Clone, Copy)]
@@ -202,6 +205,8 @@ async fn accept_loop<L: Listener>(
     mut phase: watch::Receiver<Phase>,
 ) {
     let connections = Arc::new(Connections::default());
+    let refused = Arc::new(Mutex::new(Seldom::default()));
+    let mut failures = Seldom::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -210,36 +215,42 @@ async fn accept_loop<L: Listener>(
         match accepted {
             Ok(stream) => {
                 let (place, router, phase) = (connections.place(), router.clone(), phase.clone());
+                let refused = refused.clone();
                 tokio::spawn(async move {
-                    if let Some(caller) = admit::<L>(&stream) {
+                    if let Some(caller) = admit::<L>(&stream, &refused) {
                         converse(stream, askers, router, &place, caller, phase).await;
                     }
                 });
             }
             // Out of descriptors: give up the idle connection that is oldest and go on.
             Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                connections.close_oldest();
-                tokio::task::yield_now().await;
+                if let Some(left_out) = failures.say(Instant::now()) {
+                    tracing::warn!(%error, left_out, "accept failed");
+                }
+                if connections.close_oldest() {
+                    tokio::task::yield_now().await;
+                } else if timeout(BREATH, phase.changed()).await.is_ok() {
+                    return;
+                }
             }
         }
     }
 }
 
 /// Another user of the machine gets nothing, not even an answer.
-fn admit<L: Listener>(stream: &L::Stream) -> Option<Caller> {
+fn admit<L: Listener>(stream: &L::Stream, refused: &Mutex<Seldom>) -> Option<Caller> {
     let ours = rustix::process::getuid().as_raw();
-    match L::uid_of(stream) {
-        Some(uid) if uid == ours => Some(Caller { uid, peer: L::peer_of(stream), memory: Arc::default() }),
-        Some(uid) => {
-            tracing::warn!(uid, "a connection of another user was refused");
-            None
-        }
-        None => {
-            tracing::warn!("a connection was refused: its owner is not known");
-            None
-        }
+    let uid = L::uid_of(stream);
+    if uid == Some(ours) {
+        return Some(Caller { uid: ours, peer: L::peer_of(stream), memory: Arc::default() });
     }
+    let left_out = locked(refused).say(Instant::now())?;
+    if let Some(uid) = uid {
+        tracing::warn!(uid, left_out, "a connection of another user was refused");
+    } else {
+        tracing::warn!(left_out, "a connection was refused: its owner is not known");
+    }
+    None
 }
 
 async fn converse(
@@ -340,17 +351,22 @@ impl Connections {
         Place { connection }
     }
 
-    fn close_oldest(&self) {
-        let alive = locked(&self.alive);
+    /// Whether there was one to close.
+    fn close_oldest(&self) -> bool {
+        let mut alive = locked(&self.alive);
         let newest = self.ticks.load(Ordering::Relaxed).saturating_sub(NEWEST);
-        let oldest = alive.iter().filter_map(Weak::upgrade).min_by_key(|connection| {
+        let living =
+            alive.iter().enumerate().filter_map(|(at, connection)| Some((at, connection.upgrade()?)));
+        let oldest = living.min_by_key(|(_, connection)| {
             // Idle ones first; among them the one that was used longest ago.
             let last_used = connection.last_used.load(Ordering::Relaxed);
             (last_used >= newest, connection.requests.load(Ordering::Relaxed) > 0, last_used)
         });
-        if let Some(oldest) = oldest {
-            oldest.evicted.notify_one();
-        }
+        let Some((at, oldest)) = oldest else { return false };
+        // It is chosen once: until it has heard of it, others may come that need a place of their own.
+        alive.swap_remove(at);
+        oldest.evicted.notify_one();
+        true
     }
 
     fn tick(&self) -> u64 {
@@ -434,5 +450,23 @@ impl hyper::body::Body for Arriving {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn of_those_who_come_in_one_burst_each_has_another_one_closed() {
+        let connections = Arc::new(Connections::default());
+        // Nobody hears of anything in between.
+        let places: Vec<_> = (0..MAX_CONNECTIONS + 100).map(|_| connections.place()).collect();
+        let evicted = places.iter().map(|place| place.connection.evicted.notified().now_or_never().is_some());
+        let evicted: Vec<_> = evicted.collect();
+        assert!(evicted[..100].iter().all(|evicted| *evicted), "the oldest");
+        assert!(!evicted[100..].contains(&true), "and no others");
     }
 }

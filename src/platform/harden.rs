@@ -11,8 +11,8 @@ use rustix::thread::set_no_new_privs;
 /// Below this a later allocation could fail for being locked, and end the process.
 const ENOUGH: u64 = 256 << 20;
 
-/// Does without them, as far as the system lets us; says what it does not.
-pub fn process() {
+/// Does without them, as far as the system lets us. Returns why memory may be swapped all the same.
+pub fn process() -> Option<String> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     // The name of a process that was started by /proc/self/exe is "exe".
     rustix::thread::set_name(c"ksb").ok();
@@ -30,9 +30,7 @@ pub fn process() {
     let may_lock = geteuid().is_root() || limit.is_none_or(|limit| limit >= ENOUGH);
     let all = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     if !may_lock {
-        let limit = limit.unwrap_or_default() / 1024;
-        tracing::info!("memory is not locked, and may be swapped: the limit is {limit} KiB (ulimit -l)");
-    } else if let Err(error) = mlockall(all) {
-        tracing::info!(%error, "memory is not locked, and may be swapped");
+        return Some(format!("the limit is {} KiB (ulimit -l)", limit.unwrap_or_default() / 1024));
     }
+    mlockall(all).err().map(|error| error.to_string())
 }

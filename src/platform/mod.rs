@@ -1,6 +1,7 @@
 //! What differs from system to system: the clock, files, which machine it is, who and which program is at the other end, notifications.
 
 pub mod clock;
+pub mod descriptors;
 pub mod files;
 pub mod harden;
 pub mod logind;

@@ -11,13 +11,14 @@ use std::sync::mpsc;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use crate::support::api::Api;
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::http::{PATIENCE, Response};
 use crate::support::keystone::PASSWORD;
 use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of, within};
-use crate::support::spawn::start;
+use crate::support::spawn::{start, undisturbed};
 use crate::support::tool::{Tool, token};
 
 /// What a command says before it goes on for as long as its input does.
@@ -516,6 +517,34 @@ fn without_the_agent_nothing_stays_behind() {
     assert!(desk.sandbox.agent_pid().is_none());
     assert!(desk.keystone.all_tokens().iter().all(|token| !desk.keystone.accepts(token)));
     assert!(tool.auth(&tool.credential(), None).try_send().is_err(), "the facade has ended, too");
+}
+
+/// The facade would be gone in the middle of an apply.
+#[test]
+fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
+    let desk = Desk::new();
+    let program = desk.sandbox.path("home/ksb");
+    undisturbed(|| fs::copy(KSB, &program).unwrap());
+    let mut ksb = desk.sandbox.command(&program);
+    ksb.args(["exec", "--no-agent", "demo", "--", "sh", "-c", SHOWS_ITS_ENVIRONMENT]);
+    let running = Running::of(&mut ksb);
+    let tool = running.tool();
+    let asked = std::thread::spawn({
+        let tool = tool.clone();
+        move || tool.ask()
+    });
+    assert_eq!(desk.sign_in("alice").state, "done");
+    token(&asked.join().unwrap());
+    // A newer program is installed meanwhile.
+    fs::remove_file(&program).unwrap();
+    fs::copy(KSB, &program).unwrap();
+    let within = Api::new(running.get("KSB_SOCK"));
+    for refused in [within.poke("/v1/handover"), within.post("/v1/lock", &json!({}))] {
+        refused.problem("handover-refused");
+        assert!(refused.json["detail"].as_str().unwrap().contains("ksb exec --no-agent"), "{refused:?}");
+    }
+    assert!(desk.keystone.accepts(&token(&tool.ask())));
+    running.end().ok();
 }
 
 #[test]

@@ -93,6 +93,27 @@ fn a_newer_program_takes_over_and_nobody_is_signed_out() {
 }
 
 #[test]
+fn doctor_names_what_keeps_the_sessions_of_an_older_agent() {
+    let desk = Desk::new();
+    // A check of a cloud would have it hand over.
+    desk.sandbox.clouds("clouds: {}\n");
+    install(&desk, &older());
+    run(&desk, &["agent", "--ensure"]).ok();
+    let remedy = || {
+        let found: Value = serde_json::from_str(&desk.run(&["doctor", "--json"]).stdout).unwrap();
+        let agent = found.as_array().unwrap().iter().find(|each| each["check"] == "agent").unwrap();
+        assert!(agent["detail"].as_str().unwrap().contains(&format!("this is ksb {OWN}")), "{agent}");
+        agent["remedy"].as_str().unwrap().to_owned()
+    };
+    // A program elsewhere takes no agent's place.
+    assert!(remedy().starts_with("ksb stop"), "{}", remedy());
+    install(&desk, &fs::read(KSB).unwrap());
+    assert!(remedy().starts_with("ksb status"), "{}", remedy());
+    run(&desk, &["status"]).ok();
+    assert_eq!(status(&desk)["version"], OWN);
+}
+
+#[test]
 fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over() {
     let desk = Desk::new();
     install(&desk, &fs::read(KSB).unwrap());

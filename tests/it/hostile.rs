@@ -1,6 +1,7 @@
 //! Whoever is rude to the agent's sockets has nobody else wait.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,9 @@ use serde_json::{Value, json};
 use crate::support::api::{request, scope};
 use crate::support::desk::Desk;
 use crate::support::http::{PATIENCE, Request, Response, connect};
+use crate::support::sandbox::{KSB, end_of};
+use crate::support::spawn;
+use crate::support::stranger;
 use crate::support::tool::Tool;
 
 /// More connections than are served at once.
@@ -16,7 +20,10 @@ const CROWD: usize = 600;
 
 /// A desk with a cloud, somebody signed in, and what they ask for: the API's question, and a tool.
 fn signed_in() -> (Desk, Value, Tool) {
-    let desk = Desk::new();
+    signed_in_at(Desk::new())
+}
+
+fn signed_in_at(desk: Desk) -> (Desk, Value, Tool) {
     desk.run_and_sign_in(&["login"], "alice").ok();
     let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
     let question = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
@@ -108,6 +115,25 @@ fn a_crowd_that_waits_for_a_person_keeps_nobody_from_a_token() {
 }
 
 #[test]
+fn crowds_at_all_ports_at_once_find_room_under_the_usual_limit_of_descriptors() {
+    keystone_broker::platform::descriptors::all();
+    let desk = Desk::new();
+    let script = "ulimit -Sn 1024; exec \"$0\" agent --ensure";
+    end_of(spawn::start(desk.sandbox.command("sh").args(["-c", script, KSB]))).ok();
+    let (desk, question, tool) = signed_in_at(desk);
+    let socket = desk.sandbox.paths().socket;
+    // No more than each listener serves; together with what else is open, more than 1024.
+    let at_socket: Vec<_> = (0..510).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let at_facade: Vec<_> = (0..510).map(|_| TcpStream::connect(tool.facade).unwrap()).collect();
+    soon("both crowds", || {
+        desk.api().post("/v1/tokens", &question).token_id();
+        tool.token();
+    });
+    drop((at_socket, at_facade));
+    assert!(!desk.sandbox.agent_log().contains("accept failed"), "{}", desk.sandbox.agent_log());
+}
+
+#[test]
 fn what_is_too_long_is_refused_and_costs_nobody_else_anything() {
     let (desk, question, tool) = signed_in();
     let socket = desk.sandbox.paths().socket;
@@ -137,9 +163,27 @@ fn what_is_too_long_is_refused_and_costs_nobody_else_anything() {
     desk.api().token_unprompted(&question["cloud"], &scope::project("demo")).token_id();
 }
 
+#[test]
+fn another_user_of_the_machine_cannot_fill_the_agents_log() {
+    let (desk, _question, tool) = signed_in();
+    let request = Request::new("GET", &format!("http://{}/v3", tool.facade)).bytes();
+    for _ in 0..5 {
+        let Some(said) = stranger::asks(&tool.facade.to_string(), &request) else {
+            eprintln!("skipped: only root can be somebody else");
+            return;
+        };
+        assert_eq!(said, "");
+    }
+    let log = desk.sandbox.agent_log();
+    assert_eq!(log.matches("a connection of another user was refused").count(), 1, "{log}");
+}
+
 /// The status of the answer, where the other side gave one before it closed.
 fn refused(mut stream: impl Read + Write, bytes: &[u8]) -> Option<u16> {
     // The other side need not read what it does not want.
     stream.write_all(bytes).ok();
-    Response::read(stream).ok().map(|response| response.status)
+    let mut answer = Vec::new();
+    // A reset behind the answer says that the rest of the question was not read (seen on unix sockets).
+    stream.read_to_end(&mut answer).ok();
+    Response::read(&*answer).ok().map(|response| response.status)
 }

@@ -2,7 +2,7 @@
 //! silent about secrets.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -274,6 +274,44 @@ fn it_keeps_nothing_of_its_starters_environment_that_is_not_its_own() {
     let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).unwrap();
     assert_eq!(link("cwd"), Path::new("/"));
     assert_eq!((link("fd/0"), link("fd/1")), ("/dev/null".into(), "/dev/null".into()));
+}
+
+/// As root nothing could be seen: everything in /proc is root's then.
+#[test]
+fn its_memory_is_not_for_its_own_user_and_what_cannot_be_locked_is_said_once() {
+    const NOBODY: u32 = 65534;
+    let sandbox = Sandbox::new();
+    let program = sandbox.path("ksb");
+    spawn::undisturbed(|| fs::copy(KSB, &program).unwrap());
+    let as_root = rustix::process::geteuid().is_root();
+    if as_root {
+        let mut chown = sandbox.command("chown");
+        end_of(start(chown.arg("-R").arg(NOBODY.to_string()).arg(sandbox.path("")))).ok();
+    }
+    let run = |args: &[&str]| {
+        // Less than an agent wants, however much this machine gives.
+        let script = "ulimit -l 64; exec \"$0\" \"$@\"";
+        let mut ksb = sandbox.command("sh");
+        ksb.args(["-c", script]).arg(&program).args(args);
+        if as_root {
+            ksb.uid(NOBODY);
+        }
+        end_of(start(&mut ksb)).ok()
+    };
+    run(&["agent", "--ensure"]);
+    for look in ["as it starts", "in the place of the one before"] {
+        let process = format!("/proc/{}", sandbox.agent_pid().unwrap());
+        let limits = fs::read_to_string(format!("{process}/limits")).unwrap();
+        let cores = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        assert_eq!(cores.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{look}: {limits}");
+        // proc(5): what is not dumpable belongs to root.
+        assert_eq!(fs::metadata(format!("{process}/environ")).unwrap().uid(), 0, "{look}");
+        run(&["lock"]);
+    }
+    run(&["stop"]);
+    let log = sandbox.agent_log();
+    assert_eq!(log.matches("memory is not locked").count(), 1, "{log}");
+    assert_eq!(log.matches("ready").count(), 2, "{log}");
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod password;
 mod prompt;
 mod real;
 mod scenarios;
+mod service;
 mod setup;
 mod signin;
 mod soak;

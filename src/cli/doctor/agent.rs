@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Helped, failed, finding};
 use crate::api::{Finding, Found, KeyKind, Status, VaultState};
 use crate::cli::say;
-use crate::client::Client;
+use crate::client::{Client, is_older};
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::Paths;
 
@@ -76,16 +76,24 @@ pub(super) fn may_start(findings: &[Finding]) -> bool {
 fn running_one(status: &Status) -> Finding {
     let which = format!("version {}, process {}", status.version, status.pid);
     let replace = "ksb stop; the next command starts the new one (what is in no vault is forgotten)";
+    let was_at = status.program.as_ref().and_then(|program| program.strip_suffix(DELETED));
     if status.version != OURS {
         let detail = format!("{which}: this is ksb {OURS}");
-        return finding(CHECK, "", Found::Warn, detail).remedy(replace);
+        let hands_over =
+            is_older(Some(&status.version)) && was_at.is_some_and(|path| Path::new(path).exists());
+        let helps = if hands_over {
+            "ksb status: it hands over to the new one, and nobody is signed out"
+        } else {
+            replace
+        };
+        return finding(CHECK, "", Found::Warn, detail).remedy(helps);
     }
-    match &status.program {
-        Some(program) if program.ends_with(DELETED) => {
+    match was_at {
+        Some(program) => {
             let detail = format!("{which}: its program was replaced or removed: {program}");
             finding(CHECK, "", Found::Warn, detail).remedy(replace)
         }
-        _ => finding(CHECK, "", Found::Ok, which),
+        None => finding(CHECK, "", Found::Ok, which),
     }
 }
 
@@ -173,6 +181,6 @@ fn facade(status: &Status) -> Finding {
     match &status.facade.problem {
         None => finding("facade", "", Found::Ok, &status.facade.url),
         Some(problem) => finding("facade", "", Found::Fail, problem)
-            .remedy("end the program that has the port, or set facade_port in config.toml, then: ksb stop"),
+            .remedy("end the program that has the port, or set facade_port in config.toml, then: ksb stop (where it is a service: ksb service install)"),
     }
 }

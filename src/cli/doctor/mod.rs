@@ -100,7 +100,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     };
     findings.extend(agent::within(status.as_ref()));
     findings.extend(ports::check(&clouds, status.as_ref()));
-    findings.extend(service::check(&env));
+    findings.extend(service::check(client.paths(), &env));
     findings.extend(variables::check(&env, config.as_ref().ok()));
     findings.extend(pythons.await.unwrap_or_default());
     findings.extend(at_clouds);

@@ -1,18 +1,17 @@
 //! Whether the agent runs as a service, and whether it outlives the session that started it.
 
-use std::fs;
-
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
+use crate::cli::service::{OUTDATED, is_up_to_date};
 use crate::clouds::Environment;
-use crate::platform::own;
-use crate::platform::systemd::{self, SERVICE, SOCKET};
+use crate::platform::paths::Paths;
+use crate::platform::systemd::{self, SOCKET};
 
-pub(super) fn check(env: &Environment) -> Vec<Finding> {
-    vec![service(), linger(env)]
+pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
+    vec![service(paths), linger(env)]
 }
 
-fn service() -> Finding {
+fn service(paths: &Paths) -> Finding {
     let said = |found, detail: &str| finding("service", "", found, detail);
     let (units, autostart) = systemd::places().unwrap_or_default();
     if autostart.exists() {
@@ -25,11 +24,9 @@ fn service() -> Finding {
         let detail = "installed, and no systemd of yours answers: it does not run as a service here";
         return said(Found::Warn, detail).remedy("log in anew; or: ksb service uninstall");
     }
-    let text = fs::read_to_string(units.join(SERVICE)).unwrap_or_default();
-    let [(_, expected), _] = systemd::units(&own::path(), 0);
-    if text != expected {
-        let detail = "it starts another program than this one, or by other rules";
-        return said(Found::Warn, detail).remedy("ksb service install");
+    // What is wrong with config.toml is said where that is looked at.
+    if is_up_to_date(&units, &paths.config).is_ok_and(|it_is| !it_is) {
+        return said(Found::Warn, OUTDATED).remedy("ksb service install");
     }
     let active = systemd::systemctl(&["is-active", "--quiet", SOCKET]);
     if active.is_ok_and(|output| output.status.success()) {
