@@ -17,7 +17,8 @@ use super::front::Front;
 use super::program::{Program, run};
 use super::terminal::Terminal;
 use super::wait;
-use crate::support::sandbox::KSB;
+use crate::support::desk::Desk;
+use crate::support::sandbox::{KSB, end_of};
 
 const NAME: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
@@ -196,4 +197,22 @@ fn at_another_terminal_the_person_is_asked_where_there_is_no_desktop() {
         let outcome = program.ends();
         assert_eq!(outcome.code == Some(0), works, "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn what_was_typed_before_a_question_is_no_answer_to_it() {
+    let desk = Desk::new();
+    fs::write(desk.sandbox.paths().config, "vault = \"memory\"\nfacade_port = 0\nconfirm = true\n").unwrap();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let mut terminal = Terminal::start(&desk.sandbox, &format!("{KSB} confirm"), &[]);
+    terminal.shows("asks here before a program gets a token");
+    let first = desk.sandbox.start(&["token"]);
+    terminal.shows("Allow? [y/N]");
+    terminal.types(&"y".repeat(40));
+    end_of(first).ok();
+    let second = desk.sandbox.start(&["token"]);
+    terminal.shows("Allow? [y/N]");
+    terminal.types("n");
+    let refused = end_of(second);
+    assert!(refused.stderr.contains("you said no"), "{refused:?}");
 }
