@@ -1,6 +1,7 @@
 //! Asks the person before a program gets a token (`confirm`): once for each process, and for no longer than that token lives.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -150,19 +151,16 @@ impl Inner {
             answer: Mutex::new(Some(answer)),
         };
         self.confirmations.open.send_replace(Some(Arc::new(question)));
-        let on_desktop = self.notices.confirm(title, text, self.clock.sleep_until(deadline));
         let on_desktop = async {
-            match on_desktop.await {
-                None if self.clock.now() < *locked(&self.confirmations.watched_until) => {
-                    self.clock.sleep_until(deadline).await;
-                    Some(false)
-                }
+            match self.notices.confirm(title, text).await {
+                None if self.clock.now() < *locked(&self.confirmations.watched_until) => pending().await,
                 answer => answer,
             }
         };
         let answer = tokio::select! {
             Ok(answer) = answered => Some(answer),
             answer = on_desktop => answer,
+            () = self.clock.sleep_until(deadline) => Some(false),
         };
         self.confirmations.open.send_replace(None);
         answer

@@ -30,6 +30,8 @@ enum Does {
     Click(&'static str),
     Dismiss,
     Nothing,
+    /// The program that shows it does not even answer.
+    Hang,
 }
 
 struct Desktop {
@@ -40,8 +42,10 @@ struct Desktop {
 
 #[zbus::interface(name = "org.freedesktop.Notifications")]
 impl Desktop {
-    #[allow(clippy::unused_self, reason = "as zbus wants it")]
-    fn get_capabilities(&self) -> Vec<String> {
+    async fn get_capabilities(&self) -> Vec<String> {
+        if let Does::Hang = self.does {
+            std::future::pending::<()>().await;
+        }
         vec!["body".into(), "actions".into()]
     }
 
@@ -69,7 +73,7 @@ impl Desktop {
         match self.does {
             Does::Click(action) => Self::action_invoked(&emitter, THIS, action).await.unwrap(),
             Does::Dismiss => Self::notification_closed(&emitter, THIS, 2).await.unwrap(),
-            Does::Nothing => {}
+            Does::Nothing | Does::Hang => {}
         }
         self.shown.send(format!("{title}\n{text}")).ok();
         THIS
@@ -180,6 +184,30 @@ fn without_anybody_who_shows_questions_a_program_is_refused_at_once() {
         refused.stderr
     );
     assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
+}
+
+#[test]
+fn a_desktop_that_hangs_is_as_good_as_none() {
+    let bus = Bus::start();
+    let (_desktop, _shown, _closed) = desktop(&bus, Does::Hang);
+    let front = signed_in(&bus);
+    let refused = front.ksb(&["token"]);
+    assert!(refused.stderr.contains("there is no desktop"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_answered_at_a_terminal_is_taken_off_the_desktop() {
+    let bus = Bus::start();
+    let (_desktop, shown, closed) = desktop(&bus, Does::Nothing);
+    let front = signed_in(&bus);
+    let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} confirm"), &[]);
+    terminal.shows("asks here before a program gets a token");
+    let program = front.start(&["token"]);
+    shown.recv_timeout(wait::LIMIT).unwrap();
+    terminal.shows("Allow? [y/N]");
+    terminal.types("y");
+    assert_eq!(program.ends().code, Some(0));
+    assert_eq!(closed.recv_timeout(wait::LIMIT), Ok(THIS));
 }
 
 #[test]
