@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use keystone_broker::api::TokenRequest;
+use keystone_broker::platform::program::Peer;
 use serde_json::{Value, json};
 
 use crate::support::api::{request, scope};
@@ -133,6 +135,28 @@ fn many_requests_at_once_are_one_question() {
         }
     });
     assert_eq!(lab.agent.told().len(), 1);
+}
+
+/// As of another namespace of processes.
+#[test]
+fn programs_that_are_not_known_are_asked_about_one_by_one() {
+    let lab = lab(Answer::Silence);
+    let (broker, runtime) = lab.agent.broker();
+    let request = json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "prompt": false});
+    let request: TokenRequest = serde_json::from_value(request).unwrap();
+    let asking: Vec<_> = (0..4)
+        .map(|_| {
+            let (broker, request) = (broker.clone(), request.clone());
+            runtime.spawn(async move { broker.token(&request, Peer::Unknown).await })
+        })
+        .collect();
+    for allow in [true, false] {
+        let path = format!("/v1/confirmations/{}", asked(&lab)["id"].as_str().unwrap());
+        assert_eq!(lab.api().post(&path, &json!({"allow": allow})).status, 204);
+    }
+    let given = asking.into_iter().filter_map(|asking| runtime.block_on(asking).unwrap().ok()).count();
+    assert_eq!(given, 1, "an Allow is for one of them");
+    assert_eq!(lab.agent.told().len(), 2, "and a No for all");
 }
 
 #[test]
