@@ -294,3 +294,11 @@ fn a_page_that_names_another_hosts_keystone_is_shown_for_what_it_is() {
     );
     assert_refused(&desk, &outcome, "Trust this Keystone");
 }
+
+#[test]
+fn an_address_with_a_password_in_it_is_not_taken() {
+    let desk = Desk::new();
+    let refused = quietly(&desk, "https://alice:hunter2@horizon.example", &[]);
+    assert_refused(&desk, &refused, "the address holds a name or a password");
+    assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
+}
