@@ -83,7 +83,7 @@ impl Config {
             return Err(invalid(user, &format!("locked: only {} may lock keys", system.display())));
         }
         let mut layers = Layers::new(system, user, theirs.locked.clone())?;
-        let merged = layers.merged(theirs, own);
+        let merged = layers.merged(theirs, own)?;
         for why in &layers.overruled {
             tracing::warn!("{why}");
         }

@@ -108,8 +108,7 @@ fn said(config: &Config) -> String {
 #[test]
 fn what_the_system_locks_can_be_made_stricter_and_not_looser() {
     for (key, value, stricter, looser) in LIMITS {
-        let all: Vec<_> = LIMITS.iter().map(|(key, ..)| *key).collect();
-        let system = format!("locked = {all:?}\n{key} = {value}\n");
+        let system = format!("locked = [{key:?}]\n{key} = {value}\n");
 
         let loosened = said(&load("", &format!("{key} = {looser}\n")));
         assert_ne!(loosened, said(&load(&system, "")), "{key}: the test tells the two apart");
@@ -148,6 +147,10 @@ fn no_table_of_a_cloud_leads_past_a_locked_key() {
     assert_eq!(per_hour, [3, 1, 2, 3]);
     let keys: Vec<_> = config.overruled.iter().filter_map(|why| why.split(' ').next()).collect();
     assert_eq!(keys, ["clouds.demo.prompt.per_hour", "clouds.demo.confirm", "clouds.strict.prompt.per_hour"]);
+    // One cloud's value alone is one that holds.
+    let config =
+        load("locked = [\"confirm\"]\n[clouds.prod]\nconfirm = true\n", "[clouds.prod]\nconfirm = false\n");
+    assert!(config.confirms(Some("prod")) && !config.confirms(Some("demo")));
 }
 
 #[test]
@@ -162,6 +165,8 @@ fn a_file_that_is_wrong_is_named_and_nothing_of_it_is_guessed() {
         ("", "[clouds.demo.prompt]\nper_hour = -1\n", "user.toml"),
         ("", "locked = [\"confirm\"]\n", "user.toml"),
         ("locked = [\"browser\"]\n", "", "system.toml"),
+        ("locked = [\"prompt.per_hour\"]\n", "[prompt]\nper_hour = 1000\n", "system.toml"),
+        ("locked = [\"session.lifetime\"]\n[lease]\nlifetime = \"1h\"\n", "", "system.toml"),
         ("lockd = [\"confirm\"]\n", "", "system.toml"),
         ("[lease]\nunattended = \"no\"\n", "[lease]\nunattended = true\n", "system.toml"),
     ];
