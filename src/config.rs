@@ -85,7 +85,7 @@ impl Config {
             return Err(invalid(user, &format!("locked: only {} may lock keys", system.display())));
         }
         let mut layers = Layers::new(system, user, theirs.locked.clone())?;
-        let merged = layers.merged(theirs, own);
+        let merged = layers.merged(theirs, own)?;
         for why in &layers.overruled {
             tracing::warn!("{why}");
         }
@@ -117,7 +117,7 @@ impl Config {
 
     /// The command that opens a sign-in's URL for this cloud.
     pub fn browser(&self, cloud: &Cloud) -> Option<String> {
-        self.most(cloud, |settings| settings.browser.as_ref()).cloned()
+        self.most(cloud.name.as_deref(), |settings| settings.browser.as_ref()).cloned()
     }
 
     /// The page that ends the browser's session at this cloud.
@@ -125,23 +125,23 @@ impl Config {
         cloud
             .logout_url
             .clone()
-            .or_else(|| self.most(cloud, |settings| settings.logout_url.as_ref()).cloned())
+            .or_else(|| self.most(cloud.name.as_deref(), |settings| settings.logout_url.as_ref()).cloned())
     }
 
-    /// Whether a person is asked before a program gets a token of this cloud.
-    pub fn confirms(&self, cloud: &Cloud) -> bool {
-        self.most(cloud, |settings| settings.confirm.as_ref()).is_some_and(|confirm| *confirm)
+    /// Whether a person is asked before a program gets a token of the cloud of this name, if it has one.
+    pub fn confirms(&self, name: Option<&str>) -> bool {
+        self.most(name, |settings| settings.confirm.as_ref()).is_some_and(|confirm| *confirm)
     }
 
-    /// Who may have a browser opened for this cloud.
-    pub fn prompting(&self, cloud: &Cloud) -> Prompting<'_> {
+    /// Who may have a browser opened for the cloud of this name, if it has one.
+    pub fn prompting(&self, name: Option<&str>) -> Prompting<'_> {
         Prompting {
-            programs: self.most(cloud, |settings| settings.prompt.programs.as_ref()).map(Vec::as_slice),
+            programs: self.most(name, |settings| settings.prompt.programs.as_ref()).map(Vec::as_slice),
             per_hour: *self
-                .most(cloud, |settings| settings.prompt.per_hour.as_ref())
+                .most(name, |settings| settings.prompt.per_hour.as_ref())
                 .unwrap_or(&PROMPTS_PER_HOUR),
             cool_down: self
-                .most(cloud, |settings| settings.prompt.cool_down.as_ref())
+                .most(name, |settings| settings.prompt.cool_down.as_ref())
                 .map_or(COOL_DOWN, |rest| rest.0),
         }
     }
@@ -154,10 +154,10 @@ impl Config {
     /// The cloud's own setting before that of all.
     fn most<'c, T>(
         &'c self,
-        cloud: &Cloud,
+        name: Option<&str>,
         setting: impl Fn(&'c PerCloud) -> Option<&'c T>,
     ) -> Option<&'c T> {
-        let own = cloud.name.as_deref().and_then(|name| self.clouds.get(name));
+        let own = name.and_then(|name| self.clouds.get(name));
         own.and_then(&setting).or_else(|| setting(&self.everywhere))
     }
 }

@@ -7,6 +7,7 @@ mod horizon;
 mod html;
 mod others;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -97,7 +98,7 @@ impl Visit<'_> {
             let answer = self.get(&url).await?;
             match goes_to(&url, &answer) {
                 Some(next) => {
-                    self.follows(&url, &next)?;
+                    self.follows(&url, &next).await?;
                     url = next;
                 }
                 None => return Ok(Reached::Page(url, answer)),
@@ -107,9 +108,10 @@ impl Visit<'_> {
     }
 
     /// Takes note of where a redirect leads. Nobody out there has a reason to send us to this computer.
-    fn follows(&mut self, from: &Url, to: &Url) -> Result<()> {
+    async fn follows(&mut self, from: &Url, to: &Url) -> Result<()> {
         self.check(to)?;
-        if is_here(to) && !is_here(from) {
+        // Whoever sends us may have given this computer a name of theirs.
+        if to.host() != from.host() && !is_here(from) && (is_here(to) || leads_here(to).await) {
             return Err(unfit(format!("{} redirects to this computer, {}", shown(from), shown(to))));
         }
         if to.host() != from.host() {
@@ -173,11 +175,28 @@ fn goes_to(url: &Url, answer: &Answer) -> Option<Url> {
 /// This computer by name or address.
 fn is_here(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(ip)) => is_ours(ip.into()),
+        Some(Host::Ipv6(ip)) => is_ours(ip.into()),
         None => false,
     }
+}
+
+/// Whether a name's addresses are this computer's.
+async fn leads_here(url: &Url) -> bool {
+    let (Some(Host::Domain(name)), Some(port)) = (url.host(), url.port_or_known_default()) else {
+        return false;
+    };
+    outbound::addresses(name, port, PATIENCE).await.is_ok_and(|found| found.into_iter().any(is_ours))
+}
+
+/// Linux takes the unspecified address for the loopback one (ip(7)).
+fn is_ours(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
 }
 
 /// An address without what may be secret or misleading in it (RFC 3986 section 7.6: `https://bank@evil/`).
@@ -280,6 +299,20 @@ mod tests {
         ] {
             assert_eq!(of(url), expected, "{url}");
         }
+    }
+
+    #[tokio::test]
+    async fn this_computer_is_known_by_any_name_and_address() {
+        let ours = ["localhost", "localhost.", "a.localhost", "127.8.8.8", "0.0.0.0", "0", "[::1]", "[::]"];
+        for host in ours.into_iter().chain(["[::ffff:127.0.0.1]", "[::ffff:0.0.0.0]"]) {
+            assert!(is_here(&Url::parse(&format!("https://{host}/")).unwrap()), "{host}");
+        }
+        for host in ["192.0.2.1", "[2001:db8::1]", "localhost.example", "notlocalhost"] {
+            assert!(!is_here(&Url::parse(&format!("https://{host}/")).unwrap()), "{host}");
+        }
+        // The one name that leads here on every machine; somebody else's is looked up in the same way.
+        assert!(leads_here(&Url::parse("https://localhost/").unwrap()).await);
+        assert!(!leads_here(&Url::parse("https://192.0.2.1/").unwrap()).await);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Uses nothing of the rest of the crate but [`crate::error`]; everything may use it.
 
+pub mod address;
 pub mod duration;
 mod password;
 mod workload;
@@ -74,6 +75,7 @@ pub struct Cloud {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Keystone's address in any of its usual shapes: `…/`, `…/v3`, `…/v3/`, `…/identity`.
+    #[serde(deserialize_with = "address::required")]
     #[schema(value_type = String, format = "uri")]
     pub auth_url: Url,
     /// Keystone's identity provider; absent when Keystone finds it by the protocol alone.
@@ -98,7 +100,7 @@ pub struct Cloud {
     #[serde(default)]
     pub sign_in: SignInOptions,
     /// Page that ends the *browser's* session, where the cloud has one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "address::optional", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uri")]
     pub logout_url: Option<Url>,
     /// Where the entry was read; decides whether `ksb trust` must be asked first.
@@ -203,6 +205,7 @@ impl Default for SignInOptions {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OidcClient {
     /// Address of the provider's metadata (OpenID Connect Discovery 1.0).
+    #[serde(deserialize_with = "address::required")]
     #[schema(value_type = String, format = "uri")]
     pub discovery_endpoint: Url,
     /// Our name at the provider.

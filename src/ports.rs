@@ -22,13 +22,8 @@ pub trait Notices: Send + Sync + 'static {
     fn tell(&self, title: String, text: String) -> BoxFuture<'static, ()>;
     /// Tells it, and opens the address in the desktop's own browser if the person clicks.
     fn ask(&self, title: String, text: String, url: String) -> BoxFuture<'static, ()>;
-    /// Asks for a yes or a no. Nobody's answer until `late` is a no; `None` means that nobody can be asked.
-    fn confirm(
-        &self,
-        title: String,
-        text: String,
-        late: BoxFuture<'static, ()>,
-    ) -> BoxFuture<'static, Option<bool>>;
+    /// Asks for a yes or a no, until it is dropped; `None` means that nobody can be asked.
+    fn confirm(&self, title: String, text: String) -> BoxFuture<'static, Option<bool>>;
 }
 
 /// A clock that is passed around.

@@ -1,6 +1,7 @@
 //! Asks the person before a program gets a token (`confirm`): once for each process, and for no longer than that token lives.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -30,7 +31,8 @@ type Use = (Option<(u32, u64)>, Identity, Scope, Option<String>);
 /// Who was asked about, and what was answered.
 pub(super) struct Confirmations {
     answered: Mutex<HashMap<Use, (bool, Timestamp)>>,
-    asking: Flight<Use, ()>,
+    /// Each of those that are not known is asked about by itself.
+    asking: Flight<(Use, Option<String>), ()>,
     /// One question at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// The one that is open, for terminals.
@@ -79,11 +81,9 @@ impl Inner {
         let who = program.as_ref().map(|program| (program.pid, program.started));
         let key = (who, identity.clone(), scope.clone(), lease.map(str::to_owned));
         let now = self.clock.now();
-        // One that is not known may be another one each time.
-        let answered = locked(&self.confirmations.answered).get(&key).copied();
-        match answered.filter(|(allowed, until)| now < *until && (who.is_some() || !allowed)) {
-            Some((true, _)) => return Ok(()),
-            Some((false, _)) => return Err(refused(cloud, "you said no a moment ago")),
+        match self.answered(&key) {
+            Some(true) => return Ok(()),
+            Some(false) => return Err(refused(cloud, "you said no a moment ago")),
             None => {}
         }
         let what = What {
@@ -113,17 +113,25 @@ impl Inner {
             }
             outcome
         };
-        self.confirmations.asking.join(key, asking).await
+        let apart = who.is_none().then(random_hex::<16>);
+        self.confirmations.asking.join((key, apart), asking).await
+    }
+
+    /// What was answered, while it counts. One that is not known may be another one each time: only a No is for all of them.
+    fn answered(&self, key: &Use) -> Option<bool> {
+        let (allowed, until) = locked(&self.confirmations.answered).get(key).copied()?;
+        (self.clock.now() < until && (key.0.is_some() || !allowed)).then_some(allowed)
     }
 
     /// The person's answer; `None` where nobody can be asked.
     async fn ask_person(
         &self,
         cloud: &Cloud,
-        (_, _, scope, lease): &Use,
+        key: &Use,
         program: Option<&Program>,
         deadline: Timestamp,
     ) -> Option<bool> {
+        let (_, _, scope, lease) = key;
         let name = program.map_or("a program that is not known", |program| &program.name);
         let title = format!("{}: may {name} have a token?", cloud.label());
         let mut text = match program {
@@ -142,6 +150,10 @@ impl Inner {
             turn = self.confirmations.turn.lock() => turn,
             () = self.clock.sleep_until(deadline) => return Some(false),
         };
+        // A No to the one before may be for this one, too.
+        if let Some(answer) = self.answered(key) {
+            return Some(answer);
+        }
         let (answer, answered) = oneshot::channel();
         let question = Question {
             id: random_hex::<16>(),
@@ -150,19 +162,16 @@ impl Inner {
             answer: Mutex::new(Some(answer)),
         };
         self.confirmations.open.send_replace(Some(Arc::new(question)));
-        let on_desktop = self.notices.confirm(title, text, self.clock.sleep_until(deadline));
         let on_desktop = async {
-            match on_desktop.await {
-                None if self.clock.now() < *locked(&self.confirmations.watched_until) => {
-                    self.clock.sleep_until(deadline).await;
-                    Some(false)
-                }
+            match self.notices.confirm(title, text).await {
+                None if self.clock.now() < *locked(&self.confirmations.watched_until) => pending().await,
                 answer => answer,
             }
         };
         let answer = tokio::select! {
             Ok(answer) = answered => Some(answer),
             answer = on_desktop => answer,
+            () = self.clock.sleep_until(deadline) => Some(false),
         };
         self.confirmations.open.send_replace(None);
         answer
@@ -194,6 +203,8 @@ impl Broker {
         let answer = answer.ok_or_else(|| {
             Error::new(Code::InvalidRequest, "this is not asked any more").remedy("run the program again")
         })?;
+        // No other terminal is shown what is answered.
+        self.inner.confirmations.open.send_replace(None);
         answer.send(allow).ok();
         Ok(())
     }

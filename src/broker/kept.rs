@@ -28,6 +28,8 @@ struct Kept<S, L> {
     #[serde(default = "Vec::new")]
     over: Vec<L>,
     pins: Vec<(Identity, User)>,
+    #[serde(default)]
+    labels: Vec<(Identity, Vec<String>)>,
 }
 
 /// Which changes are on the disk.
@@ -47,7 +49,8 @@ impl Changes {
 impl<S, L> Default for Kept<S, L> {
     fn default() -> Self {
         let (sessions, lapsed, ending) = (Vec::new(), Vec::new(), Vec::new());
-        Self { sessions, lapsed, ending, leases: Vec::new(), over: Vec::new(), pins: Vec::new() }
+        let (leases, over, pins, labels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { sessions, lapsed, ending, leases, over, pins, labels }
     }
 }
 
@@ -116,6 +119,11 @@ impl Inner {
             for (identity, user) in kept.pins {
                 state.pins.entry(identity).or_insert(user);
             }
+            for (identity, labels) in kept.labels {
+                for label in labels {
+                    state.used_by(&identity, &label);
+                }
+            }
             state.ending.extend(ending.iter().cloned());
             let through = std::mem::take(&mut state.through);
             for mut lease in kept.leases.into_iter().filter(|lease| !through.contains(&lease.id)) {
@@ -176,6 +184,8 @@ pub(super) enum Extent {
 }
 
 pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8>>> {
+    // What goes on while it is locked is held to the settings of all of them, too.
+    let labels = state.labels.iter().map(|(identity, labels)| (identity.clone(), labels.clone())).collect();
     let kept = match extent {
         Extent::All => Kept {
             sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
@@ -184,9 +194,11 @@ pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8
             leases: state.leases.values().collect(),
             over: state.over.iter().map(|lease| &**lease).collect(),
             pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
+            labels,
         },
         Extent::ThroughLock => Kept {
             leases: state.leases.values().filter(|lease| lease.through_lock).collect(),
+            labels,
             ..Kept::default()
         },
     };

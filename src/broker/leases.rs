@@ -110,7 +110,7 @@ impl Broker {
             )
             .remedy("--project NAME"));
         }
-        if request.s3 && (request.confirm || inner.config.confirms(&request.cloud)) {
+        if request.s3 && (request.confirm || inner.confirms(&request.cloud, &identity)) {
             let why = "nobody can be asked when an EC2 credential is used";
             return Err(
                 Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confirm and `confirm`")

@@ -8,6 +8,7 @@ mod discover;
 mod flight;
 mod kept;
 mod known;
+mod labels;
 mod lease;
 mod leases;
 mod leaving;
@@ -128,6 +129,8 @@ struct State {
     wanted: Vec<Arc<Want>>,
     /// The user that each identity is bound to, from the first sign-in to the logout.
     pins: HashMap<Identity, User>,
+    /// Labels of the clouds that used each identity's session, or waited for its sign-in; for as long as the pin.
+    labels: HashMap<Identity, Vec<String>>,
     pending: HashMap<Identity, Arc<Entry>>,
     /// Sign-ins by id, with the time from which they may be forgotten.
     sign_ins: HashMap<String, (Arc<Entry>, Option<Timestamp>)>,
@@ -314,7 +317,7 @@ impl Broker {
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
-                if self.inner.config.confirms(cloud) {
+                if self.inner.confirms(cloud, &identity) {
                     let program = self.identify(peer).await;
                     let (identity, ends) = (&identity, held.token.expires_at);
                     let wish = Wish { program, cloud, identity, scope, lease: None, ends };
@@ -364,13 +367,15 @@ impl Broker {
         let mut lasts = false;
         if unattended || !request.switch_user {
             let mut state = locked(&self.inner.state);
-            if let Some(session) = state.sessions.get_mut(&identity)
+            if let Some(session) = state.sessions.get(&identity)
                 && session.meets(cloud, now)
                 && session.lives(now, if session.is_fresh(now) { 0 } else { request.min_validity })
                 && (session.is_fresh(now) || !session.ends_soon(now))
             {
-                session.used_by(cloud.label());
                 lasts = true;
+                if state.used_by(&identity, cloud.label()) {
+                    self.inner.changes.note();
+                }
             }
         }
         if lasts {
@@ -378,8 +383,9 @@ impl Broker {
                 self.inner.shorten(&identity, lifetime);
                 self.inner.settle().await;
             }
-            if let Some(session) = locked(&self.inner.state).sessions.get(&identity) {
-                return Ok(LoggedIn::Session(Box::new(session.view(now))));
+            let state = locked(&self.inner.state);
+            if let Some(session) = state.sessions.get(&identity) {
+                return Ok(LoggedIn::Session(Box::new(session.view(state.labels(&identity), now))));
             }
         }
         self.inner.check_vault(cloud)?;
@@ -512,6 +518,7 @@ impl Broker {
                 ended.extend(state.lapsed.remove(identity).map(|session| (identity.clone(), session)));
                 entries.extend(state.pending.get(identity).cloned());
                 state.pins.remove(identity);
+                state.labels.remove(identity);
                 state.failures.remove(identity);
             }
             let over = self.inner.end_leases_of(&mut state, &mut ended, only);
@@ -540,7 +547,8 @@ impl Broker {
         let now = self.inner.clock.now();
         let LeasesReply { leases, facade } = self.leases();
         let state = locked(&self.inner.state);
-        let mut sessions: Vec<_> = state.sessions.values().map(|session| session.view(now)).collect();
+        let view = |(identity, session): (_, &Session)| session.view(state.labels(identity), now);
+        let mut sessions: Vec<_> = state.sessions.iter().map(view).collect();
         sessions.sort_by(|a, b| a.clouds.cmp(&b.clouds));
         api::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -589,7 +597,11 @@ impl Broker {
 
     /// The sign-in under way for this identity, or a new one.
     async fn pending_or_new(&self, cloud: &Cloud, identity: &Identity, ask: Ask) -> Result<Arc<Entry>> {
-        let pending = locked(&self.inner.state).pending.get(identity).cloned();
+        let pending = {
+            let mut state = locked(&self.inner.state);
+            state.used_by(identity, cloud.label());
+            state.pending.get(identity).cloned()
+        };
         match pending {
             Some(entry) if ask.switch_user => {
                 entry.opening.cancel.notify_one();
@@ -599,8 +611,14 @@ impl Broker {
             None => {}
         }
         let (inner, cloud, key) = (self.inner.clone(), cloud.clone(), identity.clone());
-        let identity = identity.clone();
-        self.inner.starts.join(key, || async move { Box::pin(inner.start(cloud, identity, ask)).await }).await
+        let whose = identity.clone();
+        let starting =
+            self.inner.starts.join(key, || async move { Box::pin(inner.start(cloud, whose, ask)).await });
+        let started = starting.await;
+        if started.is_err() {
+            locked(&self.inner.state).forget_labels(identity);
+        }
+        started
     }
 }
 
@@ -668,8 +686,10 @@ impl Inner {
     ) -> Option<Arc<Held>> {
         let now = self.clock.now();
         let mut state = locked(&self.state);
-        let session = state.sessions.get_mut(identity)?;
-        session.used_by(cloud.label());
+        if state.sessions.contains_key(identity) && state.used_by(identity, cloud.label()) {
+            self.changes.note();
+        }
+        let session = state.sessions.get(identity)?;
         if !session.meets(cloud, now) || session.has_ended(now) {
             return None;
         }
@@ -917,6 +937,7 @@ impl Inner {
             if state.pending.get(identity).is_some_and(|pending| Arc::ptr_eq(pending, entry)) {
                 state.pending.remove(identity);
             }
+            state.forget_labels(identity);
             if let Some((_, forget_at)) = state.sign_ins.get_mut(&entry.opening.id) {
                 *forget_at = Some(now + REMEMBER_SIGN_IN);
             }

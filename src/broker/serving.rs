@@ -277,7 +277,8 @@ impl Inner {
                 .remedy("leave out the scope, or ask for a lease of the other one: ksb lease create --help")
         })?;
         Ok(Terms {
-            confirm: lease.confirm || self.config.confirms(&lease.cloud),
+            confirm: lease.confirm
+                || state.names(&lease.cloud, &lease.identity).any(|name| self.config.confirms(name)),
             name: lease.name.clone(),
             scope,
             cloud: lease.cloud.clone(),

@@ -23,8 +23,6 @@ use super::tab::Hold;
 pub(super) struct Session {
     /// The cloud it was made for: where and how Keystone is asked.
     pub(super) cloud: Cloud,
-    /// Labels of the clouds that have used it.
-    labels: Vec<String>,
     /// The token that every scoped one is made from.
     #[serde(with = "whole")]
     pub(super) unscoped: Arc<Held>,
@@ -123,9 +121,7 @@ impl Session {
         now: Timestamp,
     ) -> Self {
         let minted = vec![Minted::of(&Scope::Unscoped, &unscoped.token)];
-        let labels = vec![cloud.label().to_owned()];
         Self {
-            labels,
             // What it was proved with has done its part, and is nobody's to keep.
             cloud: Cloud { sign_in: cloud.sign_in.without_proof(), ..cloud },
             unscoped: Arc::new(unscoped),
@@ -241,13 +237,6 @@ impl Session {
         over_soon || !renews && policy::renewal(&self.unscoped.token) <= now
     }
 
-    /// Remembers a cloud that shares this session.
-    pub(super) fn used_by(&mut self, label: &str) {
-        if !self.labels.iter().any(|known| known == label) {
-            self.labels.push(label.to_owned());
-        }
-    }
-
     /// Whether nothing can be had from it, and nothing need be revoked.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         self.grant.is_none() && self.minted.iter().all(|minted| minted.expires_at <= now)
@@ -258,7 +247,8 @@ impl Session {
         self.minted.iter().rev().filter(|minted| minted.expires_at > now).cloned().collect()
     }
 
-    pub(super) fn view(&self, now: Timestamp) -> api::Session {
+    /// `labels` are those of the clouds that have used it.
+    pub(super) fn view(&self, labels: &[String], now: Timestamp) -> api::Session {
         let mut scopes: Vec<_> = self
             .tokens
             .iter()
@@ -267,7 +257,7 @@ impl Session {
             .collect();
         scopes.sort_by(|a, b| a.scope.cmp(&b.scope));
         api::Session {
-            clouds: self.labels.clone(),
+            clouds: labels.to_owned(),
             auth_url: self.cloud.auth_url.to_string(),
             identity_provider: self.cloud.identity_provider.clone(),
             protocol: self.cloud.protocol.clone(),

@@ -3,22 +3,28 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetpgrp, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcgetpgrp, tcsetattr,
+};
 use tokio::sync::mpsc;
 
 use crate::model::Secret;
 use crate::sync::locked;
 
+/// A key, and when it was read.
+type Pressed = (Instant, u8);
+
 /// The one reader of the terminal, while nobody uses it. It blocks in read until the process ends, because a terminal
 /// cannot be waited for in any other way that works for all of them; a second one would take the first one's keys.
-static READER: Mutex<Option<mpsc::Receiver<u8>>> = Mutex::new(None);
+static READER: Mutex<Option<mpsc::Receiver<Pressed>>> = Mutex::new(None);
 
 /// The terminal in a mode where a key counts at once and is not shown; restored when dropped.
 pub(super) struct Keys {
     tty: Arc<File>,
     before: Termios,
-    pressed: mpsc::Receiver<u8>,
+    pressed: mpsc::Receiver<Pressed>,
 }
 
 impl Keys {
@@ -36,7 +42,7 @@ impl Keys {
 
     /// The next key.
     pub(super) async fn next(&mut self) -> Option<u8> {
-        self.pressed.recv().await
+        self.pressed.recv().await.map(|(_, key)| key)
     }
 
     /// Asks for a line. It is not shown: what is pasted may be worth a sign-in.
@@ -78,12 +84,20 @@ impl Keys {
         if typed.is_empty() { default.to_owned() } else { typed }
     }
 
-    /// Asks; anything but `y` is a no.
+    /// Asks; anything but `y` is a no. What was typed before the question is no answer to it.
     pub(super) async fn confirm(&mut self, question: &str) -> bool {
         let tty = self.tty.clone();
         let mut tty = &*tty;
+        tcflush(tty, QueueSelector::IFlush).ok();
+        let asked = Instant::now();
         write!(tty, "{question} [y/N] ").ok();
-        let yes = matches!(self.next().await, Some(b'y' | b'Y'));
+        let answer = loop {
+            match self.pressed.recv().await {
+                Some((read, _)) if read < asked => {}
+                answer => break answer,
+            }
+        };
+        let yes = matches!(answer, Some((_, b'y' | b'Y')));
         writeln!(tty, "{}", if yes { "yes" } else { "no" }).ok();
         yes
     }
@@ -99,12 +113,12 @@ fn of_the_foreground() -> Option<File> {
     (tcgetpgrp(&tty).ok()? == rustix::process::getpgrp()).then_some(tty)
 }
 
-fn read(tty: Arc<File>) -> mpsc::Receiver<u8> {
+fn read(tty: Arc<File>) -> mpsc::Receiver<Pressed> {
     let (press, pressed) = mpsc::channel(8);
     std::thread::spawn(move || {
         let mut key = [0];
         while (&*tty).read(&mut key).is_ok_and(|read| read == 1) {
-            if press.blocking_send(key[0]).is_err() {
+            if press.blocking_send((Instant::now(), key[0])).is_err() {
                 return;
             }
         }

@@ -7,6 +7,7 @@ use super::keys::{self, SCOPE_OPTIONS};
 use super::merge::{self, Dict, Entry, text};
 use super::{Config, find, password, proxy, scope, sign_in, tls, workload};
 use crate::error::{Code, Error, Result};
+use crate::model::address::{USERINFO, has_userinfo};
 use crate::model::{Cloud, Scope, Source};
 
 /// What the command line says over the entry.
@@ -363,7 +364,11 @@ fn auth_type(entry: &Entry) -> String {
 pub(super) fn address(key: &str, value: &str) -> Result<Url, String> {
     let url =
         Url::parse(value).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-    url.ok_or_else(|| format!("`{key}` is not an http or https address"))
+    match url {
+        Some(url) if has_userinfo(&url) => Err(format!("`{key}` {USERINFO}")),
+        Some(url) => Ok(url),
+        None => Err(format!("`{key}` is not an http or https address")),
+    }
 }
 
 /// The entry as one mapping again, without what nobody should see on a screen.

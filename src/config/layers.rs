@@ -31,6 +31,8 @@ pub(super) struct Layers<'p> {
     system: &'p Path,
     user: &'p Path,
     locked: Vec<String>,
+    /// Locked keys to which the system gave no value yet.
+    unbound: BTreeSet<String>,
     /// The file that each limit comes from.
     pub(super) origins: BTreeMap<String, PathBuf>,
     /// What the person's file says in vain, each a sentence.
@@ -43,11 +45,22 @@ impl<'p> Layers<'p> {
         if let Some(key) = locked.iter().find(|key| !LOCKABLE.contains(&key.as_str())) {
             return Err(invalid(system, &format!("locked: {key} is none of {}", LOCKABLE.join(", "))));
         }
-        Ok(Self { system, user, locked, origins: BTreeMap::new(), overruled: Vec::new() })
+        let unbound = locked.iter().cloned().collect();
+        Ok(Self { system, user, locked, unbound, origins: BTreeMap::new(), overruled: Vec::new() })
     }
 
-    /// The person's file above the system's.
-    pub(super) fn merged(&mut self, mut system: File, mut user: File) -> File {
+    /// The person's file above the system's. A lock that holds nothing is a mistake: most defaults limit nothing.
+    pub(super) fn merged(&mut self, system: File, user: File) -> Result<File> {
+        let merged = self.merge(system, user);
+        match self.unbound.first() {
+            Some(key) => {
+                Err(invalid(self.system, &format!("locked: {key} has no value in this file that could hold")))
+            }
+            None => Ok(merged),
+        }
+    }
+
+    fn merge(&mut self, mut system: File, mut user: File) -> File {
         let everywhere = system.everywhere();
         let mut clouds = BTreeMap::new();
         for name in system.clouds.keys().chain(user.clouds.keys()).cloned().collect::<BTreeSet<_>>() {
@@ -153,10 +166,13 @@ impl<'p> Layers<'p> {
         everywhere: Option<&T>,
         own: Option<T>,
     ) -> Option<T> {
-        let is_locked = self.locked.iter().any(|locked| {
-            key.strip_suffix(locked).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+        let lock = self.locked.iter().find(|locked| {
+            key.strip_suffix(*locked).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         });
-        let bound = theirs.as_ref().or(everywhere).filter(|_| is_locked);
+        let bound = theirs.as_ref().or(everywhere).filter(|_| lock.is_some());
+        if let (Some(lock), Some(_)) = (lock, bound) {
+            self.unbound.remove(lock);
+        }
         let is_loose = own.as_ref().zip(bound).is_some_and(|(own, bound)| !is_within(own, bound));
         if is_loose {
             let (user, system) = (self.user.display(), self.system.display());

@@ -56,7 +56,7 @@ impl Visit<'_> {
             let Some(next) = goes_to(&action, &answer) else { continue };
             let label = if form.regions.len() > 1 { format!("{name}, {region_name}") } else { name.clone() };
             let Some(choice) = websso(&next, &label) else { continue };
-            if self.follows(at, &next).is_ok() && !found.iter().any(|known| known.is_same(&choice)) {
+            if self.follows(at, &next).await.is_ok() && !found.iter().any(|known| known.is_same(&choice)) {
                 found.push(choice);
             }
         }

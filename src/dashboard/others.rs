@@ -64,7 +64,7 @@ impl Visit<'_> {
             let choice =
                 Url::parse(&each.url).ok().and_then(|url| Some((websso(&url, &each.protocol)?, url)));
             if let Some((choice, url)) = choice
-                && self.follows(at, &url).is_ok()
+                && self.follows(at, &url).await.is_ok()
             {
                 found.push(choice);
             }
@@ -78,7 +78,9 @@ impl Visit<'_> {
         };
         let Auth { url: auth_url, identity_provider, protocol } = profile.auth;
         let names = [&identity_provider, &protocol, &profile.region_name];
-        if !names.into_iter().flatten().all(|name| is_name(name)) || self.follows(at, &auth_url).is_err() {
+        if !names.into_iter().flatten().all(|name| is_name(name))
+            || self.follows(at, &auth_url).await.is_err()
+        {
             return Vec::new();
         }
         let auth_url = shown(&auth_url);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use utoipa::ToSchema;
 
-use super::{Bearer, Secret};
+use super::{Bearer, Secret, address};
 
 /// Where a workload's token comes from. The agent starts no program and reads no environment of its callers: what only
 /// the caller can know, it sends.
@@ -61,11 +61,11 @@ pub enum Workload {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClientCredentials {
     /// Where tokens are given out (`access_token_endpoint`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "address::optional", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uri")]
     pub token_endpoint: Option<Url>,
     /// The provider's metadata, which name that address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "address::optional", skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uri")]
     pub discovery_endpoint: Option<Url>,
     /// The client's name at the provider.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+use zbus::proxy::SignalStream;
 use zbus::zvariant::Value;
 use zbus::{Connection, Proxy};
 
@@ -49,58 +51,71 @@ impl Notices for Desktop {
         }))
     }
 
-    fn confirm(
-        &self,
-        title: String,
-        text: String,
-        late: BoxFuture<'static, ()>,
-    ) -> BoxFuture<'static, Option<bool>> {
+    fn confirm(&self, title: String, text: String) -> BoxFuture<'static, Option<bool>> {
         Box::pin(async move {
-            let answer = question(&title, &text, late).await;
+            let answer = question(&title, &text).await;
             answer.inspect_err(|error| tracing::info!(%error, "nobody can be asked")).ok()
         })
     }
 }
 
-/// Shows the question until it is answered, taken away or late. Signals are those of the bus name's owner only: the bus itself
+/// A question on the desktop: taken away when nobody waits for its answer any more.
+struct Question {
+    desktop: Proxy<'static>,
+    id: u32,
+    clicks: SignalStream<'static>,
+    ends: SignalStream<'static>,
+}
+
+/// Shows the question until it is answered or taken away. Signals are those of the bus name's owner only: the bus itself
 /// keeps other programs' out.
-async fn question(title: &str, text: &str, late: BoxFuture<'static, ()>) -> zbus::Result<bool> {
-    let bus = Connection::session().await?;
-    let desktop = notifications(&bus).await?;
-    let capabilities: Vec<String> = desktop.call("GetCapabilities", &()).await?;
-    if !capabilities.iter().any(|each| each == "actions") {
-        return Err(zbus::Error::Unsupported);
-    }
-    let mut clicks = desktop.receive_signal("ActionInvoked").await?;
-    let mut ends = desktop.receive_signal("NotificationClosed").await?;
-    let shown = notify(&desktop, title, text, &["allow", "Allow", "deny", "Deny"], NO_EXPIRY).await?;
-    let answer = async {
-        loop {
-            tokio::select! {
-                biased;
-                Some(click) = clicks.next() => {
-                    let (id, action): (u32, String) = click.body().deserialize()?;
-                    // A click on the text itself is no answer.
-                    if id == shown && action != "default" {
-                        return Ok(action == "allow");
-                    }
+async fn question(title: &str, text: &str) -> zbus::Result<bool> {
+    let showing = tokio::time::timeout(TIMEOUT, Question::show(title, text));
+    let late = |_| zbus::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    let mut question = showing.await.map_err(late)??;
+    loop {
+        tokio::select! {
+            biased;
+            Some(click) = question.clicks.next() => {
+                let (id, action): (u32, String) = click.body().deserialize()?;
+                // A click on the text itself is no answer.
+                if id == question.id && action != "default" {
+                    return Ok(action == "allow");
                 }
-                Some(end) = ends.next() => {
-                    let (id, _why): (u32, u32) = end.body().deserialize()?;
-                    if id == shown {
-                        return Ok(false);
-                    }
-                }
-                else => return Ok(false),
             }
+            Some(end) = question.ends.next() => {
+                let (id, _why): (u32, u32) = end.body().deserialize()?;
+                if id == question.id {
+                    return Ok(false);
+                }
+            }
+            else => return Ok(false),
         }
-    };
-    let answer = tokio::select! {
-        answer = answer => answer,
-        () = late => Ok(false),
-    };
-    desktop.call::<_, _, ()>("CloseNotification", &shown).await.ok();
-    answer
+    }
+}
+
+impl Question {
+    async fn show(title: &str, text: &str) -> zbus::Result<Self> {
+        let bus = Connection::session().await?;
+        let desktop = notifications(&bus).await?;
+        let capabilities: Vec<String> = desktop.call("GetCapabilities", &()).await?;
+        if !capabilities.iter().any(|each| each == "actions") {
+            return Err(zbus::Error::Unsupported);
+        }
+        let clicks = desktop.receive_signal("ActionInvoked").await?;
+        let ends = desktop.receive_signal("NotificationClosed").await?;
+        let id = notify(&desktop, title, text, &["allow", "Allow", "deny", "Deny"], NO_EXPIRY).await?;
+        Ok(Self { desktop, id, clicks, ends })
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        let (desktop, id) = (self.desktop.clone(), self.id);
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { desktop.call_noreply("CloseNotification", &id).await.ok() });
+        }
+    }
 }
 
 async fn within(patience: Duration, doing: impl Future<Output = zbus::Result<()>>) {

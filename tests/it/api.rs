@@ -682,3 +682,25 @@ fn a_ca_file_counts_by_what_it_holds() {
     file("same.pem", &format!("# renewed\n{certificate}"));
     lab.api().token_unprompted(&same, &scope::project("demo")).problem("sign-in-needed");
 }
+
+#[test]
+fn an_address_with_a_password_in_it_is_not_taken_and_not_shown() {
+    let lab = Lab::new();
+    let cloud = lab.cloud_with(|cloud| {
+        cloud["auth_url"] = "https://alice:hunter2@keystone.example/v3".into();
+        cloud["source"] = json!({"file": "/x/clouds.yaml", "current_folder": true});
+    });
+    let oidc = lab.cloud_with(|cloud| {
+        let oidc = json!({"discovery_endpoint": "https://:hunter2@idp.example/x", "client_id": "cli"});
+        cloud["sign_in"] = json!({"way": "oidc_code", "oidc": oidc});
+    });
+    for cloud in [cloud, oidc] {
+        let asked = lab.api().token(&cloud, &scope::project("demo"));
+        let trusted = lab.api().post("/v1/trust", &json!({"cloud": cloud}));
+        for answer in [asked, trusted] {
+            let detail = answer.problem("invalid-request")["detail"].to_string();
+            assert!(detail.contains("an address holds a name or a password"), "{detail}");
+            assert!(!answer.text.contains("hunter2"), "{}", answer.text);
+        }
+    }
+}

@@ -436,6 +436,28 @@ fn what_the_code_flow_cannot_do_without_is_named() {
 }
 
 #[test]
+fn an_address_with_a_password_in_it_is_not_taken_and_not_shown() {
+    let keystone = "https://keystone.example.org/v3";
+    let with = "https://alice:hunter2@keystone.example.org/v3";
+    for (auth_url, options, key) in [
+        (with, "", "auth_url"),
+        (keystone, ", logout_url: 'https://alice@idp.example'", "logout_url"),
+        (
+            keystone,
+            ", sign_in: oidc_code, client_id: cli, discovery_endpoint: 'https://:hunter2@idp.example/x'",
+            "discovery_endpoint",
+        ),
+    ] {
+        let entry =
+            format!("{{auth_type: v3broker, auth: {{auth_url: '{auth_url}', protocol: openid{options}}}}}");
+        let error = sign_in(&entry).unwrap_err();
+        let said = format!("{} {:?}", error.detail, error.remedy);
+        assert!(said.contains(&format!("`{key}` holds a name or a password")), "{said}");
+        assert!(!said.contains("hunter2") && !said.contains("alice"), "{said}");
+    }
+}
+
+#[test]
 fn an_entry_for_a_workload_says_where_its_token_is() {
     let keystone = "auth_url: https://keystone.example.org/v3, identity_provider: idp, protocol: openid";
     let client = "client_id: ci, client_secret: s3";

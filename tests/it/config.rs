@@ -45,8 +45,8 @@ fn without_a_file_there_are_defaults() {
     let config = Config::layered(&folder.path().join("a"), &folder.path().join("b")).unwrap();
     assert_eq!(config.lock, Lock { idle: None, on_screen_lock: false, on_sleep: false });
     assert_eq!((config.session_lifetime, config.lease_lifetime, config.unattended), (None, None, true));
-    assert!(!config.confirms(&cloud("demo")));
-    let prompting = config.prompting(&cloud("demo"));
+    assert!(!config.confirms(Some("demo")));
+    let prompting = config.prompting(Some("demo"));
     assert_eq!(prompting.programs, None);
     assert_eq!((prompting.per_hour, prompting.cool_down), (20, SignedDuration::from_mins(1)));
 }
@@ -59,14 +59,14 @@ fn the_persons_own_file_goes_before_the_systems() {
     assert_eq!(config.browser(&cloud("demo")).as_deref(), Some("theirs {url}"));
     assert_eq!(config.lock.idle, Some(SignedDuration::from_mins(30)));
     assert_eq!(config.session_lifetime, Some(SignedDuration::from_hours(12)));
-    assert!(config.lock.on_sleep && !config.unattended && config.confirms(&cloud("demo")));
+    assert!(config.lock.on_sleep && !config.unattended && config.confirms(Some("demo")));
 
     let own = "browser = \"own {url}\"\nconfirm = false\n[lock]\nidle = \"off\"\non_sleep = false\n\
                [session]\nlifetime = \"1d12h\"\n[lease]\nunattended = true\n";
     let config = load(system, own);
     assert_eq!(config.browser(&cloud("demo")).as_deref(), Some("own {url}"));
     assert_eq!((config.lock.idle, config.session_lifetime), (None, Some(SignedDuration::from_hours(36))));
-    assert!(!config.lock.on_sleep && config.unattended && !config.confirms(&cloud("demo")));
+    assert!(!config.lock.on_sleep && config.unattended && !config.confirms(Some("demo")));
     assert_eq!(config.overruled, [""; 0]);
 }
 
@@ -75,12 +75,12 @@ fn a_cloud_may_have_it_otherwise() {
     let own = "confirm = true\n[prompt]\nper_hour = 5\n[clouds.demo]\nconfirm = false\n\
                logout_url = \"https://idp.example/out\"\n[clouds.demo.prompt]\nper_hour = 2\nprograms = [\"tofu\"]\n";
     let config = load("[clouds.demo.prompt]\ncool_down = \"5min\"\n", own);
-    assert!(!config.confirms(&cloud("demo")) && config.confirms(&cloud("other")));
+    assert!(!config.confirms(Some("demo")) && config.confirms(Some("other")));
     assert_eq!(config.logout_url(&cloud("demo")).unwrap().as_str(), "https://idp.example/out");
-    let demo = config.prompting(&cloud("demo"));
+    let demo = config.prompting(Some("demo"));
     assert_eq!((demo.per_hour, demo.programs), (2, Some(&["tofu".to_owned()][..])));
     assert_eq!(demo.cool_down, SignedDuration::from_mins(5));
-    let other = config.prompting(&cloud("other"));
+    let other = config.prompting(Some("other"));
     assert_eq!((other.per_hour, other.programs), (5, None));
 }
 
@@ -101,16 +101,14 @@ const LIMITS: [(&str, &str, &str, &str); 10] = [
 /// Everything that is in force.
 fn said(config: &Config) -> String {
     let Config { lock, session_lifetime, lease_lifetime, unattended, .. } = config;
-    let demo = cloud("demo");
-    let (confirms, prompting) = (config.confirms(&demo), config.prompting(&demo));
+    let (confirms, prompting) = (config.confirms(Some("demo")), config.prompting(Some("demo")));
     format!("{lock:?} {session_lifetime:?} {lease_lifetime:?} {unattended} {confirms} {prompting:?}")
 }
 
 #[test]
 fn what_the_system_locks_can_be_made_stricter_and_not_looser() {
     for (key, value, stricter, looser) in LIMITS {
-        let all: Vec<_> = LIMITS.iter().map(|(key, ..)| *key).collect();
-        let system = format!("locked = {all:?}\n{key} = {value}\n");
+        let system = format!("locked = [{key:?}]\n{key} = {value}\n");
 
         let loosened = said(&load("", &format!("{key} = {looser}\n")));
         assert_ne!(loosened, said(&load(&system, "")), "{key}: the test tells the two apart");
@@ -144,11 +142,15 @@ fn no_table_of_a_cloud_leads_past_a_locked_key() {
     let own = "[clouds.demo]\nconfirm = false\n[clouds.demo.prompt]\nper_hour = 9\n\
                [clouds.strict.prompt]\nper_hour = 2\n[clouds.fine.prompt]\nper_hour = 2\n";
     let config = load(system, own);
-    assert!(config.confirms(&cloud("demo")));
-    let per_hour = ["demo", "strict", "fine", "other"].map(|name| config.prompting(&cloud(name)).per_hour);
+    assert!(config.confirms(Some("demo")));
+    let per_hour = ["demo", "strict", "fine", "other"].map(|name| config.prompting(Some(name)).per_hour);
     assert_eq!(per_hour, [3, 1, 2, 3]);
     let keys: Vec<_> = config.overruled.iter().filter_map(|why| why.split(' ').next()).collect();
     assert_eq!(keys, ["clouds.demo.prompt.per_hour", "clouds.demo.confirm", "clouds.strict.prompt.per_hour"]);
+    // One cloud's value alone is one that holds.
+    let config =
+        load("locked = [\"confirm\"]\n[clouds.prod]\nconfirm = true\n", "[clouds.prod]\nconfirm = false\n");
+    assert!(config.confirms(Some("prod")) && !config.confirms(Some("demo")));
 }
 
 #[test]
@@ -163,6 +165,8 @@ fn a_file_that_is_wrong_is_named_and_nothing_of_it_is_guessed() {
         ("", "[clouds.demo.prompt]\nper_hour = -1\n", "user.toml"),
         ("", "locked = [\"confirm\"]\n", "user.toml"),
         ("locked = [\"browser\"]\n", "", "system.toml"),
+        ("locked = [\"prompt.per_hour\"]\n", "[prompt]\nper_hour = 1000\n", "system.toml"),
+        ("locked = [\"session.lifetime\"]\n[lease]\nlifetime = \"1h\"\n", "", "system.toml"),
         ("lockd = [\"confirm\"]\n", "", "system.toml"),
         ("[lease]\nunattended = \"no\"\n", "[lease]\nunattended = true\n", "system.toml"),
     ];

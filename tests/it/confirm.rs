@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use keystone_broker::api::TokenRequest;
+use keystone_broker::platform::program::Peer;
 use serde_json::{Value, json};
 
 use crate::support::api::{request, scope};
@@ -41,10 +43,50 @@ fn a_program_that_is_allowed_is_asked_about_once_for_each_scope_and_token() {
     lab.signed_in("alice");
     ask("demo");
     assert_eq!(lab.agent.told().len(), 3, "the answer was for no longer than that token");
-    // Another entry of the same cloud, which does not ask.
-    let other = lab.cloud_with(|cloud| cloud["name"] = "other".into());
-    lab.api().token(&other, &scope::project("demo")).token_id();
-    assert_eq!(lab.agent.told().len(), 3);
+}
+
+/// The cloud as a caller may call it: by another name, or by none as with `OS_AUTH_URL`.
+fn called(lab: &Lab, name: Option<&str>) -> Value {
+    lab.cloud_with(|cloud| cloud["name"] = name.into())
+}
+
+#[test]
+fn no_other_name_for_a_cloud_leads_past_the_question() {
+    let lab = lab(Answer::No);
+    for name in [None, Some("other"), Some("demo")] {
+        let cloud = called(&lab, name);
+        lab.api().token(&cloud, &scope::project("demo")).problem("confirmation-refused");
+        lab.clock.advance(60);
+    }
+    let cloud = called(&lab, None);
+    let lease = json!({"cloud": cloud, "scope": scope::project("demo"), "name": "nameless"});
+    let refused = Tool::of(&lab.api().post("/v1/leases", &lease)).ask();
+    assert_eq!(refused.status, 401);
+    let s3 = json!({"cloud": cloud, "scope": scope::project("demo"), "s3": true});
+    lab.api().post("/v1/leases", &s3).problem("invalid-request");
+    // Who signs in anew after the session's end is not asked less.
+    lab.clock.advance(3600);
+    let login = lab.api().login(&cloud).sign_in();
+    assert_eq!(lab.browse(&login.url, "alice"), "done");
+    lab.api().token(&cloud, &scope::project("demo")).problem("confirmation-refused");
+}
+
+#[test]
+fn an_exemption_by_name_is_for_a_cloud_that_nothing_calls_otherwise() {
+    let lab = Lab::with_config("confirm = true\n[clouds.ci]\nconfirm = false\n");
+    lab.agent.will_answer(Answer::No);
+    let ask = |name: &str| lab.api().token(&called(&lab, Some(name)), &scope::project("demo"));
+    let login = lab.api().login(&called(&lab, Some("ci"))).sign_in();
+    assert_eq!(lab.browse(&login.url, "alice"), "done");
+    ask("ci").token_id();
+    ask("demo").problem("confirmation-refused");
+    lab.clock.advance(60);
+    ask("ci").problem("confirmation-refused");
+    // A logout forgets what it was called.
+    lab.api().post("/v1/logout", &json!({}));
+    let login = lab.api().login(&called(&lab, Some("ci"))).sign_in();
+    assert_eq!(lab.browse(&login.url, "alice"), "done");
+    ask("ci").token_id();
 }
 
 #[test]
@@ -93,6 +135,28 @@ fn many_requests_at_once_are_one_question() {
         }
     });
     assert_eq!(lab.agent.told().len(), 1);
+}
+
+/// As of another namespace of processes.
+#[test]
+fn programs_that_are_not_known_are_asked_about_one_by_one() {
+    let lab = lab(Answer::Silence);
+    let (broker, runtime) = lab.agent.broker();
+    let request = json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "prompt": false});
+    let request: TokenRequest = serde_json::from_value(request).unwrap();
+    let asking: Vec<_> = (0..4)
+        .map(|_| {
+            let (broker, request) = (broker.clone(), request.clone());
+            runtime.spawn(async move { broker.token(&request, Peer::Unknown).await })
+        })
+        .collect();
+    for allow in [true, false] {
+        let path = format!("/v1/confirmations/{}", asked(&lab)["id"].as_str().unwrap());
+        assert_eq!(lab.api().post(&path, &json!({"allow": allow})).status, 204);
+    }
+    let given = asking.into_iter().filter_map(|asking| runtime.block_on(asking).unwrap().ok()).count();
+    assert_eq!(given, 1, "an Allow is for one of them");
+    assert_eq!(lab.agent.told().len(), 2, "and a No for all");
 }
 
 #[test]

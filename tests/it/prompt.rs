@@ -88,6 +88,20 @@ fn a_program_has_so_many_sign_ins_an_hour_and_the_person_as_many_as_they_like() 
 }
 
 #[test]
+fn no_other_name_for_a_cloud_leads_past_what_holds_for_it() {
+    for (setting, code) in
+        [("programs = [\"tofu\"]", "sign-in-needed"), ("per_hour = 0", "sign-in-cooling-down")]
+    {
+        let lab = Lab::with_config(&format!("[clouds.demo.prompt]\n{setting}\n"));
+        let other = lab.cloud_with(|cloud| cloud["name"] = "other".into());
+        lab.api().token(&other, &scope::project("demo")).sign_in();
+        lab.signed_in("alice");
+        lab.clock.advance(3600);
+        lab.api().token(&other, &scope::project("demo")).problem(code);
+    }
+}
+
+#[test]
 fn a_budget_of_nothing_opens_nothing() {
     let lab = Lab::with_config("[prompt]\nper_hour = 0\n");
     lab.api().token(&lab.cloud(), &scope::project("demo")).problem("sign-in-cooling-down");

@@ -229,6 +229,22 @@ fn nothing_is_trusted_without_a_persons_word() {
     assert_eq!(desk.keystone.requests(), 0, "not even a question went there");
 }
 
+#[test]
+fn no_page_leads_to_this_computer() {
+    let mut desk = Desk::new();
+    // Asked as a proxy: then it answers for a host that is elsewhere.
+    let elsewhere =
+        Dashboard::that_says(|_| redirect("http://0.0.0.0:5000/v3/auth/OS-FEDERATION/websso/openid"));
+    desk.sandbox.set("http_proxy", elsewhere.url());
+    let refused = quietly(&desk, "http://horizon.example", &["--plain-http"]);
+    assert_refused(
+        &desk,
+        &refused,
+        "http://horizon.example/ redirects to this computer, http://0.0.0.0:5000/",
+    );
+    assert_eq!(elsewhere.asked(), ["GET http://horizon.example/"]);
+}
+
 /// What is tried, what the page says to a path, and why it is refused.
 type Case = (&'static str, Box<dyn Fn(&str) -> Says + Send>, &'static str);
 
@@ -293,4 +309,12 @@ fn a_page_that_names_another_hosts_keystone_is_shown_for_what_it_is() {
         "{outcome:?}"
     );
     assert_refused(&desk, &outcome, "Trust this Keystone");
+}
+
+#[test]
+fn an_address_with_a_password_in_it_is_not_taken() {
+    let desk = Desk::new();
+    let refused = quietly(&desk, "https://alice:hunter2@horizon.example", &[]);
+    assert_refused(&desk, &refused, "the address holds a name or a password");
+    assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
 }

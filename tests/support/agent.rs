@@ -109,6 +109,11 @@ impl Agent {
         self.desktop.told()
     }
 
+    /// The broker itself and where it runs: for callers that no test can be.
+    pub fn broker(&self) -> (Broker, Handle) {
+        self.current.lock().unwrap().clone().unwrap()
+    }
+
     /// How many tasks it has.
     pub fn tasks(&self) -> usize {
         match &*self.life.lock().unwrap() {

@@ -47,12 +47,7 @@ impl Notices for Desktop {
         self.tell(title, format!("{text} {url}"))
     }
 
-    fn confirm(
-        &self,
-        title: String,
-        text: String,
-        late: BoxFuture<'static, ()>,
-    ) -> BoxFuture<'static, Option<bool>> {
+    fn confirm(&self, title: String, text: String) -> BoxFuture<'static, Option<bool>> {
         let answer = self.answer.lock().unwrap_or_else(PoisonError::into_inner).to_owned();
         let said = self.tell(title, text);
         Box::pin(async move {
@@ -61,10 +56,7 @@ impl Notices for Desktop {
                 Answer::Nobody => None,
                 Answer::Yes => Some(true),
                 Answer::No => Some(false),
-                Answer::Silence => {
-                    late.await;
-                    Some(false)
-                }
+                Answer::Silence => std::future::pending().await,
             }
         })
     }

@@ -132,6 +132,7 @@ async fn sign_in_to(client: &Client, cloud: &Cloud) -> Option<Finding> {
             finding(CHECK, cloud.label(), Found::Ok, detail)
         }
         Err(error) => {
+            let error = unnamed(error);
             let check = match error.code {
                 Code::BearerRefused => "bearer",
                 Code::SignInTimedOut if cloud.sign_in.way == Way::Websso => {
@@ -144,6 +145,15 @@ async fn sign_in_to(client: &Client, cloud: &Cloud) -> Option<Finding> {
     })
 }
 
+/// Whose sign-in it was, and whose it had to be, is nothing for a ticket: that is what `--switch-user` helps against.
+fn unnamed(error: Error) -> Error {
+    if error.remedy.as_ref().is_some_and(|remedy| remedy.ends_with("--switch-user")) {
+        let detail = "another user signed in than the one of before".to_owned();
+        return Error { detail, ..error };
+    }
+    error
+}
+
 /// Keystone's page says why, and only the person sees it.
 fn no_callback(cloud: &Cloud, error: Error) -> Finding {
     let options = &cloud.sign_in;
@@ -152,4 +162,18 @@ fn no_callback(cloud: &Cloud, error: Error) -> Finding {
         "if Keystone's page showed 401, ask the operator for this line in keystone.conf, [federation]: \
          trusted_dashboard = {callback}; if that is there, or it showed 403, no mapping rule fits your account"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_sign_in_it_was_is_nothing_for_a_ticket() {
+        let other =
+            Error::new(Code::TokenRefused, "that was bob, not alice").remedy("ksb login demo --switch-user");
+        assert_eq!(unnamed(other).detail, "another user signed in than the one of before");
+        let other = Error::new(Code::TokenRefused, "not used: no otp").remedy("ksb login demo");
+        assert_eq!(unnamed(other.clone()), other);
+    }
 }

@@ -97,22 +97,32 @@ fn systemd() -> Option<String> {
     said.lines().next().map(str::to_owned)
 }
 
-/// Home becomes `~`, and the person's name, as a word of its own, `USER`.
+/// Home becomes `~`, and the person's name, where it is not part of a longer one, `USER`.
 fn without_person(text: &str, env: &Environment) -> String {
     let home = env.home.display().to_string();
-    let text = if home.len() > 1 { text.replace(home.trim_end_matches('/'), "~") } else { text.to_owned() };
-    let names: Vec<_> = ["USER", "LOGNAME", "SUDO_USER"].iter().filter_map(|name| env.get(name)).collect();
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let end = rest.find(|char: char| !in_name(char)).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
+    let mut text =
+        if home.len() > 1 { text.replace(home.trim_end_matches('/'), "~") } else { text.to_owned() };
+    for name in ["USER", "LOGNAME", "SUDO_USER"].iter().filter_map(|name| env.get(name)) {
         // root is nobody in particular, and what files belong to.
-        out.push_str(if word != "root" && names.contains(&word) { "USER" } else { word });
-        let next = after.chars().next().map_or(0, char::len_utf8);
-        out.push_str(&after[..next]);
-        rest = &after[next..];
+        if !["", "root"].contains(&name) {
+            text = without_name(&text, name);
+        }
     }
+    text
+}
+
+fn without_name(text: &str, name: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut from = 0;
+    for (at, found) in text.match_indices(name) {
+        let (before, after) = (&text[..at], &text[at + found.len()..]);
+        if !before.ends_with(in_name) && !after.starts_with(in_name) {
+            out.push_str(&text[from..at]);
+            out.push_str("USER");
+            from = at + found.len();
+        }
+    }
+    out.push_str(&text[from..]);
     out
 }
 
@@ -131,5 +141,10 @@ mod tests {
         let text = "/home/alice/.config/x belongs to alice; /var/lib/systemd/linger/alice; malice";
         let said = without_person(text, &env);
         assert_eq!(said, "~/.config/x belongs to USER; /var/lib/systemd/linger/USER; malice");
+        for name in ["first.last", "CORP\\first", "first@corp.example"] {
+            env.vars.insert("USER".into(), name.into());
+            let said = without_person(&format!("{name}, /run/{name}. {name}s"), &env);
+            assert_eq!(said, format!("USER, /run/USER. {name}s"));
+        }
     }
 }

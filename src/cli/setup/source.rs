@@ -11,6 +11,7 @@ use super::{Args, OURS, mapping};
 use crate::api::Reach;
 use crate::clouds::{self, Environment};
 use crate::error::{Code, Error, Result};
+use crate::model::address::{USERINFO, has_userinfo};
 
 /// No openrc is longer.
 const LARGEST: u64 = 1 << 20;
@@ -45,6 +46,15 @@ pub(super) struct Known {
 
 /// Reads a file if there is one, else takes the words for an address.
 pub(super) fn read(from: &str, entry: Option<&str>) -> Result<Known> {
+    let known = find(from, entry)?;
+    if has_userinfo(&known.address) {
+        return Err(Error::new(Code::InvalidRequest, format!("the address {USERINFO}"))
+            .remedy("ksb setup https://DASHBOARD"));
+    }
+    Ok(known)
+}
+
+fn find(from: &str, entry: Option<&str>) -> Result<Known> {
     let path = Path::new(from);
     if !from.contains("://") && path.is_file() {
         return of_file(path, entry);

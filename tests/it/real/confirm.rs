@@ -17,7 +17,8 @@ use super::front::Front;
 use super::program::{Program, run};
 use super::terminal::Terminal;
 use super::wait;
-use crate::support::sandbox::KSB;
+use crate::support::desk::Desk;
+use crate::support::sandbox::{KSB, end_of};
 
 const NAME: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
@@ -29,6 +30,8 @@ enum Does {
     Click(&'static str),
     Dismiss,
     Nothing,
+    /// The program that shows it does not even answer.
+    Hang,
 }
 
 struct Desktop {
@@ -39,8 +42,10 @@ struct Desktop {
 
 #[zbus::interface(name = "org.freedesktop.Notifications")]
 impl Desktop {
-    #[allow(clippy::unused_self, reason = "as zbus wants it")]
-    fn get_capabilities(&self) -> Vec<String> {
+    async fn get_capabilities(&self) -> Vec<String> {
+        if let Does::Hang = self.does {
+            std::future::pending::<()>().await;
+        }
         vec!["body".into(), "actions".into()]
     }
 
@@ -68,7 +73,7 @@ impl Desktop {
         match self.does {
             Does::Click(action) => Self::action_invoked(&emitter, THIS, action).await.unwrap(),
             Does::Dismiss => Self::notification_closed(&emitter, THIS, 2).await.unwrap(),
-            Does::Nothing => {}
+            Does::Nothing | Does::Hang => {}
         }
         self.shown.send(format!("{title}\n{text}")).ok();
         THIS
@@ -182,6 +187,30 @@ fn without_anybody_who_shows_questions_a_program_is_refused_at_once() {
 }
 
 #[test]
+fn a_desktop_that_hangs_is_as_good_as_none() {
+    let bus = Bus::start();
+    let (_desktop, _shown, _closed) = desktop(&bus, Does::Hang);
+    let front = signed_in(&bus);
+    let refused = front.ksb(&["token"]);
+    assert!(refused.stderr.contains("there is no desktop"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_is_answered_at_a_terminal_is_taken_off_the_desktop() {
+    let bus = Bus::start();
+    let (_desktop, shown, closed) = desktop(&bus, Does::Nothing);
+    let front = signed_in(&bus);
+    let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} confirm"), &[]);
+    terminal.shows("asks here before a program gets a token");
+    let program = front.start(&["token"]);
+    shown.recv_timeout(wait::LIMIT).unwrap();
+    terminal.shows("Allow? [y/N]");
+    terminal.types("y");
+    assert_eq!(program.ends().code, Some(0));
+    assert_eq!(closed.recv_timeout(wait::LIMIT), Ok(THIS));
+}
+
+#[test]
 fn at_another_terminal_the_person_is_asked_where_there_is_no_desktop() {
     let bus = Bus::start();
     let front = signed_in(&bus);
@@ -196,4 +225,22 @@ fn at_another_terminal_the_person_is_asked_where_there_is_no_desktop() {
         let outcome = program.ends();
         assert_eq!(outcome.code == Some(0), works, "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn what_was_typed_before_a_question_is_no_answer_to_it() {
+    let desk = Desk::new();
+    fs::write(desk.sandbox.paths().config, "vault = \"memory\"\nfacade_port = 0\nconfirm = true\n").unwrap();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let mut terminal = Terminal::start(&desk.sandbox, &format!("{KSB} confirm"), &[]);
+    terminal.shows("asks here before a program gets a token");
+    let first = desk.sandbox.start(&["token"]);
+    terminal.shows("Allow? [y/N]");
+    terminal.types(&"y".repeat(40));
+    end_of(first).ok();
+    let second = desk.sandbox.start(&["token"]);
+    terminal.shows("Allow? [y/N]");
+    terminal.types("n");
+    let refused = end_of(second);
+    assert!(refused.stderr.contains("you said no"), "{refused:?}");
 }

@@ -24,6 +24,15 @@ fn lab() -> Lab {
     lab
 }
 
+#[test]
+fn what_holds_for_a_cloud_by_name_holds_for_its_session_after_a_restart() {
+    let lab = lab();
+    sign_in(&lab, &lab.cloud(), "alice");
+    lab.agent.write_config("vault = \"passphrase\"\n[clouds.demo]\nconfirm = true\n");
+    let lab = lab.restart_agent();
+    demo(&lab, &lab.cloud_with(|cloud| cloud["name"] = Value::Null)).problem("confirmation-refused");
+}
+
 fn write_passphrase(lab: &Lab, passphrase: &str) {
     let file = lab.agent.folder().join("passphrase");
     fs::write(&file, format!("{passphrase}\n")).unwrap();
