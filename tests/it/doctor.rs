@@ -1,5 +1,7 @@
 //! `ksb doctor`: what is wrong is named with what helps, and nothing else is.
 
+mod faults;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;

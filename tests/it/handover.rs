@@ -23,7 +23,7 @@ fn installed(desk: &Desk) -> PathBuf {
 }
 
 /// Puts a program there, as a package manager does: whole, under another name first.
-fn install(desk: &Desk, program: &[u8]) {
+pub fn install(desk: &Desk, program: &[u8]) {
     let place = installed(desk);
     let new = place.with_extension("new");
     fs::create_dir_all(place.parent().unwrap()).unwrap();
@@ -33,7 +33,7 @@ fn install(desk: &Desk, program: &[u8]) {
 }
 
 /// This program, as an older version of itself.
-fn older() -> Vec<u8> {
+pub fn older() -> Vec<u8> {
     let mut program = fs::read(KSB).unwrap();
     let (own, old) = (OWN.as_bytes(), "0".repeat(OWN.len() - 4) + ".0.0");
     for at in 0..program.len() - own.len() {
@@ -45,7 +45,7 @@ fn older() -> Vec<u8> {
 }
 
 /// Runs the installed program.
-fn run(desk: &Desk, args: &[&str]) -> Outcome {
+pub fn run(desk: &Desk, args: &[&str]) -> Outcome {
     end_of(start(desk.sandbox.command(installed(desk)).args(args)))
 }
 

@@ -88,6 +88,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
             Vec::new()
         }
     };
+    findings.extend(files::of_clouds(&clouds));
     let mut at_clouds = Vec::new();
     // An agent that hangs or is not ours answers nothing.
     if status.is_some() || agent::may_start(&findings) {
