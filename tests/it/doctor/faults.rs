@@ -170,6 +170,12 @@ fn an_identity_provider_that_keystone_does_not_know_is_named() {
     let _unknown = desk.keystone.on(place, Fault::Status(404));
     let helps = "correct identity_provider and protocol: ksb cloud show demo";
     assert_names(&doctor(&desk), ("websso", "demo"), "fail", "404", helps);
+
+    // Where everybody is sent to the web server's own identity provider first, only a sign-in shows it.
+    let desk = Desk::new();
+    desk.sandbox.clouds(&format!("clouds:\n{}", desk.entry("demo", "").replace("lab-idp", "no-such-idp")));
+    let why = ", and knows identity provider no-such-idp, shows at a sign-in";
+    assert_names(&doctor(&desk), ("trusted_dashboard", "demo"), "unknown", why, "ksb doctor demo --sign-in");
 }
 
 #[test]
