@@ -218,7 +218,7 @@ fn open_facade(broker: &Broker, bound: &Result<Vec<std::net::TcpListener>, Strin
 }
 
 /// The file that a person or a systemd unit (`LoadCredential=ksb-passphrase:…`) names.
-fn passphrase_file() -> Option<PathBuf> {
+pub fn passphrase_file() -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let credential = named("CREDENTIALS_DIRECTORY").map(|folder| folder.join("ksb-passphrase"));
     named("KSB_PASSPHRASE_FILE").or_else(|| credential.filter(|file| file.exists()))

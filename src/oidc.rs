@@ -165,12 +165,17 @@ impl Provider {
             .map_err(|error| Error::new(Code::InvalidConfig, format!("discovery_endpoint: {error}")))?;
         let heard = Heard::default();
         let http_for = caller(&at, &http, &heard, &clock);
+        let not_metadata = |why: String| {
+            let error = failed(&at, format!("its metadata: {why}{}", outbound::via(&at)));
+            match at.proxy {
+                Some(_) => error.remedy(outbound::around(Some(&client.discovery_endpoint))),
+                None => error,
+            }
+        };
         let metadata = Metadata::discover_async(issuer, &http_for).await.map_err(|error| match error {
             DiscoveryError::Request(error) => error,
-            DiscoveryError::Response(status, ..) => {
-                failed(&at, format!("its metadata: HTTP {}{}", status.as_u16(), outbound::via(&at)))
-            }
-            other => failed(&at, format!("its metadata: {other}{}", outbound::via(&at))),
+            DiscoveryError::Response(status, ..) => not_metadata(format!("HTTP {}", status.as_u16())),
+            other => not_metadata(other.to_string()),
         })?;
         Ok(Self { http, client: client.clone(), metadata, clock, heard, at })
     }

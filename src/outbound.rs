@@ -24,7 +24,7 @@ use crate::platform::network::Network;
 use crate::ports::SharedClock;
 use crate::sync::locked;
 
-pub use failure::proxy_of;
+pub use failure::{around, proxy_of};
 
 /// Keystone answers in a second or not at all; a catalog of a large cloud is far below this.
 const TIMEOUT: Duration = Duration::from_secs(60);

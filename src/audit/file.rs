@@ -27,18 +27,26 @@ impl File {
         Self { path, open: None }
     }
 
-    /// Adds a line. One that finds no room leaves nothing behind.
+    /// Adds a line.
     pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
-        let mut line = serde_json::to_vec(entry)?;
-        line.push(b'\n');
+        self.append_all(&[entry])
+    }
+
+    /// Adds lines, all or none: those that find no room leave nothing behind.
+    pub fn append_all(&mut self, entries: &[&Entry]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for entry in entries {
+            serde_json::to_writer(&mut lines, entry)?;
+            lines.push(b'\n');
+        }
         let mut file = self.file()?;
         let before = file.metadata()?.len();
-        if before > 0 && before + line.len() as u64 > LARGEST {
+        if before > 0 && before + lines.len() as u64 > LARGEST {
             self.turn()?;
             file = self.file()?;
         }
         let before = file.metadata()?.len();
-        let written = file.write_all(&line);
+        let written = file.write_all(&lines);
         if written.is_err() {
             ftruncate(file, before).ok();
         }

@@ -225,7 +225,12 @@ impl Probe<'_> {
         if lives {
             self.add("trusted_dashboard", Found::Ok, format!("a sign-in came back to {callback}"));
         } else {
-            let why = format!("whether Keystone lists {callback} shows at a sign-in, and not before");
+            // A web server may send everybody to its identity provider first, whatever the entry names.
+            let knows = match &self.cloud.identity_provider {
+                Some(idp) => format!(", and knows identity provider {idp},"),
+                None => String::new(),
+            };
+            let why = format!("whether Keystone lists {callback}{knows} shows at a sign-in, and not before");
             self.add("trusted_dashboard", Found::Unknown, why).remedy =
                 Some(format!("ksb doctor {} --sign-in", self.cloud.argument()));
         }

@@ -142,7 +142,7 @@ fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
     for (name, error) in &plan.left {
         println!("{name}: left alone: {}", error.detail);
     }
-    tell_pythons(env);
+    pythons::tell(env);
     if let Some(first) = plan.names().next() {
         println!("Next: ksb login {}", quoted(first));
         println!("Undo: ksb adopt {} --undo", cloud.map_or_else(|| "--all".into(), quoted));
@@ -267,23 +267,6 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
 fn stuck(file: &Path) -> Error {
     let why = format!("{} has been rewritten in a way that no line can be taken out safely", file.display());
     Error::new(Code::InvalidConfig, why).remedy("delete the lines that end in `# ksb adopt` yourself")
-}
-
-fn tell_pythons(env: &Environment) {
-    let report = pythons::look(env);
-    for python in &report.silent {
-        eprintln!("ksb: {} did not answer within 5 s and was left out", python.display());
-    }
-    if !report.missing.is_empty() {
-        println!("These have openstacksdk without the plugin that `{OURS}` needs. To install it:");
-        for line in &report.missing {
-            println!("  {line}");
-        }
-    } else if report.complete > 0 {
-        println!("Every Python on PATH that has openstacksdk has the plugin");
-    } else {
-        println!("No Python on PATH has openstacksdk; where it is, install beside it: {}", pythons::PLUGIN);
-    }
 }
 
 /// Each once.

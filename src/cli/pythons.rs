@@ -100,17 +100,35 @@ pub(super) struct WithSdk {
 
 /// What was found out.
 #[derive(Default)]
-pub(super) struct Report {
+struct Report {
     /// How to get the plugin into each Python that lacks it.
-    pub(super) missing: Vec<String>,
+    missing: Vec<String>,
     /// How many have both.
-    pub(super) complete: usize,
+    complete: usize,
     /// Those that did not answer in time.
-    pub(super) silent: Vec<PathBuf>,
+    silent: Vec<PathBuf>,
+}
+
+/// Tells the person of an entry for the plugin where it will not work yet.
+pub(super) fn tell(env: &Environment) {
+    let report = look(env);
+    for python in &report.silent {
+        eprintln!("ksb: {} did not answer within 5 s and was left out", python.display());
+    }
+    if !report.missing.is_empty() {
+        println!("These have openstacksdk without the plugin that `v3broker` needs. To install it:");
+        for line in &report.missing {
+            println!("  {line}");
+        }
+    } else if report.complete > 0 {
+        println!("Every Python on PATH that has openstacksdk has the plugin");
+    } else {
+        println!("No Python on PATH has openstacksdk; where it is, install beside it: {PLUGIN}");
+    }
 }
 
 /// Asks every Python once, all at the same time, and waits for none longer than five seconds.
-pub(super) fn look(env: &Environment) -> Report {
+fn look(env: &Environment) -> Report {
     let (found, silent) = with_sdk(env);
     let mut report = Report { silent, ..Report::default() };
     for python in found {

@@ -70,9 +70,11 @@ impl Keystone {
             let url = format!("{}/v3", self.root);
             let via = outbound::via(&self.cloud);
             let why = format!("{url} is not a Keystone v3 (HTTP {}){via}", answer.status);
-            return Err(self
-                .error(Code::NotKeystone, why)
-                .remedy(format!("correct auth_url: ksb cloud show {}", self.cloud.argument())));
+            let mut remedy = format!("correct auth_url: ksb cloud show {}", self.cloud.argument());
+            if self.cloud.proxy.is_some() {
+                remedy = format!("{remedy}; or {}", outbound::around(Some(&self.cloud.auth_url)));
+            }
+            return Err(self.error(Code::NotKeystone, why).remedy(remedy));
         };
         Ok(Met {
             version: document.version.id,

@@ -63,7 +63,8 @@ pub fn proxy_of(cloud: &Cloud) -> String {
     address(cloud.proxy.as_deref().and_then(|proxy| Url::parse(proxy).ok()).as_ref())
 }
 
-fn around(url: Option<&Url>) -> String {
+/// What helps against a proxy.
+pub fn around(url: Option<&Url>) -> String {
     let host = url.and_then(Url::host_str).unwrap_or("HOST");
     format!("correct https_proxy, or go around it: no_proxy={host}")
 }

@@ -1,4 +1,4 @@
-//! What differs from system to system: the clock, files, which machine it is, who and which program is at the other end, notifications.
+//! What differs from system to system: the clock, files, which machine it is, who and which program is at the other end, notifications, the keyring.
 
 pub mod clock;
 pub mod descriptors;
@@ -13,5 +13,6 @@ pub mod paths;
 pub mod peer;
 pub mod process;
 pub mod program;
+pub mod secrets;
 pub mod socket;
 pub mod systemd;

@@ -9,7 +9,7 @@ use linux_keyutils::{KeyError, KeyPermissionsBuilder, KeyRing, KeyRingIdentifier
 use zeroize::{Zeroize, Zeroizing};
 
 /// Under this name keyrings show our keys to people.
-const SERVICE: &str = "keystone-broker";
+pub(super) const SERVICE: &str = "keystone-broker";
 
 /// 256 bits, wiped when dropped.
 pub struct Key(Zeroizing<[u8; 32]>);
@@ -100,6 +100,11 @@ impl Keeper {
     }
 }
 
+/// What a keyring knows a vault's key by, besides [`SERVICE`].
+pub(super) fn in_keyring_as(id: &str) -> String {
+    format!("vault {id}")
+}
+
 /// Asks the Secret Service, by a connection that ends with the question. A locked keyring asks the person to unlock it,
 /// so the answer may take a while or never come: that thread is left to itself then.
 fn in_keyring<T: Send + 'static>(
@@ -107,7 +112,7 @@ fn in_keyring<T: Send + 'static>(
     patience: Duration,
     ask: impl FnOnce(&Entry) -> keyring_core::Result<T> + Send + 'static,
 ) -> Result<T, NoKey> {
-    let (id, (answer, wait)) = (format!("vault {id}"), mpsc::channel());
+    let (id, (answer, wait)) = (in_keyring_as(id), mpsc::channel());
     std::thread::spawn(move || {
         let answered = match zbus_secret_service_keyring_store::Store::new() {
             Ok(store) => store.build(SERVICE, &id, None).and_then(|entry| ask(&entry)).map_err(no_key),
@@ -151,6 +156,11 @@ fn kernel() -> Result<KeyRing, KeyError> {
 
 fn kernel_key(id: &str) -> Result<linux_keyutils::Key, KeyError> {
     kernel()?.search(&description(id))
+}
+
+/// Whether the kernel has it.
+pub(super) fn kernel_has(id: &str) -> Result<(), NoKey> {
+    kernel_key(id).map(drop).map_err(kernel_says)
 }
 
 fn kernel_keep(id: &str, key: &Key) -> Result<(), KeyError> {

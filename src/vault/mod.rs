@@ -4,6 +4,7 @@
 //! one refresh token, which the identity provider would take for theft (RFC 9700 section 4.14.2).
 
 mod key;
+mod look;
 mod passphrase;
 pub mod sealed;
 
@@ -25,6 +26,7 @@ use crate::sync::locked;
 
 pub use key::Key;
 use key::{Keeper, NoKey};
+pub use look::look;
 use passphrase::Cost;
 pub use sealed::Seal;
 use sealed::{Flaw, Header, KeptBy};
@@ -101,8 +103,7 @@ pub type Contents = Zeroizing<Vec<u8>>;
 impl Vault {
     /// Looks what there is; opens nothing.
     pub fn at(place: Place) -> Self {
-        let machine = place.machine.as_deref().unwrap_or("nowhere");
-        let file = place.folder.join(format!("vault-{machine}"));
+        let file = path(&place.folder, place.machine.as_deref());
         let (lock, condition) = match lock(&place, &file) {
             Ok(lock) if file.exists() => {
                 (Some(lock), Condition::Sealed(Error::new(Code::VaultSealed, "it was not opened yet")))
@@ -190,20 +191,13 @@ impl Vault {
         };
         let Header { machine, id, key, .. } = &parsed.header;
         if Some(machine) != self.place.machine.as_ref() {
-            let why = "it was made on another machine, where its sessions may still be in use";
-            return Err(self
-                .unusable(why)
-                .remedy(format!("rm {}; ksb stop; ksb login", self.file.display())));
+            return Err(foreign(&self.file));
         }
         let key = match key {
             KeptBy::Keyring => match Keeper::Keyring.give(id, PERSON) {
                 Ok(key) => key,
                 Err(NoKey::Gone) => return self.put_aside("lost", "the desktop's keyring has no key for it"),
-                Err(NoKey::Unavailable(why)) => {
-                    let why = format!("its key is in the desktop's keyring, which cannot be asked: {why}");
-                    return Err(Error::new(Code::VaultUnavailable, why)
-                        .remedy("unlock the keyring (log in to the desktop), then: ksb unlock"));
-                }
+                Err(NoKey::Unavailable(why)) => return Err(no_answer(&why)),
             },
             KeptBy::Kernel { boot } if *boot != machine::boot() => {
                 // Nobody can open it any more.
@@ -246,9 +240,7 @@ impl Vault {
     /// A newer program's vault is left for that program; damage is put aside, for whoever can make something of it.
     fn flawed(&self, flaw: &Flaw) -> Result<Opened> {
         match flaw {
-            Flaw::Newer => Err(self
-                .unusable("a newer ksb wrote it")
-                .remedy("use that version; or, to start anew: rm it, then ksb stop")),
+            Flaw::Newer => Err(newer(&self.file)),
             Flaw::Damaged | Flaw::WrongKey => self.put_aside("damaged", "it is damaged"),
         }
     }
@@ -260,7 +252,7 @@ impl Vault {
     }
 
     fn unusable(&self, why: &str) -> Error {
-        Error::new(Code::VaultUnusable, format!("{}: {why}", self.file.display()))
+        unusable(&self.file, why)
     }
 
     /// What came out of it is of no use: it is left as it is, and nothing is kept.
@@ -419,6 +411,32 @@ enum Opened {
     Contents(Contents, Box<Seal>),
     /// There is nothing to be had from it, for this reason.
     Lost(String),
+}
+
+/// Where the vault of this machine lies, or would.
+fn path(folder: &Path, machine: Option<&str>) -> PathBuf {
+    folder.join(format!("vault-{}", machine.unwrap_or("nowhere")))
+}
+
+fn unusable(file: &Path, why: &str) -> Error {
+    Error::new(Code::VaultUnusable, format!("{}: {why}", file.display()))
+}
+
+fn newer(file: &Path) -> Error {
+    unusable(file, "a newer ksb wrote it")
+        .remedy(format!("use that version; or, to start anew: rm {}; ksb stop", file.display()))
+}
+
+fn foreign(file: &Path) -> Error {
+    unusable(file, "it was made on another machine, where its sessions may still be in use")
+        .remedy(format!("rm {}; ksb stop; ksb login", file.display()))
+}
+
+/// The keyring gives no key, and may do so later.
+fn no_answer(why: &str) -> Error {
+    let why = format!("its key is in the desktop's keyring, which cannot be asked: {why}");
+    Error::new(Code::VaultUnavailable, why)
+        .remedy("unlock the keyring (log in to the desktop), then: ksb unlock")
 }
 
 /// Makes the vault ours, if there may be one.

@@ -40,7 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("listen", &["api", "audit", "broker", "http", "platform"]),
     ("agent", &["api", "broker", "config", "http", "listen", "platform", "ports", "vault"]),
-    ("cli", &["agent", "api", "audit", "client", "clouds", "config", "platform", "ports"]),
+    ("cli", &["agent", "api", "audit", "client", "clouds", "config", "platform", "ports", "vault"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];

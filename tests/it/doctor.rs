@@ -1,5 +1,7 @@
 //! `ksb doctor`: what is wrong is named with what helps, and nothing else is.
 
+mod faults;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -166,6 +168,35 @@ fn variables_that_win_are_named_without_their_values() {
     assert_names(&found, ("environment", ""), "warn", "OS_AUTH_TYPE OS_TOKEN", "unset OS_AUTH_TYPE OS_TOKEN");
     let lost = found.iter().find(|each| each["finding"] == "fail").unwrap();
     assert_eq!(lost["detail"], "OS_CLOUD=nowhere names no entry of clouds.yaml");
+}
+
+#[test]
+fn variables_that_win_over_one_key_or_choose_the_file_are_named_each() {
+    let mut desk = desk();
+    let usual = desk.sandbox.path("home/.config/openstack");
+    let other = desk.sandbox.path("home/other.yaml");
+    fs::copy(usual.join("clouds.yaml"), &other).unwrap();
+    fs::write(usual.join("secure.yaml"), "clouds: {}\n").unwrap();
+    chmod(&usual.join("secure.yaml"), 0o600);
+    let well = |desk: &Desk| of(&findings(&desk.run(&["doctor", "--json"])), "environment", "").0 == "ok";
+    for (name, value, why, helps) in [
+        ("OS_CACERT", "", "wins over `cacert`", "write `cacert` into the entry"),
+        ("OS_CERT", "", "wins over `cert`", "unset OS_CERT;"),
+        ("OS_KEY", "", "wins over `key`", "unset OS_KEY;"),
+        ("OS_REGION_NAME", "", "wins over `region_name`", "unset OS_REGION_NAME;"),
+        ("OS_INTERFACE", "", "wins over `interface`", "unset OS_INTERFACE;"),
+        ("OS_CLIENT_CONFIG_FILE", "other.yaml", "clouds.yaml", "unset OS_CLIENT_CONFIG_FILE"),
+        ("OS_CLIENT_SECURE_FILE", "other.yaml", "secure.yaml", "unset OS_CLIENT_SECURE_FILE"),
+    ] {
+        assert!(well(&desk), "before {name}");
+        // Values show in no finding, but for the names of files.
+        desk.sandbox.set(name, if value.is_empty() { "/canary" } else { value });
+        let found = findings(&desk.run(&["doctor", "--json"]));
+        assert_names(&found, ("environment", ""), "warn", why, helps);
+        let said = of(&found, "environment", "").1;
+        assert!(said.starts_with(name) && said.contains(value) && !said.contains("canary"), "{said}");
+        desk.sandbox.set(name, "");
+    }
 }
 
 #[test]

@@ -18,7 +18,10 @@ const PASSPHRASE: &str = "correct horse battery";
 
 /// A desk whose vault a passphrase opens that no file knows, with somebody signed in.
 fn desk() -> Desk {
-    let desk = Desk::new();
+    sealed(Desk::new())
+}
+
+fn sealed(desk: Desk) -> Desk {
     fs::write(desk.sandbox.paths().config, "vault = \"passphrase\"\nfacade_port = 0\n").unwrap();
     desk.run_and_sign_in(&["login"], "alice").ok();
     desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
@@ -35,10 +38,11 @@ fn unlock(desk: &Desk, passphrase: &str) -> Value {
 
 #[test]
 fn a_locked_agent_gives_nothing_knows_nothing_and_loses_nothing() {
-    let desk = desk();
+    let desk = sealed(Desk::new().with_refresh_tokens());
     let handed_out = token(&desk);
+    let refreshes = desk.keystone.refresh_token();
     let pid = desk.sandbox.agent_pid().unwrap();
-    assert_ne!(memory::holds(pid, &handed_out), Some(false), "it is there before");
+    memory::assert_holds(pid, &[&handed_out, &refreshes], true);
     let started_at = desk.api().status()["started_at"].clone();
 
     let locked = desk.run(&["lock"]).ok();
@@ -46,9 +50,7 @@ fn a_locked_agent_gives_nothing_knows_nothing_and_loses_nothing() {
     // The same process for whoever watches it, and another one for whoever reads its memory.
     assert_eq!(desk.sandbox.agent_pid(), Some(pid));
     assert_ne!(desk.api().status()["started_at"], started_at);
-    for secret in [&handed_out, PASSPHRASE] {
-        assert_ne!(memory::holds(pid, secret), Some(true), "{secret} is in the memory of a locked agent");
-    }
+    memory::assert_holds(pid, &[&handed_out, &refreshes, PASSPHRASE], false);
 
     let refused = desk.run(&["token"]);
     assert_eq!(
@@ -89,7 +91,7 @@ fn without_a_vault_a_lock_is_a_logout_and_says_so() {
     assert!(locked.contains("no vault that sign-ins could be sealed in, so they have ended:"), "{locked}");
     assert!(locked.contains("demo: alice (lab) is signed out; 2 token(s) revoked"), "{locked}");
     assert!(!desk.keystone.accepts(&handed_out));
-    assert_ne!(memory::holds(pid, &handed_out), Some(true));
+    memory::assert_holds(pid, &[&handed_out], false);
     // Locked all the same: no browser opens.
     let refused = desk.run(&["login"]);
     assert_eq!(refused.code, Some(75), "{refused:?}");

@@ -1,6 +1,7 @@
 //! `ksb setup`: from what people have to an entry that works; and what a hostile page gets out of it, which is nothing.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use crate::support::dashboard::{Dashboard, Says, missing, page, redirect};
@@ -79,6 +80,24 @@ fn from_horizons_address_to_a_token() {
     let token = desk.run(&["token", "new"]).ok().stdout;
     assert!(desk.keystone.accepts(token.trim_end()));
     assert_eq!(desk.keystone.logins(), 1, "the sign-in that tried it is the one that counts");
+}
+
+#[test]
+fn a_python_whose_openstack_cannot_use_the_entry_yet_is_named_with_what_helps() {
+    let mut desk = Desk::new();
+    let bin = desk.sandbox.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let python = bin.join("python3");
+    let answer = serde_json::json!({
+        "executable": python, "prefix": "/opt", "version": [3, 13], "sdk": true, "plugin": false, "pip": true, "managed": false,
+    });
+    fs::write(&python, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    desk.sandbox.set("PATH", bin);
+    let url = desk.keystone.url().to_owned();
+    let said = quietly(&desk, &url, &["--protocol", "openid", "--project-name", "demo"]).ok().stdout;
+    let install = format!("  {} -m pip install keystoneauth-broker\nNext: ", python.display());
+    assert!(said.contains("openstacksdk without the plugin") && said.contains(&install), "{said}");
 }
 
 #[test]

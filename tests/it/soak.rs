@@ -245,6 +245,17 @@ struct Outage {
     what: What,
 }
 
+impl Outage {
+    fn is_on(&self, at: i64) -> bool {
+        (self.from..self.from + self.minutes * MINUTE).contains(&at)
+    }
+}
+
+/// How long the next one is, if its time has come.
+fn due(coming: &mut Vec<(i64, i64)>, at: i64) -> Option<i64> {
+    coming.first().is_some_and(|(from, _)| at >= *from).then(|| coming.remove(0).1)
+}
+
 #[derive(Clone, Copy, PartialEq)]
 enum What {
     IdentityProvider,
@@ -259,6 +270,8 @@ const OUTAGES: [Outage; 4] = [
 ];
 /// The computer sleeps: when, and for how long.
 const SLEEPS: [(i64, i64); 2] = [(14 * HOUR, 3 * HOUR), (20 * HOUR, 45 * MINUTE)];
+/// The person locks it, and the passphrase is with them: when, and for how long.
+const LOCKS: [(i64, i64); 2] = [(19 * HOUR, 40 * MINUTE), (22 * HOUR, HOUR)];
 /// Nobody asks for anything then.
 const QUIET: [i64; 2] = [5, 18];
 
@@ -312,17 +325,16 @@ fn a_day_of_renewals_sleep_and_outages_asks_nobody_and_leaves_nothing() {
         threads.spawn(move || lives(held, &mut tab, callback, rounds));
 
         let mut next = day.hour() + 1;
-        let mut sleeps = SLEEPS.to_vec();
+        let (mut sleeps, mut locks) = (SLEEPS.to_vec(), LOCKS.to_vec());
         while day.at < 24 * HOUR {
-            if sleeps.first().is_some_and(|(from, _)| day.at >= *from) {
-                let (_, long) = sleeps.remove(0);
+            if let Some(long) = due(&mut locks, day.at) {
+                locked(&mut day, long, [&direct, &far, &job], &tools);
+            }
+            if let Some(long) = due(&mut sleeps, day.at) {
                 day.advance(long);
             }
             day.advance(STEP);
-            let outage = OUTAGES
-                .iter()
-                .find(|outage| (outage.from..outage.from + outage.minutes * MINUTE).contains(&day.at));
-            if let Some(outage) = outage {
+            if let Some(outage) = OUTAGES.iter().find(|outage| outage.is_on(day.at)) {
                 go_through(&mut day, outage, &shaky, &far);
             }
             let now = day.hour();
@@ -381,6 +393,25 @@ fn without_the_vaults_key(day: &mut Day, cloud: &Value) {
     }
     let opened = day.api.post("/v1/vault", &json!({"passphrase": PASSPHRASE}));
     assert_eq!(opened.status, 200, "{}", opened.text);
+}
+
+/// A locked agent gives nothing and renews nothing; when it is unlocked everybody is served as before, by nobody's sign-in.
+fn locked(day: &mut Day, long: i64, clouds: [&Value; 3], tools: &[Tool]) {
+    // The tab's connection ends with the process whose memory is forgotten.
+    day.kept = None;
+    day.api.post("/v1/lock", &json!({}));
+    until("the next process", || day.api.status()["sessions"] == json!([]));
+    for _ in 0..long / STEP {
+        day.advance(STEP);
+        for cloud in clouds {
+            day.api.token_unprompted(cloud, &scope::project("demo")).problem("locked");
+        }
+        assert!(tools.iter().all(|tool| tool.ask().status == 503));
+        day.api.post("/v1/vault", &json!({})).problem("vault-sealed");
+    }
+    let opened = day.api.post("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    assert_eq!(opened.status, 200, "{}", opened.text);
+    everybody_asks(day, clouds, tools);
 }
 
 /// Programs and tools that no person started, each in its way.

@@ -111,7 +111,10 @@ impl Agent {
 
     /// The broker itself and where it runs: for callers that no test can be.
     pub fn broker(&self) -> (Broker, Handle) {
-        self.current.lock().unwrap().clone().unwrap()
+        match &*self.life.lock().unwrap() {
+            Life::Serves(broker, runtime) => (broker.clone(), runtime.clone()),
+            Life::Changes | Life::Ends => panic!("nobody serves just now"),
+        }
     }
 
     /// How many tasks it has.

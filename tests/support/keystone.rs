@@ -223,6 +223,11 @@ impl Keystone {
         self.state().identity.provider.living()
     }
 
+    /// The only one of them.
+    pub fn refresh_token(&self) -> String {
+        self.state().identity.provider.refresh_token().to_owned()
+    }
+
     /// Whether a refresh token came twice.
     pub fn saw_reuse(&self) -> bool {
         self.state().identity.provider.reused

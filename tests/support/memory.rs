@@ -3,13 +3,20 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-/// Whether these bytes lie anywhere in the memory of a process that may be written to; `None` when the tests are not root.
+/// Each of the secrets lies somewhere in the memory of a process, or none does.
 #[track_caller]
-pub fn holds(pid: u32, needle: &str) -> Option<bool> {
-    rustix::process::geteuid().is_root().then(|| search(pid, needle))
+pub fn assert_holds(pid: u32, secrets: &[&str], whether: bool) {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not run: only root can look into another process's memory");
+        return;
+    }
+    for secret in secrets {
+        assert_eq!(holds(pid, secret), whether, "{secret} in the memory of process {pid}");
+    }
 }
 
-fn search(pid: u32, needle: &str) -> bool {
+/// Whether these bytes lie anywhere that may be written to.
+fn holds(pid: u32, needle: &str) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     maps.lines().any(|line| {

@@ -60,6 +60,11 @@ impl Tool {
         self.auth(&self.credential(), None).send()
     }
 
+    /// The same where nobody may be there.
+    pub fn try_ask(&self) -> std::io::Result<Response> {
+        self.auth(&self.credential(), None).try_send()
+    }
+
     /// Asks for one of a scope.
     #[track_caller]
     pub fn ask_for(&self, scope: &Value) -> Response {

@@ -3,14 +3,19 @@
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use super::{Helped, failed, finding};
 use crate::api::{Finding, Found, KeyKind, Status, VaultState};
 use crate::cli::say;
 use crate::client::{Client, is_older};
+use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::Paths;
+use crate::vault::{self, Wish};
 
 /// An agent that works answers in milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,11 +37,10 @@ pub(super) async fn status(paths: &Paths) -> Result<Status> {
 /// Whether one runs, and which.
 pub(super) async fn check(paths: &Paths) -> (Vec<Finding>, Option<Status>) {
     let lock = paths.socket.with_extension("lock");
-    let holder = holder(&lock);
     let mut findings = unreachable(&lock);
     let running = Client::of_this_process(paths.clone()).is_running().await;
     if !running {
-        findings.push(match holder {
+        findings.push(match stuck(&lock).await {
             Some(pid) => finding(
                 CHECK,
                 "",
@@ -58,7 +62,7 @@ pub(super) async fn check(paths: &Paths) -> (Vec<Finding>, Option<Status>) {
             (findings, Some(status))
         }
         Err(mut error) => {
-            if let Some(pid) = holder {
+            if let Some(pid) = holder(&lock) {
                 error.detail = format!("{} (process {pid})", error.detail);
                 error.remedy = Some(format!("end it: kill -9 {pid}; the next command starts another"));
             }
@@ -107,6 +111,16 @@ fn holder(lock: &Path) -> Option<String> {
     Some(pid.trim().chars().filter(char::is_ascii_digit).collect())
 }
 
+/// The process that holds the lock where there is no socket, unless it lets go of it: one that ends needs a moment.
+async fn stuck(lock: &Path) -> Option<String> {
+    let pid = holder(lock)?;
+    let file = File::options().read(true).write(true).open(lock).ok()?;
+    let (free, wait) = oneshot::channel();
+    // Left to itself where nobody lets go.
+    thread::spawn(move || file.lock().map(|()| free.send(())));
+    tokio::time::timeout(PATIENCE, wait).await.is_err().then_some(pid)
+}
+
 fn is_foreign(socket: &Path) -> bool {
     fs::metadata(socket).is_ok_and(|meta| meta.uid() != rustix::process::getuid().as_raw())
 }
@@ -130,31 +144,75 @@ fn unreachable(lock: &Path) -> Vec<Finding> {
         .collect()
 }
 
-/// What a running agent says of its vault and of the facade.
-pub(super) fn within(status: Option<&Status>) -> Vec<Finding> {
+/// What a running agent says of its vault, of the facade and of what else its person should know.
+pub(super) async fn within(status: Option<&Status>, paths: &Paths) -> Vec<Finding> {
+    let looked = look(paths).await;
     let Some(status) = status else {
-        return ["vault", "facade"]
-            .map(|check| finding(check, "", Found::Skipped, "the agent knows, and none runs"))
-            .into();
+        let facade = finding("facade", "", Found::Skipped, "the agent knows, and none runs");
+        return vec![vault_at_rest(looked), facade];
     };
-    let Some(lock) = &status.locked else { return vec![vault(status), facade(status)] };
-    let detail = format!("locked {}: it gives no tokens", say::since(lock.since));
-    // Its vault is closed, as it should be.
-    vec![finding("lock", "", Found::Warn, detail).remedy("ksb unlock"), facade(status)]
+    let mut findings: Vec<_> =
+        status.notices.iter().map(|notice| finding(CHECK, "", Found::Warn, notice)).collect();
+    match &status.locked {
+        // Its vault is closed, as it should be.
+        Some(lock) => {
+            let detail = format!("locked {}: it gives no tokens", say::since(lock.since));
+            findings.push(finding("lock", "", Found::Warn, detail).remedy("ksb unlock"));
+        }
+        None => findings.push(vault(status, looked)),
+    }
+    findings.push(facade(status));
+    findings
 }
 
-fn vault(status: &Status) -> Finding {
+/// At the file itself: what the agent says of its key is as old as the agent.
+async fn look(paths: &Paths) -> Option<Result<KeyKind>> {
+    match Config::load(&paths.config).ok()?.vault {
+        Wish::Memory => None,
+        _ => vault::look(&paths.state).await,
+    }
+}
+
+fn keeper(key: Option<KeyKind>) -> &'static str {
+    match key {
+        Some(KeyKind::Keyring) => "the desktop's keyring",
+        Some(KeyKind::Kernel) => "the kernel, until the reboot",
+        Some(KeyKind::Passphrase) | None => "your passphrase",
+    }
+}
+
+/// The vault that the next agent finds.
+fn vault_at_rest(looked: Option<Result<KeyKind>>) -> Finding {
+    match looked {
+        None => finding("vault", "", Found::Skipped, "there is none, and no agent runs"),
+        Some(Ok(key)) => {
+            let detail = format!("no agent has it open; its key is kept by {}", keeper(Some(key)));
+            finding("vault", "", Found::Ok, detail)
+        }
+        Some(Err(why)) => failed("vault", "", why),
+    }
+}
+
+fn vault(status: &Status, looked: Option<Result<KeyKind>>) -> Finding {
     let vault = &status.vault;
     let because = vault.reason.as_ref().map_or(String::new(), |reason| format!(" ({reason})"));
+    let mut remedy = vault.remedy.clone();
     let (found, mut detail) = match vault.state {
-        VaultState::New => (Found::Ok, format!("the first sign-in makes it{because}")),
+        VaultState::New if vault.reason.is_none() => (Found::Ok, "the first sign-in makes it".to_owned()),
+        // There was one, and what was in it is lost.
+        VaultState::New => {
+            remedy = Some("ksb login".into());
+            (Found::Warn, format!("the next sign-in makes a new one{because}"))
+        }
         VaultState::Open => {
-            let keeper = match vault.key {
-                Some(KeyKind::Keyring) => "the desktop's keyring",
-                Some(KeyKind::Kernel) => "the kernel, until the reboot",
-                Some(KeyKind::Passphrase) | None => "your passphrase",
-            };
-            (Found::Ok, format!("open; its key is kept by {keeper}{because}"))
+            let open = format!("open; its key is kept by {}{because}", keeper(vault.key));
+            match looked {
+                Some(Err(why)) => {
+                    remedy = why.remedy;
+                    (Found::Warn, format!("{open}; the next agent could not open it: {}", why.detail))
+                }
+                _ => (Found::Ok, open),
+            }
         }
         VaultState::Sealed => {
             (Found::Fail, format!("closed: {}", vault.reason.as_deref().unwrap_or("its key cannot be had")))
@@ -170,11 +228,14 @@ fn vault(status: &Status) -> Finding {
     let found = match &vault.problem {
         Some(problem) => {
             detail = format!("{detail}; it is not up to date: {problem}");
+            remedy = Some(
+                "make room there, or have the folder written to again; what is newer is in memory".into(),
+            );
             Found::Fail
         }
         None => found,
     };
-    Finding { remedy: vault.remedy.clone(), ..finding("vault", "", found, detail) }
+    Finding { remedy, ..finding("vault", "", found, detail) }
 }
 
 fn facade(status: &Status) -> Finding {

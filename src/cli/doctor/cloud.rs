@@ -160,7 +160,9 @@ fn no_callback(cloud: &Cloud, error: Error) -> Finding {
     let callback = format!("http://{}:{}/auth/websso/", options.redirect_host, options.redirect_port);
     failed("trusted_dashboard", cloud.label(), error).remedy(format!(
         "if Keystone's page showed 401, ask the operator for this line in keystone.conf, [federation]: \
-         trusted_dashboard = {callback}; if that is there, or it showed 403, no mapping rule fits your account"
+         trusted_dashboard = {callback}; if that is there, or it showed 403, no mapping rule fits your account; if it showed \
+         404, correct identity_provider and protocol: ksb cloud show {}",
+        cloud.argument()
     ))
 }
 

@@ -1,14 +1,17 @@
-//! Who may read and change what is ours: the socket, the state, the settings, clouds.yaml.
+//! Who may read and change what is ours: the socket, the state, the settings, clouds.yaml, files with secrets.
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::cloud::Entry;
 use super::{Helped, failed, finding};
+use crate::agent;
 use crate::api::{Finding, Found};
 use crate::cli::yaml::quoted;
 use crate::clouds::{Config, Environment};
 use crate::config;
+use crate::model::Workload;
 use crate::platform::paths::Paths;
 
 const OTHERS_WRITE: u32 = 0o022;
@@ -41,6 +44,9 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
         }
         Err(error) => findings.push(failed("config", "", error)),
     }
+    if let Some(file) = agent::passphrase_file() {
+        findings.push(secret("passphrase-file", &file));
+    }
     if let Ok(config) = Config::load(env) {
         findings.extend(config.clouds_file().map(|source| unchanged("clouds.yaml", &source.file)));
         findings.extend(config.secure_file().and_then(|source| private("secure.yaml", &source.file, 0o600)));
@@ -49,6 +55,30 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The files that entries have a workload's token from.
+pub(super) fn of_clouds(clouds: &[Entry]) -> Vec<Finding> {
+    let token_file = |Entry { cloud }: &Entry| match &cloud.sign_in.workload {
+        Some(Workload::File { path }) => {
+            Some(Finding { subject: cloud.label().into(), ..secret("token-file", path) })
+        }
+        _ => None,
+    };
+    clouds.iter().filter_map(token_file).collect()
+}
+
+/// What proves who we are. Root's own is as its giver meant it: systemd gives a credential by an ACL, and what Kubernetes
+/// projects is for all who are in the container.
+fn secret(check: &str, path: &Path) -> Finding {
+    match fs::metadata(path) {
+        Err(error) => {
+            let detail = format!("{}: {error}", path.display());
+            finding(check, "", Found::Fail, detail).remedy("put the secret there, or name another file")
+        }
+        Ok(meta) if meta.uid() == 0 && rustix::process::getuid().as_raw() != 0 => unchanged(check, path),
+        Ok(meta) => said(check, path, private_fault(path, &meta, 0o600)),
+    }
 }
 
 fn kept(state: &Path) -> Vec<PathBuf> {
@@ -64,15 +94,18 @@ fn kept(state: &Path) -> Vec<PathBuf> {
 /// Nobody else may read or change it, nor put another in its place.
 fn private(check: &str, path: &Path, mode: u32) -> Option<Finding> {
     let meta = fs::metadata(path).ok()?;
-    let fault = fault(path, &meta).or_else(|| {
+    Some(said(check, path, private_fault(path, &meta, mode)))
+}
+
+fn private_fault(path: &Path, meta: &Metadata, mode: u32) -> Option<Fault> {
+    fault(path, meta).or_else(|| {
         let open = meta.mode() & OTHERS_ANYTHING;
         (open != 0).then(|| Fault {
             found: if open & OTHERS_WRITE == 0 { Found::Warn } else { Found::Fail },
             why: format!("has mode {:04o}: others than you may use it", meta.mode() & 0o7777),
             remedy: format!("chmod {mode:o} {}", quoted(path)),
         })
-    });
-    Some(said(check, path, fault))
+    })
 }
 
 /// Nobody else may change it; to read it does no harm.

@@ -88,6 +88,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
             Vec::new()
         }
     };
+    findings.extend(files::of_clouds(&clouds));
     let mut at_clouds = Vec::new();
     // An agent that hangs or is not ours answers nothing.
     if status.is_some() || agent::may_start(&findings) {
@@ -98,7 +99,10 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         None => agent::status(client.paths()).await.ok(),
         known => known,
     };
-    findings.extend(agent::within(status.as_ref()));
+    // What a settings file says in vain was read from it already.
+    let within = agent::within(status.as_ref(), client.paths()).await;
+    let is_new = |one: &Finding| findings.iter().all(|said| said.detail != one.detail);
+    findings.extend(within.into_iter().filter(is_new).collect::<Vec<_>>());
     findings.extend(ports::check(&clouds, status.as_ref()));
     findings.extend(service::check(client.paths(), &env));
     findings.extend(variables::check(&env, config.as_ref().ok()));

@@ -3,32 +3,45 @@
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
 use crate::cli::environment::IN_THE_WAY;
-use crate::clouds::{Config, Environment};
+use crate::clouds::{CLOUDS_VARIABLE, Config, Environment, SECURE_VARIABLE};
 
-/// They choose among entries, or say what an entry may leave open.
-const HARMLESS: [&str; 8] = [
-    "OS_CLOUD",
-    "OS_CLOUD_NAME",
-    "OS_CACERT",
-    "OS_CERT",
-    "OS_KEY",
-    "OS_IDENTITY_API_VERSION",
-    "OS_INTERFACE",
-    "OS_REGION_NAME",
+const CHECK: &str = "environment";
+/// They choose among entries, or say what holds for every Keystone there is.
+const HARMLESS: [&str; 3] = ["OS_CLOUD", "OS_CLOUD_NAME", "OS_IDENTITY_API_VERSION"];
+/// Each wins over one key of every entry: for us (`clouds`), and for the `openstack` command (osc-lib's options).
+const OVER_A_KEY: [(&str, &str); 5] = [
+    ("OS_CACERT", "cacert"),
+    ("OS_CERT", "cert"),
+    ("OS_INTERFACE", "interface"),
+    ("OS_KEY", "key"),
+    ("OS_REGION_NAME", "region_name"),
 ];
 
 pub(super) fn check(env: &Environment, config: Option<&Config<'_>>) -> Vec<Finding> {
-    const CHECK: &str = "environment";
     let mut findings = Vec::new();
-    let set: Vec<_> =
-        IN_THE_WAY.into_iter().filter(|name| !HARMLESS.contains(name) && env.get(name).is_some()).collect();
-    if set.is_empty() {
-        findings.push(finding(CHECK, "", Found::Ok, "no variable wins over clouds.yaml"));
-    } else {
+    let is_set = |name: &&str| env.get(name).is_some();
+    let of_a_key = |name: &&str| OVER_A_KEY.iter().any(|(variable, _)| variable == name);
+    let mixed: Vec<_> = IN_THE_WAY
+        .into_iter()
+        .filter(is_set)
+        .filter(|name| !HARMLESS.contains(name) && !of_a_key(name))
+        .collect();
+    if !mixed.is_empty() {
         // Only their names: some of them hold secrets.
-        let names = set.join(" ");
+        let names = mixed.join(" ");
         let detail = format!("tools take these before, or mixed with, what clouds.yaml says: {names}");
         findings.push(finding(CHECK, "", Found::Warn, detail).remedy(format!("unset {names}")));
+    }
+    for (name, key) in OVER_A_KEY.into_iter().filter(|(name, _)| is_set(name)) {
+        let detail = format!("{name} wins over `{key}` of every entry of clouds.yaml");
+        let remedy = format!("unset {name}; where it is needed, write `{key}` into the entry");
+        findings.push(finding(CHECK, "", Found::Warn, detail).remedy(remedy));
+    }
+    if let Some(config) = config {
+        findings.extend(other_files(env, config));
+    }
+    if findings.is_empty() {
+        findings.push(finding(CHECK, "", Found::Ok, "no variable wins over clouds.yaml"));
     }
     if let (Some(name), Some(config)) = (env.get("OS_CLOUD"), config)
         && !config.names().any(|entry| entry == name)
@@ -38,4 +51,26 @@ pub(super) fn check(env: &Environment, config: Option<&Config<'_>>) -> Vec<Findi
             .push(finding(CHECK, "", Found::Fail, detail).remedy("unset OS_CLOUD, or set it to an entry"));
     }
     findings
+}
+
+/// Variables that have another file read than the one that would be found without them.
+fn other_files(env: &Environment, config: &Config<'_>) -> Vec<Finding> {
+    let mut without = env.clone();
+    for variable in [CLOUDS_VARIABLE, SECURE_VARIABLE] {
+        without.vars.remove(variable);
+    }
+    let Ok(without) = Config::load(&without) else { return Vec::new() };
+    [
+        (CLOUDS_VARIABLE, config.clouds_file(), without.clouds_file()),
+        (SECURE_VARIABLE, config.secure_file(), without.secure_file()),
+    ]
+    .into_iter()
+    .filter_map(|(variable, read, hidden)| {
+        let (read, hidden) = (&read?.file, &hidden?.file);
+        (read != hidden).then(|| {
+            let detail = format!("{variable} has {} read, and not {}", read.display(), hidden.display());
+            finding(CHECK, "", Found::Warn, detail).remedy(format!("unset {variable}"))
+        })
+    })
+    .collect()
 }

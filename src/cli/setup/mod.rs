@@ -15,7 +15,7 @@ use self::ask::Person;
 use self::source::Known;
 use super::say::printable;
 use super::yaml::quoted;
-use super::{login, person, projects, target};
+use super::{login, person, projects, pythons, target};
 use crate::api::{Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach};
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides};
@@ -108,6 +108,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if file && known.left_out {
         println!("Note: passwords and secrets of {} are not taken over; ksb needs none", printable(&from));
     }
+    pythons::tell(&env);
     let next = if args.no_sign_in { "ksb login" } else { "openstack token issue --os-cloud" };
     println!("Next: {next} {}", quoted(&name));
     Ok(())

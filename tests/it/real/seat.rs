@@ -107,7 +107,7 @@ impl Seat {
             .unwrap()
             .build()
             .unwrap();
-        let mut desk = Desk::new();
+        let mut desk = Desk::new().with_refresh_tokens();
         desk.sandbox.set("DBUS_SYSTEM_BUS_ADDRESS", &bus.address);
         let config = format!("vault = \"passphrase\"\nfacade_port = 0\n[lock]\n{config}");
         fs::write(desk.sandbox.paths().config, config).unwrap();
@@ -191,14 +191,13 @@ fn the_computer_sleeps_when_memory_is_forgotten_and_wakes_up_locked() {
     // The screen is not what this one wishes to heed.
     seat.hint(OURS, true);
     assert_eq!(seat.desk.api().status()["locked"], Value::Null);
-    assert_ne!(memory::holds(pid, &token), Some(false));
+    let refreshes = seat.desk.keystone.refresh_token();
+    memory::assert_holds(pid, &[&token, &refreshes], true);
 
     says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), true));
     // It ends with the process's old memory: only then may the computer sleep.
     inhibitor.read_to_end(&mut Vec::new()).unwrap();
-    for secret in [&*token, PASSPHRASE] {
-        assert_ne!(memory::holds(pid, secret), Some(true));
-    }
+    memory::assert_holds(pid, &[&token, &refreshes, PASSPHRASE], false);
     says(Manager::prepare_for_sleep(&seat.emitter(MANAGER), false));
     seat.is_locked(&json!("sleep"));
     assert_eq!(seat.desk.run(&["token"]).code, Some(75));

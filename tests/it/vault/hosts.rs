@@ -6,6 +6,9 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
 
 use crate::real::wait;
 use crate::support::browser::Browser;
@@ -18,6 +21,8 @@ struct Host<'a> {
     desk: &'a Desk,
     socket: PathBuf,
     agent: Child,
+    /// What it has logged since it was ready.
+    logged: Arc<Mutex<Vec<String>>>,
 }
 
 impl<'a> Host<'a> {
@@ -32,9 +37,10 @@ impl<'a> Host<'a> {
         let mut agent = spawn::start(command.env("KSB_SOCK", &socket));
         let mut said = BufReader::new(agent.stderr.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains("ready on")), "the agent ended at once");
-        // It goes on logging.
-        std::thread::spawn(move || said.count());
-        Self { desk, socket, agent }
+        let logged = Arc::<Mutex<Vec<String>>>::default();
+        let log = logged.clone();
+        std::thread::spawn(move || said.for_each(|line| log.lock().unwrap().push(line.unwrap())));
+        Self { desk, socket, agent, logged }
     }
 
     fn with_machine_id(desk: &'a Desk, name: &str, id: char) -> Self {
@@ -44,7 +50,9 @@ impl<'a> Host<'a> {
     }
 
     fn run(&self, args: &[&str]) -> Outcome {
-        end_of(spawn::start(self.desk.sandbox.ksb(args).env("KSB_SOCK", &self.socket)))
+        let state = self.path(&self.desk.sandbox.path("home/.local/state"));
+        let mut ksb = self.desk.sandbox.ksb(args);
+        end_of(spawn::start(ksb.env("KSB_SOCK", &self.socket).env("XDG_STATE_HOME", state)))
     }
 
     fn sign_in(&self) {
@@ -126,7 +134,33 @@ fn a_full_disk_is_said_and_costs_nobody_their_token() {
     drop(file);
     host.run(&["token"]).ok();
     assert!(!up_to_date());
+    let doctor = || {
+        let outcome = host.run(&["doctor", "--json"]);
+        let found: Vec<Value> = serde_json::from_str(&outcome.stdout).unwrap();
+        found.into_iter().find(|each| each["check"] == "vault").unwrap()
+    };
+    let [detail, remedy] = ["detail", "remedy"].map(|key| doctor()[key].as_str().unwrap().to_owned());
+    assert_eq!(doctor()["finding"], "fail");
+    assert!(
+        detail.contains("No space left on device") && remedy.starts_with("make room"),
+        "{detail}; {remedy}"
+    );
+
+    // The audit log's last page fills up as well: nobody waits for that, and it is said once.
+    let incomplete = || host.run(&["status"]).ok().stdout.matches("is not complete: No space left").count();
+    wait::until("a line that finds no room", || {
+        host.run(&["token"]).ok();
+        (incomplete() == 1).then_some(())
+    });
+    host.run(&["token"]).ok();
+    let said = host.logged.lock().unwrap().join("\n");
+    assert_eq!(said.matches("the audit log is not complete").count(), 1, "{said}");
+    let log = || host.run(&["log"]).ok().stdout;
+    assert!(log().contains("token: demo, project demo, as alice, to ksb ("), "{}", log());
+
     fs::remove_file(filler).unwrap();
     host.run(&["token", "--project", "staging"]).ok();
     assert!(up_to_date());
+    assert_eq!((doctor()["finding"].as_str(), incomplete()), (Some("ok"), 0));
+    assert!(log().contains("before this one could not be written"), "{}", log());
 }

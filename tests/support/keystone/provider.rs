@@ -121,6 +121,13 @@ impl Provider {
         self.refresh.len()
     }
 
+    /// The refresh token that would be honoured, where there is one.
+    pub fn refresh_token(&self) -> &str {
+        let mut living = self.refresh.keys();
+        let (only, None) = (living.next().unwrap(), living.next()) else { panic!("there are several") };
+        only
+    }
+
     /// Whatever must not be seen: codes and tokens.
     pub fn secrets(&self) -> Vec<String> {
         let codes = self.codes.keys().chain(self.refresh.keys()).chain(self.access.keys());

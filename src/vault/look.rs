@@ -1,0 +1,51 @@
+//! What can be known of a vault that is not opened for it, for `ksb doctor`: nobody is asked for anything, and nothing changes.
+
+use std::io;
+use std::path::Path;
+
+use super::key::{self, NoKey};
+use super::sealed::{self, Flaw, KeptBy};
+use super::{foreign, newer, no_answer, path, read, unusable};
+use crate::api::KeyKind;
+use crate::error::Result;
+use crate::platform::machine;
+use crate::platform::secrets::{self, Kept};
+
+/// Who keeps the key of the vault that lies there, or why the next agent could not open it; nothing where there is none.
+pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
+    let machine = machine::id();
+    let file = path(folder, machine.as_deref());
+    let bytes = match read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(Err(unusable(&file, &error.to_string()))),
+    };
+    let anew =
+        |why: &str| Err(unusable(&file, &format!("{why}; the next agent starts anew")).remedy("ksb login"));
+    let header = match sealed::parse(&bytes) {
+        Ok(parsed) => parsed.header,
+        Err(Flaw::Newer) => return Some(Err(newer(&file))),
+        Err(Flaw::Damaged | Flaw::WrongKey) => return Some(anew("it is damaged")),
+    };
+    if Some(&header.machine) != machine.as_ref() {
+        return Some(Err(foreign(&file)));
+    }
+    Some(match &header.key {
+        KeptBy::Keyring => {
+            // As the keyring's store names what it keeps (zbus-secret-service-keyring-store).
+            let named = [("service", key::SERVICE), ("username", &*key::in_keyring_as(&header.id))];
+            match secrets::kept(&named).await {
+                Ok(Kept::Open) => Ok(KeyKind::Keyring),
+                Ok(Kept::Locked) => Err(no_answer("it is locked")),
+                Ok(Kept::Gone) => anew("the desktop's keyring has no key for it"),
+                Err(why) => Err(no_answer(&why)),
+            }
+        }
+        KeptBy::Kernel { boot } if *boot != machine::boot() => anew("its key ended with the reboot"),
+        KeptBy::Kernel { .. } => match key::kernel_has(&header.id) {
+            Err(NoKey::Gone) => anew("the kernel has no key for it"),
+            _ => Ok(KeyKind::Kernel),
+        },
+        KeptBy::Passphrase { .. } => Ok(KeyKind::Passphrase),
+    })
+}
