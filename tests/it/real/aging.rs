@@ -1,5 +1,5 @@
-//! What takes its time: tokens that live for a minute, and sessions that outlive them. First among the tests on the real
-//! stack, so that the others run meanwhile.
+//! What takes its time: tokens that live for a minute, and sessions that outlive them. `tests/run` has them beside all
+//! others.
 
 mod applies;
 mod kept;
