@@ -34,7 +34,7 @@ export async function without_a_proof_the_terminal_decides ({ broker, tab, site,
   go(other, site.posting(await mallory.token(), broker.callback))
   await shows(other, 'unproven')
   attempt.press('c')
-  await attempt.command.says(new RegExp(`no[^]*code ${code(text)}[^]*\\[y/N\\]`))
+  await attempt.command.says(new RegExp(`\\[y/N\\] no[^]*code ${code(text)}[^]*\\[y/N\\]`))
   attempt.press('n')
   await attempt.command.says(/you want to be mallory [^\n]*\[y\/N\]/)
   attempt.press(' ')
