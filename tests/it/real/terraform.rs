@@ -1,6 +1,7 @@
 //! Terraform's provider, unmodified, by `ksb exec`: plan, apply and destroy of what users may manage.
 
 use std::fs;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -122,6 +123,8 @@ fn a_token_that_is_revoked_in_the_middle_of_an_apply_costs_one_exchange_for_all_
     let token = tool(&front).token();
     let before = front.counts();
     assert_eq!(before.exchanges, 1, "it is the token that tofu has");
+    // We have just had Keystone stand by it, which the facade believes for five seconds on any new connection.
+    wait::every(Duration::from_secs(1), Duration::from_secs(6), || None::<()>);
     front.keystone.admin().revoke(&token);
     fs::write(workspace.path("go"), "").unwrap();
     let applied = apply.ends().ok();
