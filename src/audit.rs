@@ -22,7 +22,7 @@ use crate::sync::locked;
 
 pub use file::{File, read};
 use programs::Programs;
-use recorder::Recorder;
+use recorder::{Recorder, Seen};
 
 /// What its file is called, in the state folder.
 pub const FILE: &str = "audit.jsonl";
@@ -183,6 +183,7 @@ pub struct Log {
     thread: Option<JoinHandle<()>>,
     health: Arc<Health>,
     programs: Arc<Programs>,
+    seen: Arc<Seen>,
 }
 
 impl Log {
@@ -191,13 +192,30 @@ impl Log {
         let (sender, receiver) = sync_channel(QUEUE);
         let health = Arc::<Health>::default();
         let programs = Arc::<Programs>::default();
-        let recorder = Recorder::new(File::at(path), health.clone(), programs.clone());
+        let seen = Arc::<Seen>::default();
+        let recorder = Recorder::new(File::at(path), health.clone(), programs.clone(), seen.clone());
         let thread = std::thread::spawn(move || recorder.run(&receiver));
-        Self { sender: Some(sender), thread: Some(thread), health, programs }
+        Self { sender: Some(sender), thread: Some(thread), health, programs, seen }
     }
 
     /// Notes what happened; returns at once.
     pub fn note(&self, now: Timestamp, who: Who, what: What) {
+        let program = match who {
+            Who::Agent => Some(None),
+            Who::Peer(peer) => self.programs.at_hand(&peer).map(Some),
+            Who::Program(ref program) => Some(program.clone()),
+        };
+        // What is only counted wakes nobody.
+        let (what, who) = match program {
+            None => (what, who),
+            Some(program) => {
+                let key = (what, program);
+                if self.seen.again(now, &key) {
+                    return;
+                }
+                (key.0, Who::Program(key.1))
+            }
+        };
         let sent =
             self.sender.as_ref().map(|sender| sender.try_send(Message::Note(Box::new((now, who, what)))));
         if let Some(Err(TrySendError::Full(_))) = sent {

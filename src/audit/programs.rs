@@ -1,7 +1,7 @@
 //! The programs that were looked at, so that a look is taken once for each: it costs more than all the rest.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use crate::sync::locked;
 
 /// More than a person runs at a time.
 const MOST: usize = 1024;
+/// A program has fewer connections at a time.
+const SURE: usize = 128;
 /// More are not looked at before all others are.
 const LIKELY: usize = 4;
 
@@ -21,9 +23,9 @@ struct Known {
     pulse: Pulse,
     /// When it was looked at, so long after the boot.
     seen: Duration,
-    /// The connection, by its time, for which it was last made sure that the process is still this program: what is
+    /// The latest connections, by their times, for which it was made sure that the process is still this program: what is
     /// executed in its place (execve(2)) makes connections of its own.
-    sure: Duration,
+    sure: VecDeque<Duration>,
 }
 
 impl Known {
@@ -32,6 +34,13 @@ impl Known {
     fn was_there(&self, when: Duration) -> bool {
         self.program.had_started(when) && (when <= self.seen || self.pulse.beats())
     }
+
+    fn is_sure_of(&mut self, connection: Duration) {
+        if self.sure.len() == SURE {
+            self.sure.pop_front();
+        }
+        self.sure.push_back(connection);
+    }
 }
 
 impl Programs {
@@ -39,6 +48,13 @@ impl Programs {
     pub(super) fn knows(&self, peer: &Peer) -> bool {
         let Peer::Process { pid, since } = peer else { return false };
         locked(&self.0).get(pid).is_some_and(|known| known.was_there(*since))
+    }
+
+    /// The program at the other end of a connection that was looked at already. Costs next to nothing.
+    pub(super) fn at_hand(&self, peer: &Peer) -> Option<Arc<Program>> {
+        let Peer::Process { pid, since } = peer else { return None };
+        let all = locked(&self.0);
+        all.get(pid).filter(|known| known.sure.contains(since)).map(|known| known.program.clone())
     }
 
     /// Who makes one TCP connection makes more.
@@ -57,9 +73,11 @@ impl Programs {
         if let Peer::Process { pid, since } = peer
             && let Some(known) = locked(&self.0).get_mut(pid)
             && known.was_there(*since)
-            && (known.sure == *since || known.program.still_runs() || !known.pulse.beats())
+            && (known.sure.contains(since) || known.program.still_runs() || !known.pulse.beats())
         {
-            known.sure = *since;
+            if !known.sure.contains(since) {
+                known.is_sure_of(*since);
+            }
             return Some(known.program.clone());
         }
         let seen = since_boot();
@@ -70,8 +88,11 @@ impl Programs {
                 all.retain(|_, known| known.pulse.beats());
             }
             if all.len() < MOST {
-                let sure = if let Peer::Process { since, .. } = peer { *since } else { Duration::ZERO };
-                all.insert(program.pid, Known { program: program.clone(), pulse, seen, sure });
+                let mut known = Known { program: program.clone(), pulse, seen, sure: VecDeque::new() };
+                if let Peer::Process { since, .. } = peer {
+                    known.is_sure_of(*since);
+                }
+                all.insert(program.pid, known);
             }
         }
         Some(program)

@@ -1,36 +1,56 @@
 //! The thread that writes: what happens again and again takes one line now and one later.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
 use super::programs::Programs;
 use super::{Action, Entry, File, Health, Message, Outcome, What, Who};
 use crate::platform::program::Program;
+use crate::sync::locked;
 
 /// More than a person has programs, clouds and scopes.
 const MOST: usize = 1024;
 
-/// What was written, and how often it has happened since.
+/// What was written, by whom it was wanted, and how often it has happened since.
+#[derive(Default)]
+pub(super) struct Seen(Mutex<HashMap<Key, Repeats>>);
+
+type Key = (What, Option<Arc<Program>>);
+
 struct Repeats {
     times: u64,
     first: Timestamp,
     last: Timestamp,
 }
 
+impl Seen {
+    /// Counts it, if it is written already.
+    pub(super) fn again(&self, now: Timestamp, key: &Key) -> bool {
+        let mut all = locked(&self.0);
+        let Some(repeats) = all.get_mut(key) else { return false };
+        if repeats.times == 0 {
+            repeats.first = now;
+        }
+        repeats.times += 1;
+        repeats.last = now;
+        true
+    }
+}
+
 pub(super) struct Recorder {
     file: File,
     health: Arc<Health>,
     programs: Arc<Programs>,
-    seen: HashMap<(What, Option<Arc<Program>>), Repeats>,
+    seen: Arc<Seen>,
 }
 
 impl Recorder {
-    pub(super) fn new(file: File, health: Arc<Health>, programs: Arc<Programs>) -> Self {
-        Self { file, health, programs, seen: HashMap::new() }
+    pub(super) fn new(file: File, health: Arc<Health>, programs: Arc<Programs>, seen: Arc<Seen>) -> Self {
+        Self { file, health, programs, seen }
     }
 
     /// Until nobody is left who could note anything.
@@ -61,17 +81,12 @@ impl Recorder {
     /// The first time at once.
     fn note(&mut self, now: Timestamp, what: What, program: Option<Arc<Program>>) {
         let key = (what, program);
-        if let Some(repeats) = self.seen.get_mut(&key) {
-            if repeats.times == 0 {
-                repeats.first = now;
-            }
-            repeats.times += 1;
-            repeats.last = now;
+        if self.seen.again(now, &key) {
             return;
         }
-        if self.seen.len() == MOST {
+        if locked(&self.seen.0).len() == MOST {
             self.flush();
-            self.seen.clear();
+            locked(&self.seen.0).clear();
         }
         let (what, program) = &key;
         self.write(&Entry {
@@ -81,15 +96,17 @@ impl Recorder {
             repeats: 0,
             last: None,
         });
-        if self.seen.is_empty() {
+        let mut seen = locked(&self.seen.0);
+        if seen.is_empty() {
             self.health.pending.notify_one();
         }
-        self.seen.insert(key, Repeats { times: 0, first: now, last: now });
+        seen.insert(key, Repeats { times: 0, first: now, last: now });
     }
 
     /// Writes how often the same has happened since, and forgets what has not.
     fn flush(&mut self) {
-        for ((what, program), repeats) in std::mem::take(&mut self.seen) {
+        let seen = std::mem::take(&mut *locked(&self.seen.0));
+        for ((what, program), repeats) in seen {
             if repeats.times == 0 {
                 continue;
             }
@@ -100,9 +117,9 @@ impl Recorder {
                 repeats: repeats.times,
                 last: Some(repeats.last),
             });
-            self.seen.insert((what, program), Repeats { times: 0, ..repeats });
+            locked(&self.seen.0).insert((what, program), Repeats { times: 0, ..repeats });
         }
-        if !self.seen.is_empty() {
+        if !locked(&self.seen.0).is_empty() {
             self.health.pending.notify_one();
         }
     }
