@@ -128,6 +128,11 @@ impl Config {
             .or_else(|| self.most(cloud.name.as_deref(), |settings| settings.logout_url.as_ref()).cloned())
     }
 
+    /// Whether the cloud of this name has settings of its own.
+    pub fn is_about(&self, name: &str) -> bool {
+        self.clouds.contains_key(name)
+    }
+
     /// Whether a person is asked before a program gets a token of the cloud of this name, if it has one.
     pub fn confirms(&self, name: Option<&str>) -> bool {
         self.most(name, |settings| settings.confirm.as_ref()).is_some_and(|confirm| *confirm)

@@ -1,10 +1,13 @@
 //! What outlives the process: sessions with their refresh tokens, pins, and the ids of tokens that were handed out, so
-//! that a logout after a crash or a reboot can still revoke them.
+//! that a logout after a crash or a reboot can still revoke them. And how often programs had a person asked to sign in,
+//! so that a lock or an upgrade gives nobody a new budget.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
@@ -30,6 +33,10 @@ struct Kept<S, L> {
     pins: Vec<(Identity, User)>,
     #[serde(default)]
     labels: Vec<(Identity, Vec<String>)>,
+    #[serde(default)]
+    failures: Vec<(Identity, (u32, Timestamp))>,
+    #[serde(default)]
+    begun: Vec<(Identity, Vec<Timestamp>)>,
 }
 
 /// Which changes are on the disk.
@@ -50,7 +57,8 @@ impl<S, L> Default for Kept<S, L> {
     fn default() -> Self {
         let (sessions, lapsed, ending) = (Vec::new(), Vec::new(), Vec::new());
         let (leases, over, pins, labels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { sessions, lapsed, ending, leases, over, pins, labels }
+        let (failures, begun) = (Vec::new(), Vec::new());
+        Self { sessions, lapsed, ending, leases, over, pins, labels, failures, begun }
     }
 }
 
@@ -121,8 +129,14 @@ impl Inner {
             }
             for (identity, labels) in kept.labels {
                 for label in labels {
-                    state.used_by(&identity, &label);
+                    state.used_by(&identity, &label, &self.config);
                 }
+            }
+            for (identity, failures) in kept.failures {
+                state.failures.entry(identity).or_insert(failures);
+            }
+            for (identity, begun) in kept.begun {
+                state.begun.entry(identity).or_insert(begun);
             }
             state.ending.extend(ending.iter().cloned());
             let through = std::mem::take(&mut state.through);
@@ -185,7 +199,8 @@ pub(super) enum Extent {
 
 pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8>>> {
     // What goes on while it is locked is held to the settings of all of them, too.
-    let labels = state.labels.iter().map(|(identity, labels)| (identity.clone(), labels.clone())).collect();
+    let labels = pairs(&state.labels);
+    let (failures, begun) = (pairs(&state.failures), pairs(&state.begun));
     let kept = match extent {
         Extent::All => Kept {
             sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
@@ -193,17 +208,26 @@ pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8
             ending: state.ending.iter().map(|session| &**session).collect(),
             leases: state.leases.values().collect(),
             over: state.over.iter().map(|lease| &**lease).collect(),
-            pins: state.pins.iter().map(|(identity, user)| (identity.clone(), user.clone())).collect(),
+            pins: pairs(&state.pins),
             labels,
+            failures,
+            begun,
         },
         Extent::ThroughLock => Kept {
             leases: state.leases.values().filter(|lease| lease.through_lock).collect(),
             labels,
+            failures,
+            begun,
             ..Kept::default()
         },
     };
     let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
     Ok(Zeroizing::new(json))
+}
+
+/// JSON's keys are strings only.
+fn pairs<T: Clone>(all: &HashMap<Identity, T>) -> Vec<(Identity, T)> {
+    all.iter().map(|(identity, of)| (identity.clone(), of.clone())).collect()
 }
 
 /// Work that blocks, on a thread that nobody waits for at the end: a keyring may never answer.

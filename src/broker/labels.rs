@@ -1,14 +1,20 @@
 //! What a session's clouds are called: a caller chooses the name that it comes with, and settings are made by name.
 
 use super::{Inner, State};
+use crate::config::Config;
 use crate::model::{Cloud, Identity};
 use crate::sync::locked;
 
+/// More than one cloud has names in a person's files. Of others only those that settings are made by are remembered, so
+/// that a crowd of them neither fills the memory nor leads past a setting.
+const MOST: usize = 64;
+
 impl State {
     /// Remembers that a session, or its sign-in, is used by the cloud of this label; whether that is new.
-    pub(super) fn used_by(&mut self, identity: &Identity, label: &str) -> bool {
+    pub(super) fn used_by(&mut self, identity: &Identity, label: &str, config: &Config) -> bool {
         let labels = self.labels.entry(identity.clone()).or_default();
-        let is_new = !labels.iter().any(|known| known == label);
+        let is_new =
+            !labels.iter().any(|known| known == label) && (labels.len() < MOST || config.is_about(label));
         if is_new {
             labels.push(label.to_owned());
         }

@@ -373,7 +373,7 @@ impl Broker {
                 && (session.is_fresh(now) || !session.ends_soon(now))
             {
                 lasts = true;
-                if state.used_by(&identity, cloud.label()) {
+                if state.used_by(&identity, cloud.label(), &self.inner.config) {
                     self.inner.changes.note();
                 }
             }
@@ -599,7 +599,7 @@ impl Broker {
     async fn pending_or_new(&self, cloud: &Cloud, identity: &Identity, ask: Ask) -> Result<Arc<Entry>> {
         let pending = {
             let mut state = locked(&self.inner.state);
-            state.used_by(identity, cloud.label());
+            state.used_by(identity, cloud.label(), &self.inner.config);
             state.pending.get(identity).cloned()
         };
         match pending {
@@ -686,7 +686,7 @@ impl Inner {
     ) -> Option<Arc<Held>> {
         let now = self.clock.now();
         let mut state = locked(&self.state);
-        if state.sessions.contains_key(identity) && state.used_by(identity, cloud.label()) {
+        if state.sessions.contains_key(identity) && state.used_by(identity, cloud.label(), &self.config) {
             self.changes.note();
         }
         let session = state.sessions.get(identity)?;

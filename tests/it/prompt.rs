@@ -101,6 +101,24 @@ fn no_other_name_for_a_cloud_leads_past_what_holds_for_it() {
     }
 }
 
+/// Nor does a crowd of names, which fills nothing either.
+#[test]
+fn a_crowd_of_names_leads_past_nothing() {
+    let lab = Lab::with_config("[clouds.demo.prompt]\nper_hour = 0\n");
+    let other = lab.cloud_with(|cloud| cloud["name"] = "other".into());
+    let login = lab.api().login(&other).sign_in();
+    assert_eq!(lab.browse(&login.url, "alice"), "done");
+    for number in 0..200 {
+        let cloud = lab.cloud_with(|cloud| cloud["name"] = format!("name-{number}").into());
+        lab.api().token_unprompted(&cloud, &scope::project("demo")).token_id();
+    }
+    lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).token_id();
+    let names = lab.api().status()["sessions"][0]["clouds"].as_array().unwrap().clone();
+    assert!(names.len() < 100 && names.contains(&json!("demo")), "{names:?}");
+    lab.clock.advance(3600);
+    lab.api().token(&other, &scope::project("demo")).problem("sign-in-cooling-down");
+}
+
 #[test]
 fn a_budget_of_nothing_opens_nothing() {
     let lab = Lab::with_config("[prompt]\nper_hour = 0\n");

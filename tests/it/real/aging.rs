@@ -7,9 +7,10 @@ mod unattended;
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use serde_json::Value;
 
-use super::front::{Counts, Front, Log, stack};
+use super::front::{Counts, Front, Log, Request, stack};
 use super::vault::{KernelKey, keep};
 use super::wait;
 use crate::support::api::Api;
@@ -71,8 +72,13 @@ fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
         tokens.push(next);
     }
     assert_eq!(front.browsers_opened(), 1);
-    let renewals = log.all().iter().filter(|request| request.path.contains("/protocols/openid/auth")).count();
-    assert!((3..=5).contains(&renewals), "{renewals} bearer exchanges for four tokens");
+    // Each is used for half its minute, but for one whose answer died with the agent; after that one session gave two tokens.
+    let all = log.all();
+    let exchanges: Vec<_> =
+        all.iter().filter(|request| request.path.contains("/protocols/openid/auth")).collect();
+    let is_hasty = |pair: &&[&Request]| pair[1].at.duration_since(pair[0].at) < SignedDuration::from_secs(20);
+    assert!(exchanges.len() >= tokens.len() - 1, "{exchanges:?}");
+    assert!(exchanges.windows(2).filter(is_hasty).count() <= 1, "{exchanges:?}");
     front.ksb(&["logout"]).ok();
     assert!(!front.keystone.accepts(tokens.last().unwrap()));
 }

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use jiff::civil::DateTime;
 use serde_json::{Value, json};
 
 use super::browsers::Browsers;
@@ -44,6 +45,8 @@ pub struct Counts {
 /// A request that Keystone's front received.
 #[derive(Debug, Clone)]
 pub struct Request {
+    /// When it came, by the front's clock.
+    pub at: DateTime,
     pub method: String,
     pub path: String,
     pub status: u16,
@@ -316,8 +319,11 @@ impl Log {
 /// `time microseconds client-port method path status request-id "user agent"`
 fn parse(line: &str) -> Option<Request> {
     let (facts, agent) = line.split_once('"')?;
-    let mut facts = facts.split(' ').skip(3);
+    let mut facts = facts.split(' ');
+    let at = facts.next()?.parse().ok()?;
+    let mut facts = facts.skip(2);
     Some(Request {
+        at,
         method: facts.next()?.to_owned(),
         path: facts.next()?.to_owned(),
         status: facts.next()?.parse().ok()?,
