@@ -459,6 +459,10 @@ pub struct LockReply {
     pub paused: u32,
     /// Leases that go on (`through_lock`).
     pub through: u32,
+    /// Whether a fresh process, which knows nothing, is about to take this one's place; not where one that was locked
+    /// already knows nothing.
+    #[serde(default)]
+    pub restarts: bool,
 }
 
 /// Since when, and why, the agent is locked.

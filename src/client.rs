@@ -89,20 +89,18 @@ impl Client {
 
     /// Asks for something that makes the agent leave, and returns when it takes no requests any more.
     pub async fn post_and_part(&self, path: &str, body: &impl Serialize) -> Result<Reply> {
-        // A connection on which nothing more is asked: it ends when the agent begins to leave.
-        let idle = async { begin(connect(&self.paths.socket).await.ok()?).await.ok() }.await;
-        let idle = match idle {
-            Some((mut sender, connection)) => {
-                ask(&mut sender, Method::GET, "/v1/status", Bytes::new()).await.ok();
-                Some((sender, connection))
-            }
-            None => None,
-        };
+        let presence = self.presence().await;
         let reply = self.post(path, body).await?;
-        if let Some((_sender, connection)) = idle {
-            timeout(PARTING, connection).await.ok();
-        }
+        presence.end().await;
         Ok(reply)
+    }
+
+    /// Notices when the agent that answers now leaves.
+    pub async fn presence(&self) -> Presence {
+        let idle = async { begin(connect(&self.paths.socket).await.ok()?).await.ok() }.await;
+        let Some((mut sender, connection)) = idle else { return Presence(None) };
+        ask(&mut sender, Method::GET, "/v1/status", Bytes::new()).await.ok();
+        Presence(Some((sender, connection)))
     }
 
     /// Asks, and asks again where an agent left before it answered: the one that comes after it does. An older one is
@@ -251,6 +249,18 @@ async fn exchange(stream: UnixStream, method: Method, path: &str, body: Bytes) -
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The connection lives as long as the sender, at most.
+/// A connection on which nothing more is asked: it ends when the agent begins to leave.
+pub struct Presence(Option<(Sender, JoinHandle<hyper::Result<()>>)>);
+
+impl Presence {
+    /// Returns when the agent takes no requests any more.
+    pub async fn end(self) {
+        if let Some((_sender, connection)) = self.0 {
+            timeout(PARTING, connection).await.ok();
+        }
+    }
+}
+
 async fn begin(stream: UnixStream) -> Result<(Sender, JoinHandle<hyper::Result<()>>), Lost> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
     Ok((sender, tokio::spawn(connection)))

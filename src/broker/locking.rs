@@ -54,7 +54,7 @@ impl Broker {
         let who = peer.map_or(Who::Agent, Who::Peer);
         let locking = self.inner.work.spawn(async move {
             let knows_nothing = broker.is_locked() && broker.inner.departure.borrow().is_none();
-            let outcome = broker.lock_now(reason, who.clone()).await;
+            let mut outcome = broker.lock_now(reason, who.clone()).await;
             let what = What { detail: Some(reason.to_string()), ..What::done(Action::Lock) };
             broker.inner.note(who, what.or(outcome.as_ref().err()));
             if peer.is_none() {
@@ -63,6 +63,9 @@ impl Broker {
             if broker.is_locked() && !knows_nothing {
                 let sleeps = reason == LockReason::Sleep;
                 broker.depart(if sleeps { Departure::Sleep } else { Departure::Lock });
+                if let Ok(reply) = &mut outcome {
+                    reply.restarts = true;
+                }
             }
             outcome
         });
@@ -78,7 +81,13 @@ impl Broker {
             let reason = if reason == LockReason::Person { reason } else { lock.reason };
             let lock = LockReport { reason, ..lock };
             inner.set_lock(Some(lock.clone()))?;
-            return Ok(LockReply { lock, logged_out: None, paused: 0, through: inner.through() });
+            return Ok(LockReply {
+                lock,
+                logged_out: None,
+                paused: 0,
+                through: inner.through(),
+                restarts: false,
+            });
         }
         inner.settle().await;
         let vault = inner.vault.report();
@@ -98,7 +107,7 @@ impl Broker {
         let leases = locked(&inner.state).leases.len();
         let paused = u32::try_from(leases).unwrap_or(u32::MAX) - through;
         tracing::info!(?reason, "locked");
-        Ok(LockReply { lock, logged_out, paused, through })
+        Ok(LockReply { lock, logged_out, paused, through, restarts: false })
     }
 
     /// Opens the vault, and with it the lock. One try at a time, and each failure makes the next one wait longer.

@@ -6,9 +6,13 @@ use crate::error::Result;
 
 pub(super) async fn run() -> Result<()> {
     let client = target::client()?;
-    let reply: LockReply = client.post_and_part("/v1/lock", &LockRequest {}).await?.json()?;
-    // A fresh process answers, which knows nothing.
-    client.get("/v1/status").await?.json::<Status>()?;
+    let presence = client.presence().await;
+    let reply: LockReply = client.post("/v1/lock", &LockRequest {}).await?.json()?;
+    if reply.restarts {
+        presence.end().await;
+        // A fresh process answers, which knows nothing.
+        client.get("/v1/status").await?.json::<Status>()?;
+    }
     println!("Locked. Nothing is given out until: ksb unlock");
     if let Some(logged_out) = &reply.logged_out {
         println!("There is no vault that sign-ins could be sealed in, so they have ended:");

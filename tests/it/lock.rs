@@ -60,6 +60,12 @@ fn a_locked_agent_gives_nothing_knows_nothing_and_loses_nothing() {
     let status = desk.run(&["status"]).ok().stdout;
     assert!(status.starts_with("Locked by you, since ") && status.contains("ksb unlock"), "{status}");
 
+    // Whoever locks it once more waits for nobody to leave.
+    let fresh = desk.api().status()["started_at"].clone();
+    assert_eq!(desk.api().post("/v1/lock", &json!({})).json["restarts"], false);
+    assert_eq!(desk.run(&["lock"]).ok().stdout, locked.stdout);
+    assert_eq!(desk.api().status()["started_at"], fresh);
+
     assert_eq!(unlock(&desk, "wrong")["code"], "vault-sealed");
     assert_eq!(desk.api().status()["locked"]["reason"], "person", "a wrong passphrase opens nothing");
     assert_eq!(unlock(&desk, PASSPHRASE)["state"], "open");
@@ -180,6 +186,7 @@ fn leases_pause_unless_they_were_made_to_go_on() {
 
     let locked = lab.api().post("/v1/lock", &json!({})).json;
     assert_eq!((&locked["paused"], &locked["through"]), (&json!(2), &json!(1)), "{locked}");
+    assert_eq!(locked["restarts"], true);
     until("the next process", || lab.api().status()["leases"].as_array().unwrap().len() == 1);
     for paused in [&ordinary, &unattended] {
         let refused = paused.ask();
