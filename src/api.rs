@@ -1,7 +1,7 @@
 //! The types of the broker's own HTTP API, shared by client and server.
 //!
 //! HTTP/1.1 and JSON on a unix socket. Times are RFC 3339 in UTC by this machine's clock, durations whole seconds. Every
-//! reply carries `Ksb-Version`. Failures are [`Problem`] documents (RFC 9457).
+//! reply carries `Ksb-Version`. Failures are `Problem` documents (RFC 9457).
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -1,6 +1,6 @@
 //! What can go wrong: a closed set of codes, each with a detail and the command that helps.
 //!
-//! An [`Error`] is turned into text only in `listen/` (RFC 9457 problem documents) and `cli/`.
+//! An `Error` is turned into text only in `listen/` (RFC 9457 problem documents) and `cli/`.
 
 use std::fmt;
 

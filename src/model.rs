@@ -1,4 +1,4 @@
-//! The words of the project as types: [`Cloud`], [`Identity`], [`Scope`], [`Token`], [`Secret`].
+//! The words of the project as types: `Cloud`, `Identity`, `Scope`, `Token`, `Secret`.
 //!
 //! Uses nothing of the rest of the crate but [`crate::error`]; everything may use it.
 
