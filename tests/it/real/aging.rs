@@ -18,7 +18,7 @@ use crate::support::api::Api;
 #[test]
 fn tokens_that_live_for_a_minute_are_used_for_most_of_it() {
     let front = Front::free();
-    let log = Log::take(stack("SHORT_FRONTS").split(' ').next().unwrap().parse().unwrap());
+    let log = Log::short();
     let demo = "project_name: demo, project_domain_name: lab";
     front.clouds(&[front.entry_at(&log.url, "demo", demo)]);
     let counts = || Counts { browsers: front.browsers_opened(), ..log.counts() };
@@ -47,7 +47,7 @@ fn tokens_that_live_for_a_minute_are_used_for_most_of_it() {
 fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
     let front = Front::take(0, "alice");
     keep(&front, "kernel");
-    let log = Log::take(stack("SHORT_FRONTS").split(' ').next().unwrap().parse().unwrap());
+    let log = Log::short();
     let options = format!(
         "discovery_endpoint: {}/.well-known/openid-configuration, client_id: cli, project_name: demo, \
          project_domain_name: lab",

@@ -75,7 +75,8 @@ impl Front {
             let turn = Turn::try_to(&format!("front-{number}"))?;
             TcpListener::bind(("127.0.0.1", 9990 + number)).ok().map(|_unused| (turn, number))
         };
-        let (turn, number) = wait::until("a free front", || (0..FRONTS).find_map(take));
+        // The first one last: some wait for it, because it is alice's.
+        let (turn, number) = wait::until("a free front", || (0..FRONTS).rev().find_map(take));
         Self::with(turn, number, &format!("user{number}"))
     }
 
@@ -255,6 +256,14 @@ impl Log {
     /// A port that is no front's own, for one test at a time.
     pub fn take(port: u16) -> Self {
         let turn = Turn::wait(&format!("port-{port}"));
+        Self { _turn: Some(turn), ..Self::of(port) }
+    }
+
+    /// That of any free port whose tokens live for a minute.
+    pub fn short() -> Self {
+        let ports: Vec<u16> = stack("SHORT_FRONTS").split(' ').map(|port| port.parse().unwrap()).collect();
+        let take = |port: &u16| Some((Turn::try_to(&format!("port-{port}"))?, *port));
+        let (turn, port) = wait::until("a free port", || ports.iter().find_map(take));
         Self { _turn: Some(turn), ..Self::of(port) }
     }
 

@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("down", help="end what `up` started")
     commands.add_parser("status", help="what runs (exit 3: not all of it)")
     commands.add_parser("env", help="print what tests need to know as shell assignments")
-    ttl = commands.add_parser("ttl", help="lifetime of tokens of the short fronts (5010, 5011)")
+    ttl = commands.add_parser("ttl", help="lifetime of tokens of the short fronts (5030 to 5034)")
     ttl.add_argument("seconds", type=int, nargs="?", default=SHORT_LIFETIME)
     venv = commands.add_parser("venv", help="make a Python environment and print its path")
     venv.add_argument("name", choices=venvs.NAMES)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::real::front::{Front, stack};
+use crate::real::front::{Front, Log, stack};
 use crate::real::program::Program;
 use crate::real::tofu::{APPLY, DESTROY, Workspace};
 use crate::support::sandbox::Outcome;
@@ -65,13 +65,13 @@ const LIMIT: Duration = Duration::from_secs(400);
 #[test]
 fn applies_and_programs_outlive_three_tokens_and_nobody_is_asked() {
     let front = Front::free();
-    let at = "https://keystone.localhost:5011/v3";
+    let log = Log::short();
     let demo = "project_name: demo, project_domain_name: lab";
     let oidc = format!(
         "discovery_endpoint: {}/.well-known/openid-configuration, client_id: cli, {demo}",
         stack("ISSUER")
     );
-    front.clouds(&[front.entry_at(at, "renewed", &oidc), front.entry_at(at, "websso", demo)]);
+    front.clouds(&[front.entry_at(&log.url, "renewed", &oidc), front.entry_at(&log.url, "websso", demo)]);
     let workspace = |name: &str, provider: &str, configuration: &str| {
         let own = format!("{name}-{}", front.user());
         Workspace::new(&front, name, &configuration.replace("NAME", &own).replace("PROVIDER", provider))
@@ -101,7 +101,7 @@ fn applies_and_programs_outlive_three_tokens_and_nobody_is_asked() {
         .collect();
     let mut with_token = control.tofu(&APPLY);
     with_token.env_remove("OS_CLOUD").envs([
-        ("OS_AUTH_URL", at),
+        ("OS_AUTH_URL", log.url.as_str()),
         ("OS_TOKEN", &token),
         ("OS_PROJECT_NAME", "demo"),
         ("OS_PROJECT_DOMAIN_NAME", "lab"),

@@ -57,7 +57,7 @@ impl Drop for Person {
 #[test]
 fn a_tab_in_the_background_keeps_its_person_signed_in_and_never_comes_to_the_front() {
     let mut front = Front::free();
-    let log = Log::take(stack("SHORT_FRONTS").split(' ').nth(1).unwrap().parse().unwrap());
+    let log = Log::short();
     front.clouds(&[front.entry_at(&log.url, "demo", "project_name: demo, project_domain_name: lab")]);
     front.sandbox.set("KSB_NO_BROWSER", "1");
     let login = front.start(&["login"]);

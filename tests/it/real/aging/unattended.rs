@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 
-use crate::real::front::{Front, Log, stack};
+use crate::real::front::{Front, Log};
 use crate::real::leases::{rescoped, straight};
 use crate::real::wait;
 use crate::support::api::scope;
@@ -14,7 +14,7 @@ use crate::support::tool::Tool;
 #[test]
 fn an_unattended_lease_outlives_the_session_and_leaves_nothing() {
     let front = Front::free();
-    let log = Log::take(stack("SHORT_FRONTS").split(' ').nth(1).unwrap().parse().unwrap());
+    let log = Log::short();
     front.clouds(&[front.entry_at(&log.url, "demo", "project_name: demo, project_domain_name: lab")]);
     front.ksb(&["login"]).ok();
     let persons = front.token(&["--unscoped"]);
