@@ -4,11 +4,13 @@
 //! happens; the connection is not kept.
 
 use std::collections::HashMap;
+use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 use zbus::proxy::SignalStream;
 use zbus::zvariant::Value;
 use zbus::{Connection, Proxy};
@@ -53,7 +55,7 @@ impl Notices for Desktop {
 
     fn confirm(&self, title: String, text: String) -> BoxFuture<'static, Option<bool>> {
         Box::pin(async move {
-            let answer = question(&title, &text).await;
+            let answer = question(title, text).await;
             answer.inspect_err(|error| tracing::info!(%error, "nobody can be asked")).ok()
         })
     }
@@ -69,10 +71,12 @@ struct Question {
 
 /// Shows the question until it is answered or taken away. Signals are those of the bus name's owner only: the bus itself
 /// keeps other programs' out.
-async fn question(title: &str, text: &str) -> zbus::Result<bool> {
-    let showing = tokio::time::timeout(TIMEOUT, Question::show(title, text));
-    let late = |_| zbus::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-    let mut question = showing.await.map_err(late)??;
+async fn question(title: String, text: String) -> zbus::Result<bool> {
+    // What nobody waits for any more when the desktop answers is taken away then: only now its number is known.
+    let showing = tokio::spawn(timeout(PATIENCE, async move { Question::show(&title, &text).await }));
+    let late = |_| zbus::Error::from(io::Error::from(io::ErrorKind::TimedOut));
+    let shown = timeout(TIMEOUT, showing).await.map_err(late)?;
+    let mut question = shown.map_err(|error| zbus::Error::from(io::Error::from(error)))?.map_err(late)??;
     loop {
         tokio::select! {
             biased;
@@ -119,7 +123,7 @@ impl Drop for Question {
 }
 
 async fn within(patience: Duration, doing: impl Future<Output = zbus::Result<()>>) {
-    match tokio::time::timeout(patience, doing).await {
+    match timeout(patience, doing).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, "no notification"),
         Err(_) => tracing::debug!("no notification: the desktop, or the person, does not answer"),

@@ -7,6 +7,7 @@ use std::fs;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::process::Signal;
+use tokio::sync::Semaphore;
 use zbus::blocking::Connection;
 use zbus::blocking::connection::Builder;
 use zbus::object_server::SignalEmitter;
@@ -30,6 +31,8 @@ enum Does {
     Click(&'static str),
     Dismiss,
     Nothing,
+    /// The program that shows it says so when it may.
+    Dawdle(&'static Semaphore),
     /// The program that shows it does not even answer.
     Hang,
 }
@@ -73,9 +76,12 @@ impl Desktop {
         match self.does {
             Does::Click(action) => Self::action_invoked(&emitter, THIS, action).await.unwrap(),
             Does::Dismiss => Self::notification_closed(&emitter, THIS, 2).await.unwrap(),
-            Does::Nothing | Does::Hang => {}
+            Does::Nothing | Does::Dawdle(_) | Does::Hang => {}
         }
         self.shown.send(format!("{title}\n{text}")).ok();
+        if let Does::Dawdle(may) = self.does {
+            may.acquire().await.unwrap().forget();
+        }
         THIS
     }
 
@@ -197,17 +203,24 @@ fn a_desktop_that_hangs_is_as_good_as_none() {
 
 #[test]
 fn what_is_answered_at_a_terminal_is_taken_off_the_desktop() {
-    let bus = Bus::start();
-    let (_desktop, shown, closed) = desktop(&bus, Does::Nothing);
-    let front = signed_in(&bus);
-    let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} confirm"), &[]);
-    terminal.shows("asks here before a program gets a token");
-    let program = front.start(&["token"]);
-    shown.recv_timeout(wait::LIMIT).unwrap();
-    terminal.shows("Allow? [y/N]");
-    terminal.types("y");
-    assert_eq!(program.ends().code, Some(0));
-    assert_eq!(closed.recv_timeout(wait::LIMIT), Ok(THIS));
+    static MAY: Semaphore = Semaphore::const_new(0);
+    for does in [Does::Nothing, Does::Dawdle(&MAY)] {
+        let bus = Bus::start();
+        let (_desktop, shown, closed) = desktop(&bus, does);
+        let front = signed_in(&bus);
+        let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} confirm"), &[]);
+        terminal.shows("asks here before a program gets a token");
+        let program = front.start(&["token"]);
+        shown.recv_timeout(wait::LIMIT).unwrap();
+        terminal.shows("Allow? [y/N]");
+        terminal.types("y");
+        assert_eq!(program.ends().code, Some(0));
+        // Also where the desktop's number for it comes later than the answer.
+        if let Does::Dawdle(may) = does {
+            may.add_permits(1);
+        }
+        assert_eq!(closed.recv_timeout(wait::LIMIT), Ok(THIS));
+    }
 }
 
 #[test]
