@@ -61,6 +61,12 @@ impl Client {
         Self { paths, starts: false }
     }
 
+    /// The same, which starts no agent.
+    #[must_use]
+    pub fn of_the_one_that_runs(self) -> Self {
+        Self { starts: false, ..self }
+    }
+
     /// Where the agent's files lie.
     pub fn paths(&self) -> &Paths {
         &self.paths

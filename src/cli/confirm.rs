@@ -13,12 +13,21 @@ pub(super) async fn run() -> Result<()> {
         Error::new(Code::InvalidRequest, "there is no terminal to ask on").remedy("run it at a terminal")
     })?;
     let client = target::client()?;
+    client.get("/v1/status").await?;
+    // Who stops it later means it.
+    let client = client.of_the_one_that_runs();
     eprintln!("ksb: asks here before a program gets a token of what wants `confirm`; Ctrl-C ends it");
     loop {
-        let reply = match client.get(&format!("/v1/confirmations?wait={WAIT}")).await {
+        let path = format!("/v1/confirmations?wait={WAIT}");
+        let reply = tokio::select! {
+            reply = client.get(&path) => reply,
+            () = keys.hang_up() => return Ok(()),
+        };
+        let reply = match reply {
             Ok(reply) if reply.status == 200 => reply,
-            Err(error) if error.code != Code::AgentLeaving => return Err(error),
-            _ => continue,
+            Ok(_) => continue,
+            Err(error) if error.code == Code::AgentLeaving && client.is_running().await => continue,
+            Err(error) => return Err(error),
         };
         let Question { id, title, text } = reply.json()?;
         eprintln!("{}\n    {}", say::printable(&title), say::printable(&text));

@@ -45,6 +45,11 @@ impl Keys {
         self.pressed.recv().await.map(|(_, key)| key)
     }
 
+    /// Returns when the terminal is gone. What is typed meanwhile is for nobody.
+    pub(super) async fn hang_up(&mut self) {
+        while self.next().await.is_some() {}
+    }
+
     /// Asks for a line. It is not shown: what is pasted may be worth a sign-in.
     pub(super) async fn line(&mut self, question: &str) -> Secret {
         let tty = self.tty.clone();

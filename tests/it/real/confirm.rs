@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use rustix::process::Signal;
@@ -238,6 +239,31 @@ fn at_another_terminal_the_person_is_asked_where_there_is_no_desktop() {
         let outcome = program.ends();
         assert_eq!(outcome.code == Some(0), works, "{}", outcome.stderr);
     }
+}
+
+#[test]
+fn who_asks_at_a_terminal_goes_with_it_and_with_the_agent() {
+    let desk = Desk::new();
+    // As a shell does it that was started by nohup(1).
+    let asking = || {
+        let command = format!("trap '' HUP; echo process=$$,; exec {KSB} confirm");
+        let mut terminal = Terminal::start(&desk.sandbox, &command, &[]);
+        let shown = terminal.shows("Ctrl-C ends it");
+        let pid = shown.split("process=").nth(1).unwrap().split(',').next().unwrap().to_owned();
+        (terminal, fs::canonicalize("/proc").unwrap().join(pid).join("cmdline"))
+    };
+    let (terminal, _) = asking();
+    desk.run(&["stop"]).ok();
+    let (screen, status) = terminal.ends();
+    assert_eq!(status, Some(1), "{screen}");
+    assert!(
+        UnixStream::connect(desk.sandbox.paths().socket).is_err(),
+        "it starts none in its place: {screen}"
+    );
+
+    let (terminal, itself) = asking();
+    drop(terminal);
+    wait::until("its end", || fs::read(&itself).unwrap_or_default().is_empty().then_some(()));
 }
 
 #[test]
