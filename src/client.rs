@@ -56,15 +56,9 @@ impl Client {
         Self { paths, starts: true }
     }
 
-    /// For an agent that runs within this process: no other can take its place.
-    pub fn of_this_process(paths: Paths) -> Self {
+    /// For an agent that runs already: none is started in its place.
+    pub fn of_the_one_that_runs(paths: Paths) -> Self {
         Self { paths, starts: false }
-    }
-
-    /// The same, which starts no agent.
-    #[must_use]
-    pub fn of_the_one_that_runs(self) -> Self {
-        Self { starts: false, ..self }
     }
 
     /// Where the agent's files lie.
@@ -254,7 +248,6 @@ async fn exchange(stream: UnixStream, method: Method, path: &str, body: Bytes) -
 
 type Sender = SendRequest<Full<Bytes>>;
 
-/// The connection lives as long as the sender, at most.
 /// A connection on which nothing more is asked: it ends when the agent begins to leave.
 pub struct Presence(Option<(Sender, JoinHandle<hyper::Result<()>>)>);
 
@@ -267,6 +260,7 @@ impl Presence {
     }
 }
 
+/// The connection lives as long as the sender, at most.
 async fn begin(stream: UnixStream) -> Result<(Sender, JoinHandle<hyper::Result<()>>), Lost> {
     let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
     Ok((sender, tokio::spawn(connection)))

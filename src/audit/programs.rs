@@ -36,6 +36,9 @@ impl Known {
     }
 
     fn is_sure_of(&mut self, connection: Duration) {
+        if self.sure.contains(&connection) {
+            return;
+        }
         if self.sure.len() == SURE {
             self.sure.pop_front();
         }
@@ -75,9 +78,7 @@ impl Programs {
             && known.was_there(*since)
             && (known.sure.contains(since) || known.program.still_runs() || !known.pulse.beats())
         {
-            if !known.sure.contains(since) {
-                known.is_sure_of(*since);
-            }
+            known.is_sure_of(*since);
             return Some(known.program.clone());
         }
         let seen = since_boot();

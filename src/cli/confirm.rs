@@ -3,6 +3,7 @@
 use super::terminal::Keys;
 use super::{say, target};
 use crate::api::{AnswerRequest, Question};
+use crate::client::Client;
 use crate::error::{Code, Error, Result};
 
 /// As long as the agent holds a question that does not come.
@@ -15,19 +16,18 @@ pub(super) async fn run() -> Result<()> {
     let client = target::client()?;
     client.get("/v1/status").await?;
     // Who stops it later means it.
-    let client = client.of_the_one_that_runs();
+    let client = Client::of_the_one_that_runs(client.paths().clone());
     eprintln!("ksb: asks here before a program gets a token of what wants `confirm`; Ctrl-C ends it");
+    let path = format!("/v1/confirmations?wait={WAIT}");
     loop {
-        let path = format!("/v1/confirmations?wait={WAIT}");
         let reply = tokio::select! {
             reply = client.get(&path) => reply,
             () = keys.hang_up() => return Ok(()),
         };
         let reply = match reply {
             Ok(reply) if reply.status == 200 => reply,
-            Ok(_) => continue,
-            Err(error) if error.code == Code::AgentLeaving && client.is_running().await => continue,
-            Err(error) => return Err(error),
+            Err(error) if error.code != Code::AgentLeaving => return Err(error),
+            _ => continue,
         };
         let Question { id, title, text } = reply.json()?;
         eprintln!("{}\n    {}", say::printable(&title), say::printable(&text));

@@ -26,7 +26,7 @@ const DELETED: &str = " (deleted)";
 
 /// What the agent says of itself; none is started for it.
 pub(super) async fn status(paths: &Paths) -> Result<Status> {
-    let client = Client::of_this_process(paths.clone());
+    let client = Client::of_the_one_that_runs(paths.clone());
     let asking = async { client.get("/v1/status").await?.json() };
     tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| {
         let why = format!("it does not answer within {} s", PATIENCE.as_secs());
@@ -38,7 +38,7 @@ pub(super) async fn status(paths: &Paths) -> Result<Status> {
 pub(super) async fn check(paths: &Paths) -> (Vec<Finding>, Option<Status>) {
     let lock = paths.socket.with_extension("lock");
     let mut findings = unreachable(&lock);
-    let running = Client::of_this_process(paths.clone()).is_running().await;
+    let running = Client::of_the_one_that_runs(paths.clone()).is_running().await;
     if !running {
         findings.push(match stuck(&lock).await {
             Some(pid) => finding(

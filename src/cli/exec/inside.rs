@@ -72,7 +72,7 @@ impl Inside {
             let ended = agent.await.map_err(|error| Error::new(Code::Internal, error.to_string()))?;
             return Err(ended.err().unwrap_or_else(|| Error::new(Code::Internal, "the agent ended at once")));
         }
-        Ok(Self { client: Client::of_this_process(paths), stop, agent, _folder: folder })
+        Ok(Self { client: Client::of_the_one_that_runs(paths), stop, agent, _folder: folder })
     }
 
     /// Its client.
