@@ -33,7 +33,7 @@ fn tokens_that_live_for_a_minute_are_used_for_most_of_it() {
     let resolved: Value = serde_json::from_str(&front.ksb(&["cloud", "show", "--json"]).ok().stdout).unwrap();
     let api = Api::new(front.sandbox.paths().socket);
     let served = || api.token_unprompted(&resolved["cloud"], &resolved["scope"]);
-    let (pause, limit) = (Duration::from_millis(500), Duration::from_secs(60));
+    let (pause, limit) = (Duration::from_millis(500), Duration::from_mins(1));
     let refused = wait::every(pause, limit, || Some(served()).filter(|answer| answer.status != 200));
     refused.expect("the token's end").problem("sign-in-needed");
     assert!(front.keystone.accepts(&token), "it is replaced before it ends");
@@ -45,7 +45,7 @@ fn tokens_that_live_for_a_minute_are_used_for_most_of_it() {
 
 #[test]
 fn a_passkey_once_and_then_three_tokens_in_a_row_are_used_up_across_a_kill() {
-    let front = Front::take(0, "alice");
+    let front = Front::take(0, "alice").in_chromium();
     keep(&front, "kernel");
     let log = Log::short();
     let options = format!(

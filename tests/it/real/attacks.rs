@@ -39,7 +39,7 @@ fn attack(browser: &str) {
 /// Most Keystones are not on this computer, and browsers ask more of a page that sends somebody here from outside.
 #[test]
 fn a_keystone_of_the_public_web_may_send_its_users_here() {
-    let mut front = Front::free();
+    let mut front = Front::free().in_chromium();
     let public = format!("--ip-address-space-overrides=127.0.0.1:500{}=public", front.number);
     front.sandbox.set("KSB_BROWSER_ARGS", public);
     front.ksb(&["login"]).ok();

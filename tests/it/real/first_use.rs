@@ -9,7 +9,7 @@ use super::program::run;
 
 #[test]
 fn one_sign_in_with_a_passkey_serves_ten_commands_in_three_projects() {
-    let front = Front::take(0, "alice");
+    let front = Front::take(0, "alice").in_chromium();
     let projects = ["demo", "staging", "production"];
     front.clouds(&projects.map(|project| front.entry(project, project)));
 

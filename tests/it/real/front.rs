@@ -11,6 +11,7 @@ use jiff::civil::DateTime;
 use serde_json::{Value, json};
 
 use super::browsers::Browsers;
+use super::chromium;
 use super::keystone::{self, Keystone};
 use super::program::{self, Program};
 use super::wait;
@@ -98,10 +99,19 @@ impl Front {
         sandbox.set("KSB_BROWSER_USER", user);
         sandbox.set("KSB_BROWSER_LOG", browsers.log());
         sandbox.set("KSB_BROWSER_PROFILE", sandbox.path("profile"));
+        sandbox.set("KSB_BROWSER", "http");
         let log = Log::of(5000 + number);
         let front = Self { number, sandbox, browsers, keystone: Keystone::new(&log.url), log, _taken: taken };
         front.sandbox.clouds(&format!("clouds:\n{}", front.entry("demo", "demo")));
         front
+    }
+
+    /// Has real windows opened, for what a page, its scripts or a passkey are to show. Other sign-ins go by a browser
+    /// without a screen (`tests/stack/lib/http.mjs`).
+    pub fn in_chromium(mut self) -> Self {
+        self.sandbox.set("KSB_BROWSER", "chromium");
+        self.sandbox.set("KSB_BROWSER_SERVER", chromium::socket());
+        self
     }
 
     /// An entry of clouds.yaml for one of the projects.

@@ -12,7 +12,7 @@ use crate::support::sandbox::Outcome;
 
 #[test]
 fn the_agent_may_be_killed_at_any_moment() {
-    let mut front = Front::free();
+    let mut front = Front::free().in_chromium();
     // A browser that somebody closes at once, until there is a file `person`.
     let (script, person) = (front.sandbox.path("browser.sh"), front.sandbox.path("person"));
     fs::write(

@@ -5,6 +5,7 @@
 
 mod browsers;
 mod bus;
+mod chromium;
 mod elsewhere;
 mod front;
 mod gate;

@@ -30,7 +30,7 @@ fn exchanges(front: &Front) -> usize {
 
 #[test]
 fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
-    let front = Front::take(0, "alice");
+    let front = Front::take(0, "alice").in_chromium();
     front.clouds(&[entry(&front, "demo", "")]);
     let issue = ["token", "issue", "-f", "value", "-c", "id"];
     let first = front.answer(&issue);
@@ -65,7 +65,7 @@ fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
 
 #[test]
 fn a_password_and_a_code_from_an_app_sign_in() {
-    let mut front = Front::free();
+    let mut front = Front::free().in_chromium();
     front.sandbox.set("KSB_BROWSER_USER", "tessa");
     front.clouds(&[entry(&front, "demo", "")]);
     let token = front.keystone.look_at(&front.token(&[])).unwrap();
@@ -75,7 +75,7 @@ fn a_password_and_a_code_from_an_app_sign_in() {
 
 #[test]
 fn a_terminal_without_a_browser_is_approved_elsewhere() {
-    let front = Front::free();
+    let front = Front::free().in_chromium();
     front.clouds(&[entry(&front, "demo", ", sign_in: oidc_device")]);
     let mut command = front.sandbox.ksb(&["login"]);
     command.env_remove("BROWSER");

@@ -1,22 +1,13 @@
 //! The scenarios of the doubles, on the real stack.
 
 use std::cell::OnceCell;
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock};
-use std::thread;
 
 use serde_json::{Value, json};
 
+use super::chromium;
 use super::front::{Front, Turn, stack};
-use super::wait;
 use crate::scenarios::tests_in;
 use crate::support::api::Api;
-use crate::support::spawn;
 use crate::support::world::World;
 
 tests_in!(Stack::new());
@@ -71,7 +62,7 @@ impl World for Stack {
     }
 
     fn browse(&self, url: &str, person: &str) -> String {
-        People::get().browse(url, person)
+        chromium::sign_in(url, person, &self.front.sandbox.path(person))
     }
 
     fn logins(&self) -> usize {
@@ -88,46 +79,5 @@ impl World for Stack {
 
     fn accepts(&self, token: &str) -> bool {
         self.front.keystone.accepts(token)
-    }
-}
-
-/// The one browser of this process (`person.mjs`). It ends when its input does, and so with this process.
-struct People {
-    questions: Mutex<ChildStdin>,
-    answers: Arc<Mutex<HashMap<u64, Sender<String>>>>,
-}
-
-impl People {
-    fn get() -> &'static Self {
-        static PEOPLE: OnceLock<People> = OnceLock::new();
-        PEOPLE.get_or_init(|| {
-            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/real/person.mjs");
-            let mut node = Command::new("node");
-            node.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut node = spawn::raw(&mut node);
-            let questions = Mutex::new(node.stdin.take().unwrap());
-            let answers = Arc::new(Mutex::new(HashMap::<u64, Sender<String>>::new()));
-            let (heard, lines) = (answers.clone(), BufReader::new(node.stdout.take().unwrap()));
-            thread::spawn(move || {
-                for line in lines.lines() {
-                    let answer: Value = serde_json::from_str(&line.unwrap()).unwrap();
-                    let asker = heard.lock().unwrap().remove(&answer["id"].as_u64().unwrap());
-                    asker.unwrap().send(answer["state"].as_str().unwrap().to_owned()).ok();
-                }
-                // It ended: whoever still waits, waits for nothing.
-                heard.lock().unwrap().clear();
-                node.wait().ok();
-            });
-            Self { questions, answers }
-        })
-    }
-
-    fn browse(&self, url: &str, person: &str) -> String {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let (id, (answer, state)) = (NEXT.fetch_add(1, Ordering::Relaxed), channel());
-        self.answers.lock().unwrap().insert(id, answer);
-        let question = json!({"id": id, "url": url, "person": person});
-        writeln!(self.questions.lock().unwrap(), "{question}").unwrap();
-        state.recv_timeout(wait::LIMIT).expect("the browser answers")
     }
 }
