@@ -2,7 +2,7 @@
 # Installs the Debian packages that the stack is made of. Only what is missing; nothing is enabled or started.
 set -euo pipefail
 
-wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless postgresql chromium firefox-esr
+wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless postgresql memcached chromium firefox-esr
   restic ruby-fog-openstack libnss3-tools build-essential pkg-config procps iproute2 strace openssh-client openssh-server openssl curl
   ca-certificates fonts-dejavu-core tmux gnome-keyring dbus systemd util-linux)
 
@@ -44,6 +44,7 @@ services=()
 installed apache2 || services+=(apache2 apache-htcacheclean)
 installed openssh-server || services+=(ssh)
 installed postgresql || services+=(postgresql)
+installed memcached || services+=(memcached)
 
 echo "stack: installing ${missing[*]}" >&2
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::front::{Counts, Front};
+use super::front::{Counts, Front, stack};
 use super::program::Program;
 use super::tofu::{APPLY, DESTROY, Workspace};
 use super::wait;
@@ -116,6 +116,9 @@ resource "openstack_objectstorage_object_v1" "one" {
 #[test]
 fn a_token_that_is_revoked_in_the_middle_of_an_apply_costs_one_exchange_for_all_workers() {
     let front = Front::free();
+    // Where the object store asks Keystone about each token.
+    let uncached = front.entry("demo", "demo").replace("RegionOne", &stack("UNCACHED_REGION"));
+    front.clouds(&[uncached]);
     let workspace =
         Workspace::new(&front, "revoked", &REVOKED.replace("NAME", &format!("revoked-{}", front.user())));
     let apply = Program::start(workspace.with_leases(&["demo"], &APPLY));

@@ -21,8 +21,7 @@ from .layout import (
     SHORT_BACKEND,
     SHORT_FRONTS,
     STATE,
-    SWIFT_BACKENDS,
-    SWIFT_FRONT,
+    SWIFT_PROXIES,
     front_url,
 )
 from .running import StackError, command, request, wait_for, write
@@ -136,7 +135,7 @@ def start(secrets: dict[str, str]) -> None:
         processes.stop(NAME)
     if processes.running(NAME) is None:
         (HOME / "apache.pid").unlink(missing_ok=True)
-        processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME, (*ALL_FRONTS, SWIFT_FRONT))
+        processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME, (*ALL_FRONTS, *SWIFT_PROXIES))
     for port in ALL_FRONTS:
         wait_for(f"apache on port {port}", partial(_answers, port))
 
@@ -151,7 +150,7 @@ def _config(secrets: dict[str, str]) -> str:
         log=LOG,
         certificate=LEAF,
         key=KEY,
-        fronts="\n".join([*(_front(port, secrets) for port in ALL_FRONTS), _swift()]),
+        fronts="\n".join([*(_front(port, secrets) for port in ALL_FRONTS), *map(_swift, SWIFT_PROXIES)]),
     )
 
 
@@ -177,8 +176,8 @@ def _front(port: int, secrets: dict[str, str]) -> str:
     )
 
 
-def _swift() -> str:
-    return SWIFT.format(port=SWIFT_FRONT, host=KEYSTONE_HOST, log=LOG, backend=SWIFT_BACKENDS["proxy"])
+def _swift(port: int) -> str:
+    return SWIFT.format(port=port, host=KEYSTONE_HOST, log=LOG, backend=SWIFT_PROXIES[port])
 
 
 def _answers(port: int) -> bool:

@@ -52,6 +52,7 @@ def settings() -> None:
     known = {
         "node_modules": str(node_modules()),
         "home": str(HOME),
+        "ca": str(CA),
         "secrets": str(SECRETS),
         "passkey": str(PASSKEY),
         "idp": IDP,

@@ -26,7 +26,7 @@ from . import (
 from .layout import DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
 from .running import Phases, StackError, only_one
 
-DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres", *swift.NAMES.values())
+DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres", *swift.NAMES)
 
 
 def main(arguments: list[str]) -> int:

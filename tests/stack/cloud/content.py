@@ -5,7 +5,17 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from . import postgres
-from .layout import BROKEN_SERVICE, ISSUER, LONG_BACKEND, MFA_USERS, REGION, ROTATING_ISSUER, SWIFT
+from .layout import (
+    BROKEN_SERVICE,
+    ISSUER,
+    LONG_BACKEND,
+    MFA_USERS,
+    REGION,
+    ROTATING_ISSUER,
+    SWIFT,
+    UNCACHED_REGION,
+    UNCACHED_SWIFT,
+)
 from .running import Json, StackError, request, write
 
 PROJECTS = ("demo", "staging", "production", "solo")
@@ -111,8 +121,10 @@ def make(secrets: dict[str, str]) -> None:
     # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
     _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
     _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
-    _service(api, "broken", "broken", BROKEN_SERVICE)
-    _service(api, "swift", "object-store", f"{SWIFT}/v1/AUTH_%(project_id)s")
+    _service(api, "broken", "broken", {REGION: BROKEN_SERVICE})
+    stores = {REGION: SWIFT, UNCACHED_REGION: UNCACHED_SWIFT}
+    account = "/v1/AUTH_%(project_id)s"
+    _service(api, "swift", "object-store", {region: url + account for region, url in stores.items()})
     _swift_user(api, secrets["swift"])
     write(mark, digest)
 
@@ -139,10 +151,14 @@ def _mfa_user(api: Api, name: str, secrets: dict[str, str]) -> str:
     return user
 
 
-def _service(api: Api, name: str, kind: str, url: str) -> None:
+def _service(api: Api, name: str, kind: str, urls: dict[str, str]) -> None:
     service = api.ensure("service", name, type=kind)
-    if not api.call("GET", f"/endpoints?service_id={service}")["endpoints"]:
-        endpoint = {"service_id": service, "interface": "public", "region_id": REGION, "url": url}
+    known = api.call("GET", f"/endpoints?service_id={service}")["endpoints"]
+    for region, url in urls.items():
+        if any(endpoint["region_id"] == region for endpoint in known):
+            continue
+        api.call("PUT", f"/regions/{region}", {"region": {}}, accept=(409,))
+        endpoint = {"service_id": service, "interface": "public", "region_id": region, "url": url}
         api.call("POST", "/endpoints", {"endpoint": endpoint})
 
 

@@ -22,6 +22,7 @@ from .layout import (
     STATE,
     SWIFT,
     TLS,
+    UNCACHED_REGION,
     USERS,
     front_url,
 )
@@ -47,6 +48,7 @@ def text() -> str:
         "KSB_STACK_ROTATING_ISSUER": ROTATING_ISSUER,
         "KSB_STACK_SWIFT": SWIFT,
         "KSB_STACK_REGION": REGION,
+        "KSB_STACK_UNCACHED_REGION": UNCACHED_REGION,
         "KSB_STACK_BROKEN_SERVICE": BROKEN_SERVICE,
         "KSB_STACK_PYTHON": venvs.path("client") / "bin" / "python",
         "KSB_STACK_PLAIN_PYTHON": venvs.path("plain") / "bin" / "python",

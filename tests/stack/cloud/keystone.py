@@ -43,6 +43,11 @@ key_repository = {home}/fernet-keys
 [fernet_receipts]
 key_repository = {home}/fernet-keys
 
+[identity]
+# Of passwords and of application credentials' secrets. With the default (12) each costs a quarter of a second
+# of a core, and the tests use hundreds.
+password_hash_rounds = 4
+
 [credential]
 key_repository = {home}/credential-keys
 

@@ -55,9 +55,16 @@ ALL_FRONTS = (
 
 LONG_BACKEND = 15000
 SHORT_BACKEND = 15010
-SWIFT_FRONT = 5050  # the object store, by its own API and by S3's
-SWIFT_BACKENDS = {"proxy": 15050, "account": 15051, "container": 15052, "object": 15053}
+# The object store, by its own API and by S3's; it remembers what Keystone said of a token for some minutes.
+SWIFT_FRONT = 5050
+# The same store in a region of its own: here Keystone is asked at each request, and a revoked token refused
+# at once.
+UNCACHED_SWIFT_FRONT = 5051
+SWIFT_STORES = {"account": 15051, "container": 15052, "object": 15053}
+SWIFT_PROXIES = {SWIFT_FRONT: 15050, UNCACHED_SWIFT_FRONT: 15054}
+MEMCACHED_PORT = 15060
 REGION = "RegionOne"
+UNCACHED_REGION = "Uncached"
 LONG_LIFETIME = 3600
 SHORT_LIFETIME = 60
 
@@ -74,6 +81,7 @@ MFA_USERS = tuple(f"mfa{number}" for number in range(8))
 CONFIDENTIAL_CLIENTS = ("basic", "post")  # named after how they send their secret
 
 SWIFT = f"https://{KEYSTONE_HOST}:{SWIFT_FRONT}"
+UNCACHED_SWIFT = f"https://{KEYSTONE_HOST}:{UNCACHED_SWIFT_FRONT}"
 
 
 def front_url(port: int) -> str:

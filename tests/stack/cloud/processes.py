@@ -48,7 +48,7 @@ def running(name: str) -> int | None:
 
 def start(
     name: str,
-    argv: list[str | Path],
+    argv: Sequence[str | Path],
     cwd: Path,
     ports: Sequence[int],
     environment: dict[str, str] | None = None,

@@ -1,16 +1,40 @@
-"""Swift, the object store behind Keystone's tokens: one replica, four servers, S3 beside its own API."""
+"""Swift, the object store behind Keystone's tokens: one replica, S3 beside its own API.
+
+Two proxies lead to one store. The first remembers in memcached what Keystone said of a token, as operators
+have it; the second asks at each request, for tests of revocation.
+"""
 
 import getpass
 from pathlib import Path
 
 from . import processes, venvs
-from .layout import CA, FRONTS, LONG_BACKEND, REGION, SERVICES_FRONT, SOURCE, STATE, SWIFT_BACKENDS, front_url
+from .layout import (
+    CA,
+    FRONTS,
+    LONG_BACKEND,
+    MEMCACHED_PORT,
+    REGION,
+    SERVICES_FRONT,
+    SOURCE,
+    STATE,
+    SWIFT_FRONT,
+    SWIFT_PROXIES,
+    SWIFT_STORES,
+    UNCACHED_SWIFT_FRONT,
+    front_url,
+)
 from .running import command, request, wait_for, write
 
 HOME = STATE / "swift"
 DEVICES = HOME / "devices"
 DEVICE = DEVICES / "d1"
-NAMES = {server: f"swift-{server}" for server in SWIFT_BACKENDS}
+MEMCACHED = "memcached"
+PROXIES = {SWIFT_FRONT: "swift-proxy", UNCACHED_SWIFT_FRONT: "swift-proxy-uncached"}
+PORTS = {
+    **{f"swift-{store}": port for store, port in SWIFT_STORES.items()},
+    **{name: SWIFT_PROXIES[front] for front, name in PROXIES.items()},
+}
+NAMES = (*PORTS, MEMCACHED)
 
 # Swift wants something of its operator's own in the hashes of its paths.
 COMMON = """\
@@ -46,7 +70,7 @@ use = egg:swift#{server}
 # S3's signatures are exchanged at Keystone (s3token), all other requests bring a token.
 PROXY = """
 [pipeline:main]
-pipeline = catch_errors gatekeeper healthcheck bulk authtoken s3api s3token keystoneauth copy slo dlo
+pipeline = catch_errors gatekeeper healthcheck{cache} bulk authtoken s3api s3token keystoneauth copy slo dlo
   versioned_writes symlink proxy-server
 
 [app:proxy-server]
@@ -65,6 +89,10 @@ use = egg:swift#gatekeeper
 
 [filter:healthcheck]
 use = egg:swift#healthcheck
+
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:{memcached}
 
 [filter:bulk]
 use = egg:swift#bulk
@@ -88,7 +116,7 @@ paste.filter_factory = keystonemiddleware.auth_token:filter_factory
 www_authenticate_uri = {front}
 auth_url = {services_front}
 cafile = {ca}
-token_cache_time = -1
+{token_cache}
 include_service_catalog = false
 delay_auth_decision = true
 {service_user}
@@ -124,30 +152,36 @@ project_domain_id = default"""
 
 
 def start(secrets: dict[str, str]) -> None:
-    """Makes what is missing, starts the four servers, and waits until they answer."""
+    """Makes what is missing, starts memcached and Swift's servers, and waits until they answer."""
     DEVICE.mkdir(parents=True, exist_ok=True)
     HOME.chmod(0o700)
     _make_rings()
     changed = write(HOME / "swift.conf", COMMON)
-    for server, port in SWIFT_BACKENDS.items():
-        changed |= write(_config(server), _config_text(server, port, secrets), mode=0o600)
-    for server, port in SWIFT_BACKENDS.items():
+    for name in PORTS:
+        changed |= write(_config(name), _config_text(name, secrets), mode=0o600)
+    if processes.running(MEMCACHED) is None:
+        _start_memcached()
+    for name in PORTS:
         if changed:
-            processes.stop(NAMES[server])
-        if processes.running(NAMES[server]) is None:
-            _start(server, port)
+            processes.stop(name)
+        if processes.running(name) is None:
+            _start(name)
     wait_for("swift", _answers)
 
 
-def _config(server: str) -> Path:
-    return HOME / f"{server}.conf"
+def _config(name: str) -> Path:
+    return HOME / f"{name}.conf"
 
 
-def _config_text(server: str, port: int, secrets: dict[str, str]) -> str:
-    text = SERVER.format(port=port, user=getpass.getuser(), home=HOME, devices=DEVICES)
-    if server != "proxy":
-        return text + STORE.format(server=server)
+def _config_text(name: str, secrets: dict[str, str]) -> str:
+    text = SERVER.format(port=PORTS[name], user=getpass.getuser(), home=HOME, devices=DEVICES)
+    if name not in PROXIES.values():
+        return text + STORE.format(server=name.removeprefix("swift-"))
+    cached = name == PROXIES[SWIFT_FRONT]
     return text + PROXY.format(
+        cache=" cache" if cached else "",
+        memcached=MEMCACHED_PORT,
+        token_cache="cache = swift.cache" if cached else "token_cache_time = -1",
         region=REGION,
         keystone=f"http://127.0.0.1:{LONG_BACKEND}/v3",
         front=front_url(FRONTS[0]),
@@ -161,21 +195,30 @@ def _make_rings() -> None:
     done = HOME / "rings-made"
     if done.exists():
         return
-    stores = [f"{server}={port}" for server, port in SWIFT_BACKENDS.items() if server != "proxy"]
+    stores = [f"{server}={port}" for server, port in SWIFT_STORES.items()]
     python = venvs.path("swift") / "bin" / "python"
     command([python, SOURCE / "swift_rings.py", HOME, DEVICE.name, *stores], log="swift-rings")
     done.touch()
 
 
-def _start(server: str, port: int) -> None:
-    program = venvs.path("swift") / "bin" / f"swift-{server}-server"
+def _start_memcached() -> None:
+    # It refuses to be root without being told to. Nothing of it lies on the disk.
+    argv = ["memcached", "-l", "127.0.0.1", "-p", str(MEMCACHED_PORT), "-m", "64", "-u", getpass.getuser()]
+    processes.start(MEMCACHED, argv, HOME, [MEMCACHED_PORT])
+
+
+def _start(name: str) -> None:
+    kind = "proxy" if name in PROXIES.values() else name.removeprefix("swift-")
+    program = venvs.path("swift") / "bin" / f"swift-{kind}-server"
     # -v: its log to standard error as well.
-    argv: list[str | Path] = [venvs.path("swift") / "bin" / "python", program, _config(server), "-v"]
-    processes.start(NAMES[server], argv, HOME, [port], {"PYTHONDONTWRITEBYTECODE": "1"})
+    argv: list[str | Path] = [venvs.path("swift") / "bin" / "python", program, _config(name), "-v"]
+    processes.start(name, argv, HOME, [PORTS[name]], {"PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def _answers() -> bool:
-    for name in NAMES.values():
+    for name in NAMES:
         processes.must_run(name)
-    status, _, _ = request("GET", f"http://127.0.0.1:{SWIFT_BACKENDS['proxy']}/healthcheck")
-    return status == 200
+    healthy = [
+        request("GET", f"http://127.0.0.1:{port}/healthcheck")[0] == 200 for port in SWIFT_PROXIES.values()
+    ]
+    return all(healthy)
