@@ -37,7 +37,7 @@ use crate::ports::SharedClock;
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
 /// How slowly a provider in trouble is asked about a device at most.
-const LONGEST_DEVICE_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_DEVICE_PAUSE: Duration = Duration::from_mins(1);
 
 /// An OpenID provider and our client there.
 #[derive(Clone)]

@@ -27,7 +27,7 @@ use crate::sync::locked;
 pub use failure::{around, proxy_of};
 
 /// Keystone answers in a second or not at all; a catalog of a large cloud is far below this.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 16 << 20;
 

@@ -34,7 +34,7 @@ impl Departure {
     /// How long it waits, still serving, for what must not be cut off: longer than any single answer may take.
     fn rest(self) -> Duration {
         match self {
-            Self::Upgrade | Self::Lock => Duration::from_secs(60),
+            Self::Upgrade | Self::Lock => Duration::from_mins(1),
             Self::Sleep => Duration::from_secs(2),
             Self::Stop => Duration::ZERO,
         }

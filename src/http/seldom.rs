@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_mins(1);
 
 /// When something was said last, and how often it was not since.
 #[derive(Default)]

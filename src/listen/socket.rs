@@ -12,7 +12,6 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json, Router};
 use serde::Deserialize;
-use tower::util::MapResponseLayer;
 use utoipa::{IntoParams, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -102,28 +101,25 @@ pub fn router(broker: Broker) -> Router {
         .method_not_allowed_fallback(|| async {
             Failure(Error::new(Code::InvalidRequest, "no such operation"))
         })
-        .layer(from_fn(whole))
-        .layer(MapResponseLayer::new(with_version))
+        .layer(from_fn(buffer_body))
         .with_state(Agent { broker, parsed: Arc::default() })
 }
 
-/// Takes a request in as a whole, which must not be long, nor long in coming; also a body that nobody looks at: a connection
-/// on which an answer overtakes the question ends, and a slow client is then told of a broken pipe.
-async fn whole(request: Request, next: Next) -> Response {
+/// Reads each request whole before a handler runs, and tells each answer's reader this program's version.
+///
+/// The body is read even where no handler looks at it: a connection on which an answer overtakes the request ends, and
+/// a slow client would then get a broken pipe.
+async fn buffer_body(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
-    match guard::read(body, MAX_BODY).await {
+    let mut response = match guard::read(body, MAX_BODY).await {
         Ok(body) => next.run(Request::from_parts(head, body.into())).await,
         Err(why) => {
             let why = why.canonical_reason().unwrap_or_default();
             Failure(Error::new(Code::InvalidRequest, format!("the request's body: {why}"))).into_response()
         }
-    }
-}
-
-fn with_version(mut response: Response) -> Response {
-    response
-        .headers_mut()
-        .insert(HeaderName::from_static(VERSION_HEADER), HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
+    };
+    let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+    response.headers_mut().insert(HeaderName::from_static(VERSION_HEADER), version);
     response
 }
 

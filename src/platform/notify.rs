@@ -20,7 +20,7 @@ use crate::ports::Notices;
 /// Somebody who starts the desktop's daemon at the first call may take a moment. Nobody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// As long as a sign-in waits for its person.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 /// *Let the server decide how long.*
 const DEFAULT_EXPIRY: i32 = -1;
 /// *Never expires*: we close it ourselves.

@@ -40,7 +40,7 @@ mod tests {
 
     use super::*;
 
-    const LONG: Duration = Duration::from_secs(60);
+    const LONG: Duration = Duration::from_mins(1);
 
     #[test]
     fn who_comes_when_the_backlog_is_full_waits_for_room() {

@@ -32,7 +32,7 @@ pub use sealed::Seal;
 use sealed::{Flaw, Header, KeptBy};
 
 /// A locked keyring asks its person to unlock it.
-const PERSON: Duration = Duration::from_secs(120);
+const PERSON: Duration = Duration::from_mins(2);
 /// A sign-in waits for this.
 const SIGN_IN: Duration = Duration::from_secs(15);
 /// Far above what any number of sessions takes.

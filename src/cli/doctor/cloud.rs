@@ -13,7 +13,7 @@ use crate::error::{Code, Error};
 use crate::model::{Cloud, Way};
 
 /// Several questions, each of which the agent gives up by itself.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const OURS: &str = "v3broker";
 
 /// An entry that makes sense.

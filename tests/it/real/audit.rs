@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::front::Front;
 use super::tofu::Workspace;
+use super::wait;
 use crate::support::sandbox::KSB;
 
 fn lines(front: &Front) -> Vec<Value> {
@@ -62,11 +63,11 @@ fn openstack_curl_and_tofu_are_named_with_the_requests_that_made_their_tokens() 
     // Each of the two has a lease of its own, made by `ksb` and ended with it.
     for line in [&curl, &provider] {
         let of_it = |action: &str| -> Value {
-            let all = lines(&front);
-            all.iter()
-                .find(|other| other["action"] == action && other["lease"] == line["lease"])
-                .unwrap()
-                .clone()
+            // A slow Keystone is not waited for by the command that ends: the agent goes on.
+            wait::until(action, || {
+                let mut all = lines(&front).into_iter();
+                all.find(|other| other["action"] == action && other["lease"] == line["lease"])
+            })
         };
         assert_eq!(of_it("lease")["program"]["executable"], fs::canonicalize(KSB).unwrap().to_str().unwrap());
         assert_eq!(of_it("lease-end")["outcome"], "done");
