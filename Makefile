@@ -24,7 +24,7 @@ bench: ## measure and print a table (needs the stack, brings it up)
 fuzz: ## feed what reads foreign bytes with anything, FUZZ_SECONDS each (300)
 	@tests/run fuzz
 
-lint: ## rustfmt, clippy, cargo-deny, ruff, mypy
+lint: ## rustfmt, clippy, cargo-deny, cargo-shear, ruff, mypy
 	@tests/run lint
 
 stack-up: ## start the real cloud that demo and test use

@@ -11,7 +11,7 @@ const PROJECTS: [&str; 2] = ["demo", "staging"];
 
 #[test]
 fn fifty_cold_programs_cost_one_sign_in_even_when_the_one_that_opened_the_browser_dies() {
-    let front = Front::free();
+    let front = Front::free().in_chromium();
     front.clouds(&PROJECTS.map(|project| front.entry(project, project)));
     let openstack = |number: usize| {
         let cloud = ["--os-cloud", PROJECTS[number % 2]];
