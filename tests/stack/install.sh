@@ -1,33 +1,72 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that the stack is made of. Only what is missing; nothing is enabled or started.
+# Installs Debian packages for the stack: those that are missing. Nothing is enabled or started.
+# Usage: install.sh [SET…]             these sets, or all of them
+#        install.sh --missing [SET…]   installs nothing: prints the megabytes to download, and the missing packages
 set -euo pipefail
 
-wanted=(python3 python3-venv apache2 libapache2-mod-auth-openidc openjdk-17-jre-headless postgresql memcached chromium firefox-esr
-  restic ruby-fog-openstack libnss3-tools build-essential pkg-config procps iproute2 strace openssh-client openssh-server openssl curl
-  ca-certificates fonts-dejavu-core tmux gnome-keyring dbus systemd util-linux)
+# What is needed together. `stack up` installs one set while it already works with those before it.
+declare -A sets=(
+  [build]="gcc libc6-dev python3 python3-venv ca-certificates curl openssl procps iproute2 util-linux"
+  [java]="openjdk-17-jre-headless maven"
+  [servers]="postgresql memcached apache2 libapache2-mod-auth-openidc"
+  [browser]="chromium libnss3-tools fonts-dejavu-core"
+  [tests]="firefox-esr restic ruby-fog-openstack build-essential pkg-config strace openssh-client openssh-server tmux
+    gnome-keyring dbus systemd"
+)
+
+list=
+if [ "${1:-}" = --missing ]; then
+  list=yes
+  shift
+fi
+[ $# -gt 0 ] || set -- "${!sets[@]}"
+for name in "$@"; do
+  [ -n "${sets[$name]:-}" ] || { echo "install.sh: no set '$name'; there are: ${!sets[*]}" >&2; exit 2; }
+done
 
 installed() {
-  [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
+  dpkg-query -W -f='${Package} ${db:Status-Status}\n' "$@" 2>/dev/null | sed -n 's/ installed$//p' | sort -u
 }
 
-missing=()
-for package in "${wanted[@]}"; do
-  installed "$package" || missing+=("$package")
-done
-# Tools that are just as good from elsewhere: Debian's are asked for only when the command is not there.
-command -v mvn >/dev/null || missing+=(maven)
-node_major=$(node --version 2>/dev/null | sed -E 's/^v([0-9]+).*/\1/' || true)
-[ "${node_major:-0}" -ge 18 ] || missing+=(nodejs)
-command -v npm >/dev/null || missing+=(npm)
-
-if [ ${#missing[@]} -eq 0 ]; then
-  exit 0
-fi
+find_missing() {
+  local wanted
+  wanted=$(for name in "$@"; do printf '%s\n' ${sets[$name]}; done | sort -u)
+  # shellcheck disable=SC2086 # words
+  missing=$(comm -23 <(echo "$wanted") <(installed $wanted))
+  # As good from elsewhere: Debian's is asked for only when the command is not there.
+  if command -v mvn >/dev/null; then
+    missing=$(grep -vx maven <<<"$missing" || true)
+  fi
+  mapfile -t missing < <(grep . <<<"$missing" || true)
+}
+find_missing "$@"
+[ ${#missing[@]} -gt 0 ] || exit 0
 
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
-  command -v sudo >/dev/null || { echo "stack: needs root or sudo to install: ${missing[*]}" >&2; exit 1; }
+  command -v sudo >/dev/null || { echo "install.sh: needs root or sudo to install: ${missing[*]}" >&2; exit 1; }
   as_root=(sudo)
+fi
+
+cache=${KSB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/keystone-broker}
+mkdir -p "$cache"
+# One at a time: what the next lines arrange is for the whole machine.
+exec 9>"$cache/apt.lock"
+flock 9
+find_missing "$@"
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
+if [ -z "$(find "$cache/apt.updated" -mmin -60 2>/dev/null)" ]; then
+  "${apt[@]}" update >&2
+  touch "$cache/apt.updated"
+fi
+
+if [ -n "$list" ]; then
+  # Each line: 'URI' FILE BYTES DIGEST
+  apt-get -q --print-uris --no-install-recommends install "${missing[@]}" |
+    awk -v names="${missing[*]}" '/^\047/ { bytes += $3 } END { printf "%d %s\n", bytes / 1e6 + 0.5, names }'
+  exit 0
 fi
 
 # Debian starts what it installs. A policy of "never" for the length of this installation prevents it;
@@ -39,16 +78,17 @@ if [ ! -e "$policy" ]; then
   "${as_root[@]}" chmod 755 "$policy"
 fi
 
-# Packages also enable their services for the next boot: that is undone below, unless they were here before us.
+# Packages also enable their services for the next boot: that is undone below, for those that are new.
 services=()
-installed apache2 || services+=(apache2 apache-htcacheclean)
-installed openssh-server || services+=(ssh)
-installed postgresql || services+=(postgresql)
-installed memcached || services+=(memcached)
+for name in "${missing[@]}"; do
+  case $name in
+    apache2) services+=(apache2 apache-htcacheclean) ;;
+    openssh-server) services+=(ssh) ;;
+    postgresql | memcached) services+=("$name") ;;
+  esac
+done
 
 echo "stack: installing ${missing[*]}" >&2
-apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
-"${apt[@]}" update >&2
 "${apt[@]}" install --no-install-recommends "${missing[@]}" >&2
 
 for service in "${services[@]}"; do

@@ -1,6 +1,7 @@
 """Apache with mod_auth_openidc in front of Keystone, on TLS: one virtual host and request log per port."""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -125,8 +126,8 @@ BY_KEYS = """\
 BEARER = "AuthType oauth20\n    Require valid-user"
 
 
-def start(secrets: dict[str, str]) -> None:
-    """Starts Apache, or again when its configuration has changed, and waits until every front answers."""
+def start(secrets: dict[str, str], fronts: Sequence[int] = ALL_FRONTS) -> None:
+    """Starts Apache, or again when its configuration has changed, and waits until these fronts answer."""
     HOME.mkdir(parents=True, exist_ok=True)
     RUN.mkdir(parents=True, exist_ok=True)
     changed = write(CONFIG, _config(secrets), mode=0o600)
@@ -136,7 +137,7 @@ def start(secrets: dict[str, str]) -> None:
     if processes.running(NAME) is None:
         (HOME / "apache.pid").unlink(missing_ok=True)
         processes.start(NAME, ["apache2", "-f", CONFIG, "-DFOREGROUND"], HOME, (*ALL_FRONTS, *SWIFT_PROXIES))
-    for port in ALL_FRONTS:
+    for port in fronts:
         wait_for(f"apache on port {port}", partial(_answers, port))
 
 

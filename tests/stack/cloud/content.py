@@ -1,6 +1,7 @@
 """What is in Keystone: projects, groups, identity providers, made through its API; harmless to repeat."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -87,14 +88,25 @@ class Api:
             self.call("PUT", target, {kind: body})
 
 
-def make(secrets: dict[str, str]) -> None:
-    """Everything, unless this very file has done so before; what is there already is left or corrected."""
-    mark = postgres.HOME / "content.sha256"  # beside the database: a new one is empty
+def make(secrets: dict[str, str], *, tests: bool) -> None:
+    """What a sign-in needs, and with `tests` what they need; what is there is left or corrected."""
+    _once("sign-in", secrets, _for_a_sign_in)
+    if tests:
+        _once("tests", secrets, _for_tests)
+
+
+def _once(name: str, secrets: dict[str, str], fill: Callable[[Api, dict[str, str]], None]) -> None:
+    """Unless this very file has done so before."""
+    mark = postgres.HOME / f"content-{name}.sha256"  # beside the database: a new one is empty
     digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
     if mark.exists() and mark.read_text() == digest:
         return
-    api = Api(secrets["admin"])
-    lab, other = api.ensure("domain", "lab"), api.ensure("domain", "other")
+    fill(Api(secrets["admin"]), secrets)
+    write(mark, digest)
+
+
+def _for_a_sign_in(api: Api, secrets: dict[str, str]) -> None:
+    lab = api.ensure("domain", "lab")
     roles = [api.ensure("role", name) for name in ("member", "reader")]
     projects = {name: api.ensure("project", name, domain_id=lab) for name in PROJECTS}
     for name, seen in GROUPS.items():
@@ -102,13 +114,20 @@ def make(secrets: dict[str, str]) -> None:
         for project in seen:
             for role in roles:
                 api.call("PUT", f"/projects/{projects[project]}/groups/{group}/roles/{role}")
-    for name in LOCAL_USERS:
-        user = api.ensure("user", name, domain_id="default")
-        api.call("PUT", f"/projects/{projects['demo']}/users/{user}/roles/{roles[0]}")
-    for name in MFA_USERS:
-        user = _mfa_user(api, name, secrets)
-        api.call("PUT", f"/projects/{projects['demo']}/users/{user}/roles/{roles[0]}")
     _identity_provider(api, "lab-idp", lab, LAB_RULES, remote_ids=[ISSUER])
+    _service(api, "broken", "broken", {REGION: BROKEN_SERVICE})
+    stores = {REGION: SWIFT, UNCACHED_REGION: UNCACHED_SWIFT}
+    account = "/v1/AUTH_%(project_id)s"
+    _service(api, "swift", "object-store", {region: url + account for region, url in stores.items()})
+    _swift_user(api, secrets["swift"])
+
+
+def _for_tests(api: Api, secrets: dict[str, str]) -> None:
+    lab, other = api.ensure("domain", "lab"), api.ensure("domain", "other")
+    demo, member = api.ensure("project", "demo", domain_id=lab), api.ensure("role", "member")
+    users = [api.ensure("user", name, domain_id="default") for name in LOCAL_USERS]
+    for user in (*users, *(_mfa_user(api, name, secrets) for name in MFA_USERS)):
+        api.call("PUT", f"/projects/{demo}/users/{user}/roles/{member}")
     # No remote id: Keystone then takes whoever Apache vouches for, here the same realm, into another domain.
     _identity_provider(api, "other-idp", other, OTHER_RULES, remote_ids=[])
     _identity_provider(api, "local-idp", other, LOCAL_RULES, remote_ids=[])
@@ -121,12 +140,6 @@ def make(secrets: dict[str, str]) -> None:
     # Two that an operator got wrong: a mapping that fits nobody, and the address of another provider.
     _identity_provider(api, "strict-idp", other, STRICT_RULES, remote_ids=[])
     _identity_provider(api, "moved-idp", other, OTHER_RULES, remote_ids=["https://idp.example/realms/lab"])
-    _service(api, "broken", "broken", {REGION: BROKEN_SERVICE})
-    stores = {REGION: SWIFT, UNCACHED_REGION: UNCACHED_SWIFT}
-    account = "/v1/AUTH_%(project_id)s"
-    _service(api, "swift", "object-store", {region: url + account for region, url in stores.items()})
-    _swift_user(api, secrets["swift"])
-    write(mark, digest)
 
 
 def _identity_provider(

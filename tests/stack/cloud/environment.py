@@ -74,4 +74,7 @@ def text() -> str:
             for name in CONFIDENTIAL_CLIENTS
         },
     }
-    return "\n".join(f"{name}={shlex.quote(str(value))}" for name, value in values.items())
+    lines = [f"{name}={shlex.quote(str(value))}" for name, value in values.items()]
+    if not browser.node_on_path():
+        lines.append(f'PATH={shlex.quote(str(browser.NODE_BIN))}:"$PATH"')
+    return "\n".join(lines)

@@ -1,9 +1,9 @@
 """Keystone from PyPI under uWSGI: two instances on one database, with tokens of different lifetimes."""
 
-import getpass
-import grp
-import os
+import base64
 import re
+import secrets
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from .running import StackError, command, request, wait_for, write
 
 HOME = STATE / "keystone"
 BACKENDS = {"long": LONG_BACKEND, "short": SHORT_BACKEND}
+KEYS = HOME / "fernet-keys", HOME / "credential-keys"
 WORKERS = 2  # of each: with one, thirty-two clients at once wait for the slowest
 
 CONFIG = """\
@@ -80,24 +81,22 @@ def prepare(admin_password: str) -> None:
     done = postgres.HOME / "keystone-made"  # beside the database: with a new one it is to be done again
     if done.exists():
         return
-    url = front_url(FRONTS[0])
-    me, group = getpass.getuser(), grp.getgrgid(os.getegid()).gr_name
-    owner = ["--keystone-user", me, "--keystone-group", group]
-    _manage("fernet_setup", *owner)
-    _manage("credential_setup", *owner)
+    for repository in KEYS:
+        _make_keys(repository)
     _manage("db_sync")
+    url = front_url(FRONTS[0])
     _manage("bootstrap", "--bootstrap-service-name", "keystone", "--bootstrap-region-id", REGION,
             "--bootstrap-public-url", url, "--bootstrap-internal-url", url, "--bootstrap-admin-url", url,
             environment={"OS_BOOTSTRAP_PASSWORD": admin_password})  # fmt: skip
     done.touch()
 
 
-def start() -> None:
-    """Starts both instances and waits until they answer."""
-    for instance in BACKENDS:
+def start(instances: Sequence[str] = tuple(BACKENDS)) -> None:
+    """Starts instances and waits until they answer."""
+    for instance in instances:
         if processes.running(f"keystone-{instance}") is None:
             _start(instance)
-    for instance in BACKENDS:
+    for instance in instances:
         wait_for(f"keystone-{instance}", partial(_answers, instance))
 
 
@@ -134,6 +133,14 @@ def _short_lifetime() -> int:
     text = config("short").read_text() if config("short").exists() else ""
     found = re.search(r"^expiration = (\d+)$", text, re.M)
     return int(found[1]) if found else SHORT_LIFETIME
+
+
+def _make_keys(repository: Path) -> None:
+    """As `fernet_setup` and `credential_setup` do, without two starts of Python: 0 is staged, 1 in use."""
+    repository.mkdir(mode=0o700, exist_ok=True)
+    for number in ("0", "1"):
+        key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+        write(repository / number, key, mode=0o600)
 
 
 def _manage(*arguments: str, environment: dict[str, str] | None = None) -> None:

@@ -16,13 +16,15 @@ RUN = STATE / "run"  # what is running: process ids
 TLS = STATE / "tls"
 CA = TLS / "ca.pem"
 SECRETS = STATE / "secrets.json"
+PASSKEY = STATE / "passkey.json"  # alice's, as the browser's authenticator has it
 SETTINGS = STATE / "settings.json"  # what browser.mjs needs to know
 
 PYTHON = "3.11"
 
 KEYCLOAK_VERSION = "26.7.4"
 KEYCLOAK_PORT = 8443
-IDP = f"https://idp.localhost:{KEYCLOAK_PORT}"
+IDP_HOST = "idp.localhost"
+IDP = f"https://{IDP_HOST}:{KEYCLOAK_PORT}"
 ISSUER = f"{IDP}/realms/lab"
 ROTATING_ISSUER = f"{IDP}/realms/rotating"  # a refresh token counts once
 

@@ -26,7 +26,7 @@ class StackError(Exception):
 class Phases:
     """Prints each phase with its seconds as it ends, and all of them at the end."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.began = time.monotonic()
         self.seconds: list[tuple[str, float]] = []
@@ -54,10 +54,11 @@ class Phases:
 
 
 @contextlib.contextmanager
-def only_one() -> Iterator[None]:
-    """Holds the lock that keeps two `stack` commands from working on one cloud."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with (CACHE / "stack.lock").open("w") as file:
+def only_one(name: str) -> Iterator[None]:
+    """Holds the lock that keeps two processes from making the same thing at once."""
+    locks = CACHE / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / name).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

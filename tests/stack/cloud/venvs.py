@@ -5,23 +5,43 @@ import shutil
 from pathlib import Path
 
 from .layout import CACHE, DOWNLOADS, PYTHON, SOURCE
-from .running import StackError, command
+from .running import StackError, command, only_one
 
 UV_VERSION = "0.13.9"
 NAMES = ("keystone", "swift", "client", "plain", "ansible", "oldest", "compare", "horizon")
 
 HOME = CACHE / "venvs"
 UV = DOWNLOADS / f"uv-{UV_VERSION}" / "bin" / "uv"
+# Not in the user's own: what the stack brought goes with its cache.
+ENVIRONMENT = {"UV_CACHE_DIR": str(DOWNLOADS / "uv-cache")}
 
 
 def uv() -> Path:
     """The uv program, from PyPI, in an environment of its own."""
-    if not UV.exists():
-        home = UV.parent.parent
-        shutil.rmtree(home, ignore_errors=True)
-        command([_python(), "-m", "venv", home], log="venvs")
-        command([home / "bin" / "pip", "install", "--quiet", f"uv=={UV_VERSION}"], log="venvs")
+    with only_one("uv"):
+        if not UV.exists():
+            home = UV.parent.parent
+            shutil.rmtree(home, ignore_errors=True)
+            command([_python(), "-m", "venv", home], log="venvs")
+            command([home / "bin" / "pip", "install", "--quiet", f"uv=={UV_VERSION}"], log="venvs")
     return UV
+
+
+def wheel(requirement: str) -> Path:
+    """The directory with the content of a wheel, `NAME==VERSION`: for programs that come as one."""
+    home = wheel_path(requirement)
+    with only_one(home.name):
+        done = home / "complete"
+        if not done.exists():
+            shutil.rmtree(home, ignore_errors=True)
+            _run("pip", "install", "--quiet", "--python", _python(), "--target", home, requirement)
+            done.touch()
+    return home
+
+
+def wheel_path(requirement: str) -> Path:
+    """Where it lies, unpacked or not."""
+    return DOWNLOADS / requirement.replace("==", "-")
 
 
 def path(name: str) -> Path:
@@ -39,24 +59,15 @@ def make(name: str) -> Path:
     if done.exists():
         return home
     shutil.rmtree(home, ignore_errors=True)
-    tool = uv()
-    command([tool, "venv", "--quiet", "--seed", "--python", _python(), home], log="venvs")
+    _run("venv", "--quiet", "--seed", "--python", _python(), home)
     lock = SOURCE / "locks" / f"{name}.txt"
-    python = home / "bin" / "python"
-    install: list[str | Path] = [
-        tool,
-        "pip",
-        "install",
-        "--quiet",
-        "--compile-bytecode",
-        "--python",
-        python,
-        "-r",
-        lock,
-    ]
-    command(install, log="venvs")
+    _run("pip", "install", "--quiet", "--compile-bytecode", "--python", home / "bin" / "python", "-r", lock)
     done.touch()
     return home
+
+
+def _run(*arguments: str | Path) -> None:
+    command([uv(), *arguments], log="venvs", environment=ENVIRONMENT)
 
 
 def _python() -> str:

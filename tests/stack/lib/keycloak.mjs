@@ -6,7 +6,6 @@ import { totp } from './totp.mjs'
 // A person's answers at the identity provider. One per sign-in; close() it in the end.
 export function signInAtKeycloak (page, user) {
   let passkey, release, spent
-  page.on('dialog', (dialog) => dialog.accept(dialog.defaultValue()).catch(() => {})) // "name of your passkey"
   const done = async () => {
     await release?.()
     release = undefined
@@ -40,12 +39,6 @@ export function signInAtKeycloak (page, user) {
       await passkey.present()
       await follow(page, '#authenticateWebAuthnButton')
       if (!page.url().startsWith(settings.idp)) await done()
-      return true
-    }
-    if (await page.$('#registerWebAuthn')) {
-      passkey ??= await authenticator(page)
-      await follow(page, '#registerWebAuthn')
-      await passkey.keep()
       return true
     }
     // "Do you grant these access privileges?" to a device's client

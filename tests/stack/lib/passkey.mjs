@@ -1,7 +1,7 @@
 // Alice's second factor: a virtual authenticator (CDP, so Chromium only) that is given her passkey and forgets it
 // with its tab. Her sign-ins take turns, because a passkey's counter must rise from each use to the next.
 import { spawn } from 'node:child_process'
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { once } from 'node:events'
 import { settings } from './settings.mjs'
 
@@ -28,18 +28,9 @@ export async function authenticator (page) {
       const signCount = credential.signCount + Math.floor((Date.now() - since) / COUNT_MILLISECONDS)
       await session.send('WebAuthn.clearCredentials', { authenticatorId })
       await session.send('WebAuthn.addCredential', { authenticatorId, credential: { ...credential, signCount } })
-    },
-    async keep () {
-      const { credentials } = await session.send('WebAuthn.getCredentials', { authenticatorId })
-      if (credentials.length !== 1) throw new Error(`${credentials.length} passkeys were registered`)
-      const fresh = settings.passkey + '.new'
-      writeFileSync(fresh, JSON.stringify({ since: Date.now(), credential: credentials[0] }), { mode: 0o600 })
-      renameSync(fresh, settings.passkey)
     }
   }
 }
-
-export const registered = () => existsSync(settings.passkey)
 
 // Waits for its turn among all browsers of this machine; flock(1) lets go when we end, however we end.
 export async function turn () {
