@@ -204,7 +204,7 @@ fn an_agent_whose_program_was_replaced_is_told_apart() {
     let desk = desk();
     // As an upgrade leaves it.
     let old = desk.sandbox.path("bin/ksb");
-    fs::copy(KSB, &old).unwrap();
+    spawn::copy(KSB, &old);
     let mut ensure = desk.sandbox.command(&old);
     end_of(spawn::start(ensure.args(["agent", "--ensure"]))).ok();
     desk.run(&["doctor"]).ok();

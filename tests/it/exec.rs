@@ -18,7 +18,7 @@ use crate::support::http::{PATIENCE, Response};
 use crate::support::keystone::PASSWORD;
 use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of, within};
-use crate::support::spawn::{start, undisturbed};
+use crate::support::spawn::{copy, start};
 use crate::support::tool::{Tool, token};
 
 /// What a command says before it goes on for as long as its input does.
@@ -524,7 +524,7 @@ fn without_the_agent_nothing_stays_behind() {
 fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
     let desk = Desk::new();
     let program = desk.sandbox.path("home/ksb");
-    undisturbed(|| fs::copy(KSB, &program).unwrap());
+    copy(KSB, &program);
     let mut ksb = desk.sandbox.command(&program);
     ksb.args(["exec", "--no-agent", "demo", "--", "sh", "-c", SHOWS_ITS_ENVIRONMENT]);
     let running = Running::of(&mut ksb);
@@ -537,7 +537,7 @@ fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
     token(&asked.join().unwrap());
     // A newer program is installed meanwhile.
     fs::remove_file(&program).unwrap();
-    fs::copy(KSB, &program).unwrap();
+    copy(KSB, &program);
     let within = Api::new(running.get("KSB_SOCK"));
     for refused in [within.poke("/v1/handover"), within.post("/v1/lock", &json!({}))] {
         refused.problem("handover-refused");

@@ -282,8 +282,8 @@ fn its_memory_is_not_for_its_own_user_and_what_cannot_be_locked_is_said_once() {
     const NOBODY: u32 = 65534;
     let sandbox = Sandbox::new();
     let program = sandbox.path("ksb");
-    spawn::undisturbed(|| fs::copy(KSB, &program).unwrap());
-    let as_root = rustix::process::geteuid().is_root();
+    spawn::copy(KSB, &program);
+    let as_root = is_root();
     if as_root {
         let mut chown = sandbox.command("chown");
         end_of(start(chown.arg("-R").arg(NOBODY.to_string()).arg(sandbox.path("")))).ok();
