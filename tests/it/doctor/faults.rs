@@ -9,12 +9,11 @@ use keystone_broker::platform::clock::SystemClock;
 use serde_json::{Value, json};
 
 use super::{assert_names, chmod, findings, of};
-use crate::handover::{install, older, run};
+use crate::handover::{install, older, own, run, taken_over};
 use crate::support::agent::Agent;
 use crate::support::desk::Desk;
 use crate::support::keystone::{Fault, Keystone};
 use crate::support::proxy::Proxy;
-use crate::support::sandbox::KSB;
 use crate::support::spawn;
 
 fn doctor(desk: &Desk) -> Vec<Value> {
@@ -105,7 +104,7 @@ fn a_key_that_is_gone_is_missed_before_an_agent_has_to_start_without_it() {
 
 #[test]
 fn what_the_agent_has_to_say_besides_is_a_line_of_its_own() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault().without_pythons();
     // Nothing can be written there.
     fs::create_dir_all(desk.sandbox.paths().state.join("audit.jsonl")).unwrap();
     desk.run_and_sign_in(&["login"], "alice").ok();
@@ -119,7 +118,7 @@ fn what_the_agent_has_to_say_besides_is_a_line_of_its_own() {
 
 #[test]
 fn a_stranger_at_the_facades_port_is_named() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let squatter = spawn::undisturbed(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let port = squatter.local_addr().unwrap().port();
     fs::write(desk.sandbox.paths().config, format!("vault = \"memory\"\nfacade_port = {port}\n")).unwrap();
@@ -131,21 +130,22 @@ fn a_stranger_at_the_facades_port_is_named() {
 
 #[test]
 fn an_older_agent_is_named_and_asked_to_hand_over() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     install(&desk, &older());
     run(&desk, &["agent", "--ensure"]).ok();
     let is_named = |helps| assert_names(&doctor(&desk), ("agent", ""), "warn", ": this is ksb ", helps);
     // Its program is the one that is installed: there is nothing that it could hand over to.
     is_named("ksb stop; ");
     is_named("ksb stop; ");
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     is_named("ksb status: it hands over");
+    taken_over(&desk);
     assert_names(&doctor(&desk), ("agent", ""), "ok", env!("CARGO_PKG_VERSION"), "");
 }
 
 #[test]
 fn files_with_secrets_that_others_can_read_or_change_are_named() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault().without_pythons();
     let [token, passphrase] = ["token", "passphrase"].map(|name| desk.sandbox.path(name));
     fs::write(&token, "a token\n").unwrap();
     chmod(&token, 0o600);
