@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -441,10 +440,8 @@ fn a_python_that_never_answers_keeps_nobody() {
     let answers = person.python("python3.11", &json!({"plugin": true}));
     // The answer is there, though something keeps the pipe open.
     let text = fs::read_to_string(&answers).unwrap();
-    fs::write(&answers, text.replace("echo", "/bin/sleep 10 & echo")).unwrap();
-    let start = Instant::now();
+    fs::write(&answers, text.replace("echo", "/bin/sleep 1000 & echo")).unwrap();
     let outcome = person.ksb(&["adopt", "demo"]).ok();
-    assert!(start.elapsed() < Duration::from_secs(30));
     assert!(outcome.stderr.contains(&format!("{} did not answer", hangs.display())), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("Every Python on PATH that has openstacksdk has the plugin"));
 }
