@@ -31,7 +31,7 @@ use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, private_folder};
 use crate::platform::socket::is_served;
 use crate::platform::{descriptors, files, harden, machine};
-use crate::vault::{Place, Vault, Wish};
+use crate::vault::{Cost, Place, Vault, Wish};
 use handover::Estate;
 use sockets::Sockets;
 pub use sockets::own_port;
@@ -127,6 +127,7 @@ async fn serve_until(
         machine: machine::id(),
         wish: config.vault,
         passphrase_file: passphrase_file(),
+        cost: Cost::RECOMMENDED,
     });
     let lock_when = config.lock.clone();
     let broker = Broker::new(Arc::new(SystemClock), config, vault, folder_of(paths), Arc::new(Desktop));

@@ -145,10 +145,6 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(why(&file).contains("anybody may write it"));
         fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-        if rustix::process::getuid().is_root() {
-            std::os::unix::fs::chown(&file, Some(65534), None).unwrap();
-            assert!(why(&file).contains("belongs to uid 65534"));
-        }
         assert!(why(folder.path()).contains("not a file"));
         assert!(why(Path::new("token")).contains("not an absolute path"));
         let pipe = folder.path().join("pipe");

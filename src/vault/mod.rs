@@ -27,7 +27,7 @@ use crate::sync::locked;
 pub use key::Key;
 use key::{Keeper, NoKey};
 pub use look::look;
-use passphrase::Cost;
+pub use passphrase::Cost;
 pub use sealed::Seal;
 use sealed::{Flaw, Header, KeptBy};
 
@@ -66,6 +66,8 @@ pub struct Place {
     pub wish: Wish,
     /// The file that `KSB_PASSPHRASE_FILE` or a systemd credential names.
     pub passphrase_file: Option<PathBuf>,
+    /// What a passphrase for a new vault is to cost whoever tries one.
+    pub cost: Cost,
 }
 
 /// The vault of this machine, or the reason why there is none.
@@ -348,7 +350,7 @@ impl Vault {
                 (KeptBy::Kernel { boot: machine::boot() }, key)
             }
             KeyKind::Passphrase => {
-                let (salt, cost) = (random_hex::<16>(), Cost::RECOMMENDED);
+                let (salt, cost) = (random_hex::<16>(), self.place.cost);
                 let key = passphrase.and_then(|passphrase| passphrase::derive(passphrase, &salt, cost));
                 let key = key.ok_or_else(|| NoKey::Unavailable("no passphrase was given".into()))?;
                 (KeptBy::Passphrase { salt, cost }, key)

@@ -15,11 +15,11 @@ use crate::model::Secret;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cost {
     /// Memory in KiB.
-    memory: u32,
+    pub memory: u32,
     /// Passes over it.
-    passes: u32,
+    pub passes: u32,
     /// Lanes.
-    lanes: u32,
+    pub lanes: u32,
 }
 
 impl Cost {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -45,14 +44,14 @@ clouds:
 ";
 
 /// A person with a clouds.yaml that others keep, and no program on PATH.
-struct Person {
-    sandbox: Sandbox,
+pub struct Person {
+    pub sandbox: Sandbox,
     clouds: PathBuf,
     secure: PathBuf,
 }
 
 impl Person {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut sandbox = Sandbox::new();
         let clouds = sandbox.path("etc/clouds.yaml");
         fs::create_dir(sandbox.path("etc")).unwrap();
@@ -64,13 +63,13 @@ impl Person {
         Self { sandbox, clouds, secure }
     }
 
-    fn with_secure(text: &str) -> Self {
+    pub fn with_secure(text: &str) -> Self {
         let person = Self::new();
         write(&person.secure, text);
         person
     }
 
-    fn ksb(&self, args: &[&str]) -> Outcome {
+    pub fn ksb(&self, args: &[&str]) -> Outcome {
         let outcome = self.sandbox.run(args);
         let now = fs::read_to_string(&self.clouds).unwrap();
         assert_eq!((now.as_str(), mode(&self.clouds)), (SHARED, 0o444), "clouds.yaml is never touched");
@@ -441,40 +440,8 @@ fn a_python_that_never_answers_keeps_nobody() {
     let answers = person.python("python3.11", &json!({"plugin": true}));
     // The answer is there, though something keeps the pipe open.
     let text = fs::read_to_string(&answers).unwrap();
-    fs::write(&answers, text.replace("echo", "/bin/sleep 10 & echo")).unwrap();
-    let start = Instant::now();
+    fs::write(&answers, text.replace("echo", "/bin/sleep 1000 & echo")).unwrap();
     let outcome = person.ksb(&["adopt", "demo"]).ok();
-    assert!(start.elapsed() < Duration::from_secs(30));
     assert!(outcome.stderr.contains(&format!("{} did not answer", hangs.display())), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("Every Python on PATH that has openstacksdk has the plugin"));
-}
-
-mod real {
-    use super::*;
-
-    /// What openstacksdk itself makes of the two files.
-    #[test]
-    fn real_sdk_lays_secure_yaml_over_clouds_yaml() {
-        let Some(python) = std::env::var_os("KSB_STACK_PYTHON") else { return };
-        for secure in [None, Some("clouds:\r\n  demo:   # mine\r\n    auth:\r\n      username: alice\r\n")] {
-            let person = secure.map_or_else(Person::new, Person::with_secure);
-            let entry = |name: &str| -> Value {
-                let script = "import json, sys, openstack.config as c\n\
-                              print(json.dumps(c.OpenStackConfig().get_one(sys.argv[1], validate=False).config))";
-                let output = spawn::output(person.sandbox.command(&python).args(["-c", script, name]));
-                serde_json::from_slice(&output.stdout)
-                    .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
-            };
-            let before = entry("demo");
-            assert_eq!(before["auth_type"], "v3websso");
-            person.ksb(&["adopt", "demo"]).ok();
-            let mut after = entry("demo");
-            assert_eq!(after["auth_type"], "v3broker");
-            after["auth_type"] = "v3websso".into();
-            assert_eq!(after, before, "nothing but the auth_type is another");
-            assert_eq!(entry("second")["auth_type"], "v3websso");
-            person.ksb(&["adopt", "demo", "--undo"]).ok();
-            assert_eq!(entry("demo"), before);
-        }
-    }
 }

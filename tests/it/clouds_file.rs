@@ -15,20 +15,20 @@ use crate::support::sandbox::Outcome;
 use crate::support::spawn;
 
 /// A person with an entry `demo`, and both files within reach.
-struct Person {
-    desk: Desk,
-    clouds: PathBuf,
+pub struct Person {
+    pub desk: Desk,
+    pub clouds: PathBuf,
     secure: PathBuf,
 }
 
 impl Person {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let desk = Desk::new();
         let folder = desk.sandbox.path("home/.config/openstack");
         Self { desk, clouds: folder.join("clouds.yaml"), secure: folder.join("secure.yaml") }
     }
 
-    fn ksb(&self, args: &[&str]) -> Outcome {
+    pub fn ksb(&self, args: &[&str]) -> Outcome {
         self.desk.run(args)
     }
 
@@ -87,7 +87,7 @@ fn parts(file: &Path, name: &str) -> Vec<String> {
     lines.map_while(|line| Some(line.strip_suffix("# ksb clouds add")?.trim().to_owned())).collect()
 }
 
-fn write(file: &Path, text: &str) {
+pub fn write(file: &Path, text: &str) {
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(file, text).unwrap();
 }
@@ -467,89 +467,4 @@ fn add_and_remove_leave_any_two_files_as_they_were() {
     });
     outcome.unwrap_or_else(|why| panic!("{why}"));
     assert!(added.get() > 10, "nearly everything is refused");
-}
-
-mod real {
-    use std::process::Command;
-
-    use super::*;
-
-    /// What a program prints that ends well.
-    #[track_caller]
-    fn output(command: &mut Command) -> String {
-        let outcome: Outcome = spawn::output(command).into();
-        outcome.ok().stdout
-    }
-
-    /// What openstacksdk and `openstack` make of the entry, and what they get by it, with no plugin.
-    #[test]
-    fn real_python_uses_the_entry_without_the_plugin() {
-        let Some(python) = std::env::var_os("KSB_STACK_PLAIN_PYTHON") else { return };
-        let person = Person::new();
-        person.desk.run_and_sign_in(&["login"], "alice").ok();
-        person.ksb(&["clouds", "add"]).ok();
-        let script = "import json, openstack\n\
-                      config = openstack.config.OpenStackConfig().get_one('demo-ksb')\n\
-                      session = config.get_session()\n\
-                      print(json.dumps([config.config['auth_type'], sorted(config.config['auth']), \
-                      session.get_token(), session.get_project_id(), type(session.auth).__module__]))";
-        let sdk = || {
-            let mut command = person.desk.sandbox.command(&python);
-            command.args(["-c", script]);
-            command
-        };
-        let said: Value = serde_json::from_str(&output(&mut sdk())).unwrap();
-        assert_eq!(said[0], "v3applicationcredential");
-        assert_eq!(
-            said[1],
-            json!(["application_credential_id", "application_credential_secret", "auth_url"])
-        );
-        assert!(person.desk.keystone.accepts(said[2].as_str().unwrap()), "{said}");
-        assert!(said[4].as_str().unwrap().starts_with("keystoneauth1."), "{said}");
-
-        let openstack = Path::new(&python).with_file_name("openstack");
-        let mut command = person.desk.sandbox.command(openstack);
-        let token =
-            output(command.args(["--os-cloud", "demo-ksb", "token", "issue", "-f", "value", "-c", "id"]));
-        assert!(person.desk.keystone.accepts(token.trim()), "{token}");
-
-        person.ksb(&["clouds", "remove", "demo-ksb"]).ok();
-        assert!(!spawn::output(&mut sdk()).status.success());
-    }
-
-    /// OpenTofu with the provider for OpenStack: two entries of the file in one run.
-    #[test]
-    fn real_tofu_uses_two_entries_in_one_run() {
-        let (Some(tofu), Some(config)) =
-            (std::env::var_os("KSB_STACK_TOFU"), std::env::var_os("KSB_STACK_TOFU_CONFIG"))
-        else {
-            return;
-        };
-        let mut person = Person::new();
-        person.desk.run_and_sign_in(&["login"], "alice").ok();
-        person.ksb(&["clouds", "add", "--each-project"]).ok();
-        // The provider asks the system for its home, not HOME; but it also looks where it runs.
-        let folder = person.clouds.parent().unwrap();
-        let provider = |alias: &str, project: &str| {
-            format!(
-                "provider \"openstack\" {{\n  alias = \"{alias}\"\n  cloud = \"demo-ksb-{project}\"\n}}\n\
-                 data \"openstack_identity_auth_scope_v3\" \"{alias}\" {{\n  provider = openstack.{alias}\n  name = \"{alias}\"\n}}\n\
-                 output \"{alias}\" {{\n  value = data.openstack_identity_auth_scope_v3.{alias}.project_name\n}}\n"
-            )
-        };
-        let text = "terraform {\n  required_providers {\n    openstack = { source = \"terraform-provider-openstack/openstack\" }\n  }\n}\n"
-            .to_owned()
-            + &provider("one", "demo")
-            + &provider("two", "staging");
-        write(&folder.join("main.tf"), &text);
-        person.desk.sandbox.set("TF_CLI_CONFIG_FILE", config);
-        let run = |args: &[&str]| {
-            let mut command = person.desk.sandbox.command(&tofu);
-            output(command.current_dir(folder).args(args))
-        };
-        run(&["init", "-no-color"]);
-        run(&["apply", "-no-color", "-auto-approve"]);
-        let said: Value = serde_json::from_str(&run(&["output", "-json"])).unwrap();
-        assert_eq!([&said["one"]["value"], &said["two"]["value"]], ["demo", "staging"]);
-    }
 }

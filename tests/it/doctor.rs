@@ -46,13 +46,8 @@ fn chmod(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-/// Nothing of this machine's Pythons is in the way.
 fn desk() -> Desk {
-    let mut desk = Desk::new();
-    let bin = desk.sandbox.path("bin");
-    fs::create_dir(&bin).unwrap();
-    desk.sandbox.set("PATH", bin);
-    desk
+    Desk::new().without_pythons()
 }
 
 fn program(sandbox: &Sandbox, name: &str, script: &str) -> std::path::PathBuf {
@@ -204,7 +199,7 @@ fn an_agent_whose_program_was_replaced_is_told_apart() {
     let desk = desk();
     // As an upgrade leaves it.
     let old = desk.sandbox.path("bin/ksb");
-    fs::copy(KSB, &old).unwrap();
+    spawn::copy(KSB, &old);
     let mut ensure = desk.sandbox.command(&old);
     end_of(spawn::start(ensure.args(["agent", "--ensure"]))).ok();
     desk.run(&["doctor"]).ok();

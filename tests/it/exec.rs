@@ -18,14 +18,14 @@ use crate::support::http::{PATIENCE, Response};
 use crate::support::keystone::PASSWORD;
 use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of, within};
-use crate::support::spawn::{start, undisturbed};
+use crate::support::spawn::{copy, start};
 use crate::support::tool::{Tool, token};
 
 /// What a command says before it goes on for as long as its input does.
 const SHOWS_ITS_ENVIRONMENT: &str = "env -0; printf READY; exec cat >&2";
 
 /// A command that runs under `ksb exec`, and shows what it was given.
-struct Running {
+pub struct Running {
     ksb: Child,
     input: Option<ChildStdin>,
     env: BTreeMap<String, String>,
@@ -60,7 +60,7 @@ impl Running {
         Pid::from_child(&self.ksb)
     }
 
-    fn get(&self, name: &str) -> &str {
+    pub fn get(&self, name: &str) -> &str {
         self.env.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.env.keys()))
     }
 
@@ -70,7 +70,7 @@ impl Running {
         client(self.get("OS_AUTH_URL"), self.get(id), self.get(secret))
     }
 
-    fn clouds(&self) -> PathBuf {
+    pub fn clouds(&self) -> PathBuf {
         self.get("OS_CLIENT_CONFIG_FILE").into()
     }
 
@@ -95,7 +95,7 @@ impl Running {
     }
 
     /// Ends its input, and so the command.
-    fn end(mut self) -> Outcome {
+    pub fn end(mut self) -> Outcome {
         drop(self.input.take());
         end_of(self.ksb)
     }
@@ -223,6 +223,41 @@ fn the_command_s_own_clouds_yaml_is_private_and_keeps_what_is_not_about_signing_
     assert_eq!(running.get("OS_INSECURE"), "true");
     running.end().ok();
     leaves_nothing(&tool, &clouds);
+}
+
+/// All that a reader of YAML may trip over.
+pub const HOSTILE: &str = "a: b # \"c\" 'd' \n\t{e} é \u{85}\u{2028}\u{feff} 🔑 \\";
+
+/// A command with a lease for an entry that has a hostile name, and a hostile value for `compute_api_version`.
+pub fn under_a_hostile_name() -> (Desk, Running) {
+    let desk = signed_in();
+    let hostile = escaped(HOSTILE);
+    let entry = desk.entry("NAME", "project_name: demo").replacen("NAME", &format!("\"{hostile}\""), 1);
+    desk.sandbox.clouds(&format!("clouds:\n{entry}    compute_api_version: \"{hostile}\\0\"\n"));
+    let running = Running::under(&desk, &[HOSTILE]);
+    (desk, running)
+}
+
+/// For a double-quoted scalar.
+fn escaped(text: &str) -> String {
+    text.chars().map(|char| format!("\\U{:08x}", u32::from(char))).collect()
+}
+
+#[test]
+fn hostile_names_and_values_are_what_they_were_to_a_reader_of_yaml() {
+    let (desk, running) = under_a_hostile_name();
+    assert!(fs::read_to_string(running.clouds()).unwrap().is_ascii());
+    // `ksb` reads YAML as PyYAML does (`real::files` asks that one), but shows no application credentials.
+    let secure = desk.sandbox.path("secure.yaml");
+    let of_a_person = "auth_type: v3websso, auth: {identity_provider: lab-idp, protocol: openid}";
+    fs::write(&secure, format!("clouds: {{\"{}\": {{{of_a_person}}}}}", escaped(HOSTILE))).unwrap();
+    let mut show = desk.sandbox.ksb(&["cloud", "show", HOSTILE, "--json"]);
+    show.env("OS_CLIENT_CONFIG_FILE", running.clouds()).env("OS_CLIENT_SECURE_FILE", secure);
+    let shown = end_of(start(&mut show)).ok().stdout;
+    let entry = &serde_json::from_str::<Value>(&shown).unwrap()["entry"];
+    assert_eq!(entry["compute_api_version"], format!("{HOSTILE}\0"));
+    assert_eq!(entry["auth"]["auth_url"], running.get("OS_AUTH_URL"));
+    running.end().ok();
 }
 
 #[test]
@@ -524,7 +559,7 @@ fn without_the_agent_nothing_stays_behind() {
 fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
     let desk = Desk::new();
     let program = desk.sandbox.path("home/ksb");
-    undisturbed(|| fs::copy(KSB, &program).unwrap());
+    copy(KSB, &program);
     let mut ksb = desk.sandbox.command(&program);
     ksb.args(["exec", "--no-agent", "demo", "--", "sh", "-c", SHOWS_ITS_ENVIRONMENT]);
     let running = Running::of(&mut ksb);
@@ -537,7 +572,7 @@ fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
     token(&asked.join().unwrap());
     // A newer program is installed meanwhile.
     fs::remove_file(&program).unwrap();
-    fs::copy(KSB, &program).unwrap();
+    copy(KSB, &program);
     let within = Api::new(running.get("KSB_SOCK"));
     for refused in [within.poke("/v1/handover"), within.post("/v1/lock", &json!({}))] {
         refused.problem("handover-refused");

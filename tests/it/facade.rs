@@ -2,12 +2,10 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::support::api::{Answer, scope};
-use crate::support::desk::Desk;
 use crate::support::http::{Request, Response, connect};
 use crate::support::keystone::{EXCHANGE, Fault, VALIDATION};
 use crate::support::lab::{Lab, until};
@@ -425,33 +423,6 @@ fn what_is_too_large_or_never_ends_is_cut_off() {
     assert!(pieces < 1000 || Response::read(stream).is_ok_and(|response| response.status == 413), "{pieces}");
     assert_eq!(lab.keystone.requests(), requests);
     token(&tool.ask());
-}
-
-/// More connections than are served, of every slow kind: a tool gets its token all the same, and soon.
-#[test]
-fn hundreds_who_never_finish_what_they_say_hold_up_nobody() {
-    let desk = Desk::new();
-    desk.run_and_sign_in(&["login"], "alice").ok();
-    let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
-    let request = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
-    let tool = Tool::of(&desk.api().post("/v1/leases", &request));
-    let bytes = tool.auth(&tool.credential(), None).bytes();
-    let half = bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
-    let slow: Vec<_> = (0..600)
-        .map(|number| {
-            let mut stream = connect(&format!("http://{}", tool.facade).parse().unwrap()).unwrap();
-            // Nothing, half a head, a head and half a body.
-            let said = [&b""[..], &bytes[..half], &bytes[..bytes.len() - 1]][number % 3];
-            stream.write_all(said).unwrap();
-            stream
-        })
-        .collect();
-    let began = Instant::now();
-    for _ in 0..20 {
-        tool.token();
-    }
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(slow.len(), 600);
 }
 
 // --- freshness ---

@@ -1,20 +1,23 @@
 //! A newer program takes over, an agent restarts, while others ask: nobody loses anything.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::sync::Barrier;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 
+use memchr::memmem;
 use serde_json::{Value, json};
+use tempfile::NamedTempFile;
 
 use crate::support::desk::Desk;
 use crate::support::keystone::{EXCHANGE, Fault};
 use crate::support::killing::at_every_word;
 use crate::support::lab::until;
 use crate::support::sandbox::{KSB, Outcome, end_of};
-use crate::support::spawn::start;
+use crate::support::spawn::{copy, start};
 use crate::support::tool::{Tool, token};
 
 const OWN: &str = env!("CARGO_PKG_VERSION");
@@ -24,26 +27,39 @@ fn installed(desk: &Desk) -> PathBuf {
     desk.sandbox.path("bin/ksb")
 }
 
-/// Puts a program there, as a package manager does: whole, under another name first.
-pub fn install(desk: &Desk, program: &[u8]) {
+/// Puts a copy of a program there, as a package manager does: whole, under another name first.
+pub fn install(desk: &Desk, program: &Path) {
     let place = installed(desk);
     let new = place.with_extension("new");
     fs::create_dir_all(place.parent().unwrap()).unwrap();
-    fs::write(&new, program).unwrap();
-    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    copy(program, &new);
     fs::rename(new, place).unwrap();
 }
 
-/// This program, as an older version of itself.
-pub fn older() -> Vec<u8> {
-    let mut program = fs::read(KSB).unwrap();
-    let (own, old) = (OWN.as_bytes(), "0".repeat(OWN.len() - 4) + ".0.0");
-    for at in 0..program.len() - own.len() {
-        if &program[at..at + own.len()] == own {
-            program[at..at + own.len()].copy_from_slice(old.as_bytes());
+/// This program.
+pub fn own() -> &'static Path {
+    Path::new(KSB)
+}
+
+/// This program, as an older version of itself. It is made once for each build.
+pub fn older() -> PathBuf {
+    static MADE: Mutex<()> = Mutex::new(());
+    let older = Path::new(env!("CARGO_TARGET_TMPDIR")).join("older-ksb");
+    let made_at = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
+    let _one_at_a_time = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if made_at(&older) <= made_at(own()) {
+        let mut program = fs::read(own()).unwrap();
+        let (version, old) = (OWN.as_bytes(), "0".repeat(OWN.len() - 4) + ".0.0");
+        let places: Vec<_> = memmem::find_iter(&program, version).collect();
+        for at in places {
+            program[at..at + version.len()].copy_from_slice(old.as_bytes());
         }
+        // Another `cargo test` may be about to do the same.
+        let mut file = NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        file.write_all(&program).unwrap();
+        file.persist(&older).unwrap();
     }
-    program
+    older
 }
 
 /// Runs the installed program.
@@ -53,6 +69,19 @@ pub fn run(desk: &Desk, args: &[&str]) -> Outcome {
 
 fn status(desk: &Desk) -> Value {
     serde_json::from_str(&run(desk, &["status", "--json"]).ok().stdout).unwrap()
+}
+
+/// The agent makes room for the program that is installed.
+#[track_caller]
+fn hand_over(desk: &Desk) {
+    let answer = desk.api().poke("/v1/handover");
+    assert_eq!(answer.status, 204, "{}", answer.text);
+}
+
+/// Returns when this program answers. The one before it, asked to make room, goes on serving until what must not be cut
+/// off is finished, for up to a minute (docs/service.md).
+pub fn taken_over(desk: &Desk) {
+    until("the newer program", || status(desk)["version"] == OWN);
 }
 
 /// Somebody is signed in at an agent of the installed program.
@@ -77,10 +106,10 @@ fn a_newer_program_takes_over_and_nobody_is_signed_out() {
     );
     let handed_out = run(&desk, &["token"]).ok().stdout;
 
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     run(&desk, &["token"]).ok();
+    taken_over(&desk);
     let after = status(&desk);
-    assert_eq!(after["version"], OWN);
     assert_eq!(
         (&after["pid"], &after["facade"]),
         (&before["pid"], &before["facade"]),
@@ -108,21 +137,21 @@ fn doctor_names_what_keeps_the_sessions_of_an_older_agent() {
     };
     // A program elsewhere takes no agent's place.
     assert!(remedy().starts_with("ksb stop"), "{}", remedy());
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     assert!(remedy().starts_with("ksb status"), "{}", remedy());
     run(&desk, &["status"]).ok();
-    assert_eq!(status(&desk)["version"], OWN);
+    taken_over(&desk);
 }
 
 #[test]
 fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over() {
     let desk = Desk::new();
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     run(&desk, &["agent", "--ensure"]).ok();
     desk.api().poke("/v1/handover").problem("handover-refused");
     let login = start(desk.sandbox.command(installed(&desk)).arg("login"));
     let url = desk.sandbox.opened();
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     let refused = desk.api().poke("/v1/handover");
     assert!(refused.json["detail"].as_str().unwrap().contains("a sign-in is under way"), "{refused:?}");
     let browser = crate::support::browser::Browser::of("alice");
@@ -135,23 +164,25 @@ fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over(
     let refused = desk.api().poke("/v1/handover");
     assert!(refused.json["detail"].as_str().unwrap().contains("brwoser"), "{refused:?}");
     fs::write(&config, good).unwrap();
-    assert_eq!(desk.api().poke("/v1/handover").status, 204);
+    hand_over(&desk);
     assert_eq!(status(&desk)["sessions"][0]["user"]["name"], "alice");
 }
 
 #[test]
 fn a_program_that_cannot_run_costs_no_sign_in_and_one_that_anybody_wrote_is_not_run() {
     let desk = Desk::new();
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     signed_in(&desk);
     let whole = fs::read(KSB).unwrap();
     let (head, _) = whole.split_at(4096);
-    for wrong in [head, b"half a program", b"#!/bin/sh\necho something else"] {
-        install(&desk, wrong);
+    let wrong = desk.sandbox.path("wrong");
+    for bytes in [head, b"half a program", b"#!/bin/sh\necho something else"] {
+        fs::write(&wrong, bytes).unwrap();
+        install(&desk, &wrong);
         let refused = desk.api().poke("/v1/handover");
         assert!(refused.problem("handover-refused")["detail"].as_str().unwrap().contains("does not run"));
     }
-    install(&desk, &whole);
+    install(&desk, own());
     fs::set_permissions(installed(&desk), fs::Permissions::from_mode(0o757)).unwrap();
     desk.api().poke("/v1/handover").problem("handover-refused");
     assert!(desk.keystone.accepts(desk.run(&["token"]).ok().stdout.trim()));
@@ -162,7 +193,7 @@ fn a_program_that_cannot_run_costs_no_sign_in_and_one_that_anybody_wrote_is_not_
 fn a_lock_during_an_upgrade_leaves_the_newer_program_nothing() {
     let desk = Desk::new();
     fs::write(desk.sandbox.paths().config, "vault = \"passphrase\"\nfacade_port = 0\n").unwrap();
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     signed_in(&desk);
     desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": "correct horse battery"}));
     // Something is under way that an upgrade waits for.
@@ -170,8 +201,8 @@ fn a_lock_during_an_upgrade_leaves_the_newer_program_nothing() {
     let exchanges = desk.keystone.count(EXCHANGE);
     let asking = start(desk.sandbox.command(installed(&desk)).args(["token", "--project", "other"]));
     desk.keystone.wait_for(EXCHANGE, exchanges + 1);
-    install(&desk, &fs::read(KSB).unwrap());
-    assert_eq!(desk.api().poke("/v1/handover").status, 204);
+    install(&desk, own());
+    hand_over(&desk);
     assert_eq!(desk.api().post("/v1/lock", &json!({})).json["restarts"], true);
     drop(gate);
     until("the next process", || desk.api().status()["sessions"] == json!([]));
@@ -182,18 +213,18 @@ fn a_lock_during_an_upgrade_leaves_the_newer_program_nothing() {
 
 #[test]
 fn an_upgrade_that_is_killed_on_its_way_costs_no_sign_in() {
-    let mut desk = Desk::with_vault();
+    let mut desk = Desk::with_quick_vault();
     desk.sandbox.set("KSB_LOG", "debug");
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     signed_in(&desk);
     at_every_word(
         &desk,
         || {
             run(&desk, &["agent", "--ensure"]).ok();
-            install(&desk, &fs::read(KSB).unwrap());
+            install(&desk, own());
         },
         |answered| {
-            assert_eq!(desk.api().poke("/v1/handover").status, 204);
+            hand_over(&desk);
             answered.note(());
             until("the newer program", || desk.api().poke("/v1/handover").status == 409);
         },
@@ -262,7 +293,7 @@ fn a_hundred_clients_lose_nothing_while_the_agent_restarts_is_upgraded_and_locke
     let port = crate::support::port::free();
     let config = format!("vault = \"passphrase\"\nfacade_port = {port}\n");
     fs::write(desk.sandbox.paths().config, config).unwrap();
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     signed_in(&desk);
     let shown: Value = serde_json::from_str(&run(&desk, &["cloud", "show", "--json"]).ok().stdout).unwrap();
     let request = json!({
@@ -275,8 +306,11 @@ fn a_hundred_clients_lose_nothing_while_the_agent_restarts_is_upgraded_and_locke
     };
 
     let upgrade = || {
-        install(&desk, &fs::read(KSB).unwrap());
-        assert_eq!(desk.api().poke("/v1/handover").status, 204);
+        let before = desk.api().status()["started_at"].clone();
+        install(&desk, own());
+        hand_over(&desk);
+        // Until then one more program that is installed is the one that takes over, and has nothing to hand over to.
+        until("the next process", || desk.api().status()["started_at"] != before);
     };
     let (outcomes, cut) = hundred(&desk, &tool, upgrade);
     outcomes.iter().for_each(is_good);

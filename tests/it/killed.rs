@@ -75,12 +75,12 @@ fn sign_ins(desk: &Desk) {
 
 #[test]
 fn a_sign_in_by_websso() {
-    sign_ins(&Desk::with_vault());
+    sign_ins(&Desk::with_quick_vault());
 }
 
 #[test]
 fn a_sign_in_at_the_identity_provider() {
-    let desk = Desk::with_vault().with_refresh_tokens();
+    let desk = Desk::with_quick_vault().with_refresh_tokens();
     sign_ins(&desk);
     assert!(!desk.keystone.saw_reuse());
 }
@@ -89,7 +89,7 @@ fn a_sign_in_at_the_identity_provider() {
 /// a theft (RFC 9700 section 4.14.2). Nothing else costs a sign-in.
 #[test]
 fn a_renewal() {
-    let desk = Desk::with_vault().with_refresh_tokens();
+    let desk = Desk::with_quick_vault().with_refresh_tokens();
     let cloud = desk.cloud();
     let ask = |scope: &Value| desk.api().token_unprompted(&cloud, scope).token_id();
     at_every_step(
@@ -116,7 +116,7 @@ fn a_renewal() {
 
 #[test]
 fn a_lease_and_its_first_token() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault();
     let cloud = desk.cloud();
     for more in [json!({}), json!({"confined": true}), json!({"unattended": true, "ttl": 3600})] {
         let mut request = json!({"cloud": cloud, "scope": scope::project("demo")});
@@ -148,7 +148,7 @@ fn a_lease_and_its_first_token() {
 
 #[test]
 fn the_end_of_a_lease() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault();
     let cloud = desk.cloud();
     at_every_step(
         &desk,
@@ -179,7 +179,7 @@ fn the_end_of_a_lease() {
 
 #[test]
 fn a_logout() {
-    let desk = Desk::with_vault().with_refresh_tokens();
+    let desk = Desk::with_quick_vault().with_refresh_tokens();
     let cloud = desk.cloud();
     let living = || desk.keystone.all_tokens().iter().filter(|token| desk.keystone.accepts(token)).count();
     at_every_step(
@@ -205,7 +205,7 @@ fn a_logout() {
 /// What was answered "locked" is locked, and whatever was signed in is there after the unlock.
 #[test]
 fn a_lock() {
-    let mut desk = Desk::with_vault();
+    let mut desk = Desk::with_quick_vault();
     desk.sandbox.set("KSB_LOG", "debug");
     let cloud = desk.cloud();
     sign_in(&desk.api_of_a_new_agent(), &cloud);

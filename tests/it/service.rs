@@ -17,19 +17,17 @@ struct Host {
 }
 
 impl Host {
-    fn with(mut desk: Desk) -> Self {
+    fn with(desk: Desk) -> Self {
+        let desk = desk.without_pythons();
         let folder = desk.sandbox.path("bin");
-        fs::create_dir(&folder).unwrap();
         let (state, told) = (desk.sandbox.path("state"), desk.sandbox.path("told"));
         let script = format!(
-            "#!/bin/sh\necho \"$*\" >> '{}'\n[ \"$2\" != is-active ] || cat '{}'\n",
+            "#!/bin/sh\necho \"$*\" >> '{}'\n[ \"$2\" != is-active ] || {{ read state < '{}'; echo $state; }}\n",
             told.display(),
             state.display()
         );
         fs::write(folder.join("systemctl"), script).unwrap();
         fs::set_permissions(folder.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
-        let path = std::env::var("PATH").unwrap();
-        desk.sandbox.set("PATH", format!("{}:{path}", folder.display()));
         let host = Self { desk };
         host.becomes("inactive");
         host

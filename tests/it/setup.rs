@@ -47,7 +47,7 @@ fn assert_refused(desk: &Desk, outcome: &Outcome, why: &str) {
 
 #[test]
 fn from_horizons_address_to_a_token() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let before = text(&desk);
     let horizon = Dashboard::horizon(&[("lab", "The Lab", websso(desk.keystone.url(), OF_LAB))]);
     let port = desk.port.to_string();
@@ -84,16 +84,14 @@ fn from_horizons_address_to_a_token() {
 
 #[test]
 fn a_python_whose_openstack_cannot_use_the_entry_yet_is_named_with_what_helps() {
-    let mut desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let bin = desk.sandbox.path("bin");
-    fs::create_dir(&bin).unwrap();
     let python = bin.join("python3");
     let answer = serde_json::json!({
         "executable": python, "prefix": "/opt", "version": [3, 13], "sdk": true, "plugin": false, "pip": true, "managed": false,
     });
     fs::write(&python, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
-    desk.sandbox.set("PATH", bin);
     let url = desk.keystone.url().to_owned();
     let said = quietly(&desk, &url, &["--protocol", "openid", "--project-name", "demo"]).ok().stdout;
     let install = format!("  {} -m pip install keystoneauth-broker\nNext: ", python.display());
@@ -102,7 +100,7 @@ fn a_python_whose_openstack_cannot_use_the_entry_yet_is_named_with_what_helps() 
 
 #[test]
 fn a_horizon_that_redirects_by_itself_and_one_with_several_ways() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let to = websso(desk.keystone.url(), "websso/openid");
     let horizon = Dashboard::that_says(move |asked| match &*asked.path {
         "/" => redirect("/auth/login/"),
@@ -112,7 +110,7 @@ fn a_horizon_that_redirects_by_itself_and_one_with_several_ways() {
     let made = entry(&desk);
     assert_eq!((&made["auth"]["protocol"], made["auth"].get("identity_provider")), (&"openid".into(), None));
 
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let other = "identity_providers/other/protocols/saml2/websso";
     let ways = [
         ("lab", "The Lab", websso(desk.keystone.url(), OF_LAB)),
@@ -130,7 +128,7 @@ fn a_horizon_that_redirects_by_itself_and_one_with_several_ways() {
 
 #[test]
 fn from_skyline_a_vendor_profile_and_keystone_itself() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let url = websso(desk.keystone.url(), "websso/openid");
     let skyline = Dashboard::that_says(move |asked| match &*asked.path {
         "/" => page("<html><div id=\"app\"></div></html>"),
@@ -142,7 +140,7 @@ fn from_skyline_a_vendor_profile_and_keystone_itself() {
     quietly(&desk, &skyline.url(), &[]).ok();
     assert_eq!(entry(&desk)["auth"]["protocol"], "openid");
 
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let auth_url = format!("{}/v3", desk.keystone.url());
     let vendor = Dashboard::that_says(move |asked| match &*asked.path {
         "/.well-known/openstack/api" => page(format!(
@@ -155,7 +153,7 @@ fn from_skyline_a_vendor_profile_and_keystone_itself() {
     quietly(&desk, &vendor.url(), &["--protocol", "openid"]).ok();
     assert_eq!(entry(&desk)["region_name"], "one");
 
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let url = desk.keystone.url().to_owned();
     quietly(
         &desk,
@@ -168,7 +166,7 @@ fn from_skyline_a_vendor_profile_and_keystone_itself() {
 
 #[test]
 fn from_an_openrc_and_anothers_clouds_yaml_without_their_secrets() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let url = desk.keystone.url();
     let openrc = desk.sandbox.path("home/demo-openrc.sh");
     // As Horizon writes it (`openrc.sh.template`).
@@ -191,7 +189,7 @@ fn from_an_openrc_and_anothers_clouds_yaml_without_their_secrets() {
     assert!(made["auth"].get("username").is_none(), "{made}");
 
     // A federated one, as operators write them.
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let federated = format!(
         "export OS_AUTH_TYPE=v3oidcpassword\nexport OS_AUTH_URL={}/v3\nexport OS_IDENTITY_PROVIDER=lab-idp\n\
          export OS_PROTOCOL='openid'\nexport OS_CLIENT_ID=openstack\nexport OS_CLIENT_SECRET=canary-secret\n\
@@ -210,7 +208,7 @@ fn from_an_openrc_and_anothers_clouds_yaml_without_their_secrets() {
     );
     assert!(made["auth"].get("client_id").is_none(), "an OAuth client with a secret is not ours: {made}");
 
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let theirs = desk.sandbox.path("home/theirs.yaml");
     let two = format!(
         "clouds:\n  one:\n    auth: {{auth_url: \"{0}/v3\", identity_provider: lab-idp, protocol: openid, password: canary}}\n  \
@@ -226,7 +224,7 @@ fn from_an_openrc_and_anothers_clouds_yaml_without_their_secrets() {
 
 #[test]
 fn an_entry_that_is_there_is_not_written_over() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let before = text(&desk);
     let url = desk.keystone.url();
     let outcome =
@@ -237,7 +235,7 @@ fn an_entry_that_is_there_is_not_written_over() {
 
 #[test]
 fn nothing_is_trusted_without_a_persons_word() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let horizon = Dashboard::horizon(&[("lab", "The Lab", websso(desk.keystone.url(), OF_LAB))]);
     let outcome = desk.run(&["setup", &horizon.url(), "--name", "new"]);
     assert!(
@@ -250,7 +248,7 @@ fn nothing_is_trusted_without_a_persons_word() {
 
 #[test]
 fn no_page_leads_to_this_computer() {
-    let mut desk = Desk::new();
+    let mut desk = Desk::new().without_pythons();
     // Asked as a proxy: then it answers for a host that is elsewhere.
     let elsewhere =
         Dashboard::that_says(|_| redirect("http://0.0.0.0:5000/v3/auth/OS-FEDERATION/websso/openid"));
@@ -269,7 +267,7 @@ type Case = (&'static str, Box<dyn Fn(&str) -> Says + Send>, &'static str);
 
 #[test]
 fn hostile_pages_lead_nowhere() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let elsewhere = "https://keystone.evil.invalid";
     let cases: Vec<Case> = vec![
         (
@@ -318,7 +316,7 @@ fn hostile_pages_lead_nowhere() {
 
 #[test]
 fn a_page_that_names_another_hosts_keystone_is_shown_for_what_it_is() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let keystone = desk.keystone.url().replace("127.0.0.1", "localhost");
     let horizon = Dashboard::horizon(&[("lab", "The Lab", websso(&keystone, OF_LAB))]);
     let outcome = desk.run(&["setup", &horizon.url(), "--name", "new"]);
@@ -332,7 +330,7 @@ fn a_page_that_names_another_hosts_keystone_is_shown_for_what_it_is() {
 
 #[test]
 fn an_address_with_a_password_in_it_is_not_taken() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let refused = quietly(&desk, "https://alice:hunter2@horizon.example", &[]);
     assert_refused(&desk, &refused, "the address holds a name or a password");
     assert!(!refused.stderr.contains("hunter2"), "{refused:?}");

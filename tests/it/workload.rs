@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::api::{Answer, scope};
 use crate::support::keystone::{EXCHANGE, FEDERATED, TOKEN_ENDPOINT};
 use crate::support::lab::Lab;
+use crate::support::skip::{is_root, skip};
 use crate::support::world::World;
 
 fn from(lab: &Lab, workload: &Value) -> Value {
@@ -61,6 +62,22 @@ fn a_file_is_read_again_for_each_sign_in_and_nobody_is_asked() {
     fs::remove_file(&file).unwrap();
     token(&lab, &cloud).problem("invalid-config");
     assert_eq!(lab.api().status()["sign_ins"], json!([]));
+}
+
+#[test]
+fn a_file_of_another_user_is_not_believed() {
+    if !is_root() {
+        skip!("root, to make a file of another user");
+    }
+    let lab = Lab::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    fs::write(&file, lab.keystone.bearer("alice")).unwrap();
+    std::os::unix::fs::chown(&file, Some(65534), None).unwrap();
+    let refused = token(&lab, &from(&lab, &json!({"file": {"path": file}})));
+    let detail = refused.problem("invalid-config")["detail"].as_str().unwrap();
+    assert!(detail.contains("belongs to uid 65534"), "{detail}");
+    assert_eq!(lab.keystone.count(FEDERATED), 0);
 }
 
 #[test]

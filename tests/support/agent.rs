@@ -13,7 +13,7 @@ use keystone_broker::http::serve::{Askers, serve};
 use keystone_broker::listen;
 use keystone_broker::platform::paths::private_folder;
 use keystone_broker::ports::SharedClock;
-use keystone_broker::vault::{Place, Vault, Wish};
+use keystone_broker::vault::{Cost, Place, Vault, Wish};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Handle;
@@ -202,13 +202,17 @@ fn run(
     }
 }
 
+/// What a passphrase costs where the test is about something else: nothing.
+pub const CHEAP: Cost = Cost { memory: 64, passes: 1, lanes: 1 };
+
 /// Nothing touches the disk or the machine's keyrings unless the test's `config.toml` says so. A test that wants another
-/// machine writes its name to `machine`.
+/// machine writes its name to `machine`; one that wants a passphrase to take its time makes the file `takes-its-time`.
 fn place(folder: &Path, wish: Wish) -> Place {
     let machine = fs::read_to_string(folder.join("machine")).unwrap_or_else(|_| "lab".into());
     let passphrase_file = Some(folder.join("passphrase")).filter(|file| file.exists());
     let wish = if wish == Wish::Auto { Wish::Memory } else { wish };
-    Place { folder: folder.join("state"), machine: Some(machine), wish, passphrase_file }
+    let cost = if folder.join("takes-its-time").exists() { Cost::RECOMMENDED } else { CHEAP };
+    Place { folder: folder.join("state"), machine: Some(machine), wish, passphrase_file, cost }
 }
 
 impl Drop for Agent {

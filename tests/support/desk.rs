@@ -7,8 +7,12 @@ use std::process::Child;
 use std::sync::Arc;
 
 use keystone_broker::platform::clock::SystemClock;
+use keystone_broker::platform::machine;
+use keystone_broker::platform::paths::private_folder;
+use keystone_broker::vault::{Place, Vault, Wish};
 use serde_json::Value;
 
+use super::agent::CHEAP;
 use super::api::Api;
 use super::browser::{Browser, Shown};
 use super::keystone::Keystone;
@@ -43,6 +47,31 @@ impl Desk {
         desk.sandbox.set("KSB_PASSPHRASE_FILE", passphrase);
         fs::write(desk.sandbox.paths().config, format!("facade_port = {}\n", port::free())).unwrap();
         desk
+    }
+
+    /// The same with a vault that is there already, and whose passphrase costs nothing: for agents that start often.
+    pub fn with_quick_vault() -> Self {
+        let desk = Self::with_vault();
+        let folder = desk.sandbox.paths().state;
+        private_folder(&folder).unwrap();
+        let vault = Vault::at(Place {
+            folder,
+            machine: machine::id(),
+            wish: Wish::Passphrase,
+            passphrase_file: Some(desk.sandbox.path("passphrase")),
+            cost: CHEAP,
+        });
+        vault.save(br#"{"sessions": [], "lapsed": [], "ending": [], "pins": []}"#);
+        assert_eq!(vault.report().problem, None);
+        desk
+    }
+
+    /// Where no Python of this machine is on the PATH, and nothing else either: `ksb` asks each for the plugin.
+    pub fn without_pythons(mut self) -> Self {
+        let bin = self.sandbox.path("bin");
+        fs::create_dir_all(&bin).unwrap();
+        self.sandbox.set("PATH", bin);
+        self
     }
 
     /// Has `demo` signed in to at the identity provider itself, which gives a refresh token.

@@ -6,10 +6,6 @@ use std::os::unix::fs::FileExt;
 /// Each of the secrets lies somewhere in the memory of a process, or none does.
 #[track_caller]
 pub fn assert_holds(pid: u32, secrets: &[&str], whether: bool) {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("not run: only root can look into another process's memory");
-        return;
-    }
     for secret in secrets {
         assert_eq!(holds(pid, secret), whether, "{secret} in the memory of process {pid}");
     }

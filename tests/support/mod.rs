@@ -17,6 +17,7 @@ pub mod openapi;
 pub mod port;
 pub mod proxy;
 pub mod sandbox;
+pub mod skip;
 pub mod spawn;
 pub mod stranger;
 pub mod tool;

@@ -9,12 +9,11 @@ use keystone_broker::platform::clock::SystemClock;
 use serde_json::{Value, json};
 
 use super::{assert_names, chmod, findings, of};
-use crate::handover::{install, older, run};
+use crate::handover::{install, older, own, run, taken_over};
 use crate::support::agent::Agent;
 use crate::support::desk::Desk;
 use crate::support::keystone::{Fault, Keystone};
 use crate::support::proxy::Proxy;
-use crate::support::sandbox::KSB;
 use crate::support::spawn;
 
 fn doctor(desk: &Desk) -> Vec<Value> {
@@ -38,7 +37,7 @@ fn with_header(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 
 #[test]
 fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault().without_pythons();
     desk.run_and_sign_in(&["login"], "alice").ok();
     desk.run(&["stop"]).ok();
     let file = vault(&desk);
@@ -83,7 +82,7 @@ fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
 
 #[test]
 fn a_key_that_is_gone_is_missed_before_an_agent_has_to_start_without_it() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault().without_pythons();
     desk.run_and_sign_in(&["login"], "alice").ok();
     let file = vault(&desk);
     let good = fs::read(&file).unwrap();
@@ -105,7 +104,7 @@ fn a_key_that_is_gone_is_missed_before_an_agent_has_to_start_without_it() {
 
 #[test]
 fn what_the_agent_has_to_say_besides_is_a_line_of_its_own() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault().without_pythons();
     // Nothing can be written there.
     fs::create_dir_all(desk.sandbox.paths().state.join("audit.jsonl")).unwrap();
     desk.run_and_sign_in(&["login"], "alice").ok();
@@ -119,7 +118,7 @@ fn what_the_agent_has_to_say_besides_is_a_line_of_its_own() {
 
 #[test]
 fn a_stranger_at_the_facades_port_is_named() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let squatter = spawn::undisturbed(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let port = squatter.local_addr().unwrap().port();
     fs::write(desk.sandbox.paths().config, format!("vault = \"memory\"\nfacade_port = {port}\n")).unwrap();
@@ -131,21 +130,22 @@ fn a_stranger_at_the_facades_port_is_named() {
 
 #[test]
 fn an_older_agent_is_named_and_asked_to_hand_over() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     install(&desk, &older());
     run(&desk, &["agent", "--ensure"]).ok();
     let is_named = |helps| assert_names(&doctor(&desk), ("agent", ""), "warn", ": this is ksb ", helps);
     // Its program is the one that is installed: there is nothing that it could hand over to.
     is_named("ksb stop; ");
     is_named("ksb stop; ");
-    install(&desk, &fs::read(KSB).unwrap());
+    install(&desk, own());
     is_named("ksb status: it hands over");
+    taken_over(&desk);
     assert_names(&doctor(&desk), ("agent", ""), "ok", env!("CARGO_PKG_VERSION"), "");
 }
 
 #[test]
 fn files_with_secrets_that_others_can_read_or_change_are_named() {
-    let desk = Desk::with_vault();
+    let desk = Desk::with_quick_vault().without_pythons();
     let [token, passphrase] = ["token", "passphrase"].map(|name| desk.sandbox.path(name));
     fs::write(&token, "a token\n").unwrap();
     chmod(&token, 0o600);
@@ -165,14 +165,14 @@ fn files_with_secrets_that_others_can_read_or_change_are_named() {
 
 #[test]
 fn an_identity_provider_that_keystone_does_not_know_is_named() {
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     let place = "GET /v3/auth/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/websso";
     let _unknown = desk.keystone.on(place, Fault::Status(404));
     let helps = "correct identity_provider and protocol: ksb cloud show demo";
     assert_names(&doctor(&desk), ("websso", "demo"), "fail", "404", helps);
 
     // Where everybody is sent to the web server's own identity provider first, only a sign-in shows it.
-    let desk = Desk::new();
+    let desk = Desk::new().without_pythons();
     desk.sandbox.clouds(&format!("clouds:\n{}", desk.entry("demo", "").replace("lab-idp", "no-such-idp")));
     let why = ", and knows identity provider no-such-idp, shows at a sign-in";
     assert_names(&doctor(&desk), ("trusted_dashboard", "demo"), "unknown", why, "ksb doctor demo --sign-in");
@@ -180,7 +180,7 @@ fn an_identity_provider_that_keystone_does_not_know_is_named() {
 
 #[test]
 fn a_client_that_may_not_use_the_device_grant_is_named() {
-    let desk = Desk::new().with_refresh_tokens();
+    let desk = Desk::new().without_pythons().with_refresh_tokens();
     let clouds = desk.sandbox.path("home/.config/openstack/clouds.yaml");
     let text = fs::read_to_string(&clouds).unwrap();
     fs::write(&clouds, text.replace("client_id: cli", "client_id: cli\n      sign_in: oidc_device")).unwrap();

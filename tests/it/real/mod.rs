@@ -28,6 +28,7 @@ mod diagnosis;
 mod doctor;
 mod entries;
 mod facade_attacks;
+mod files;
 mod first_use;
 mod grants;
 mod killed;

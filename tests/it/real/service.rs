@@ -10,6 +10,7 @@ use super::wait;
 use crate::support::desk::Desk;
 use crate::support::port;
 use crate::support::sandbox::{KSB, Outcome, end_of};
+use crate::support::skip::{is_root, skip};
 use crate::support::spawn;
 
 const PASSPHRASE: &str = "correct horse battery";
@@ -80,9 +81,8 @@ const SOCKET: &str = "keystone-broker.socket";
 
 #[test]
 fn systemd_starts_it_when_somebody_comes_and_sees_one_service_through_all_of_its_life() {
-    if !rustix::process::getuid().is_root() {
-        eprintln!("not run: only root can start a systemd user instance beside the machine's own");
-        return;
+    if !is_root() {
+        skip!("root, to start a systemd user instance beside the machine's own");
     }
     let host = Host::boot();
     let desk = &host.desk;

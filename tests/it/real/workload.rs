@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -143,7 +142,6 @@ fn a_command_has_its_time_and_runs_only_when_it_must() {
     assert_eq!(fs::read_to_string(&log).unwrap(), "for keystone\n", "once for all of them");
 
     let alone = [("KSB_PROMPT", "never")];
-    let began = Instant::now();
     for said in [front.ksb_with(&alone, &["token", "hang"]), {
         let mut openstack = front.openstack(&["--os-cloud", "hang", "token", "issue"]);
         openstack.envs(alone);
@@ -154,7 +152,6 @@ fn a_command_has_its_time_and_runs_only_when_it_must() {
         assert!(said.stderr.contains("took more than 1 s"), "{said:?}");
         assert!(!said.stderr.contains("half-a-token"), "{said:?}");
     }
-    assert!(began.elapsed() < Duration::from_mins(1));
     let said = front.ksb_with(&alone, &["token", "fail"]);
     assert!(said.stderr.contains("no vault today") && said.stderr.contains("exit status: 7"), "{said:?}");
     assert_eq!((exchanges(&front), front.browsers_opened()), (1, 0));

@@ -52,7 +52,9 @@ impl<'a> Host<'a> {
     fn run(&self, args: &[&str]) -> Outcome {
         let state = self.path(&self.desk.sandbox.path("home/.local/state"));
         let mut ksb = self.desk.sandbox.ksb(args);
-        end_of(spawn::start(ksb.env("KSB_SOCK", &self.socket).env("XDG_STATE_HOME", state)))
+        // No Python of this machine is asked for the plugin.
+        ksb.env("KSB_SOCK", &self.socket).env("XDG_STATE_HOME", state).env("PATH", "/nowhere");
+        end_of(spawn::start(&mut ksb))
     }
 
     fn sign_in(&self) {
