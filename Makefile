@@ -9,7 +9,7 @@ export CARGO_TARGET_DIR ?= $(CACHE)/target
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
 
-demo: ## sign in to a real local cloud through a browser, then use the openstack command
+demo: ## sign in to a real local cloud through a browser, then use openstack, rclone and OpenTofu
 	@tests/demo
 
 test: ## run every test: linters, the fast ones, and those on the real stack
@@ -28,7 +28,7 @@ lint: ## rustfmt, clippy, cargo-deny, cargo-shear, ruff, mypy
 	@tests/run lint
 
 stack-up: ## start the real cloud that demo and test use
-	@tests/stack/install.sh && tests/stack/stack up
+	@tests/stack/stack up
 
 stack-down: ## end it again
 	@tests/stack/stack down

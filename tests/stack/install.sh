@@ -58,7 +58,7 @@ find_missing "$@"
 
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
 if [ -z "$(find "$cache/apt.updated" -mmin -60 2>/dev/null)" ]; then
-  "${apt[@]}" update >&2
+  "${apt[@]}" -qq update >&2
   touch "$cache/apt.updated"
 fi
 

@@ -138,7 +138,7 @@ def _start(program: Program, argv: list[str | Path], log: str) -> Work:
         )
     # The cloud starts beside it, in sessions of its own: between sessions this is what counts (sched(7)).
     with contextlib.suppress(OSError):
-        Path(f"/proc/{process.pid}/autogroup").write_text("19")
+        Path(f"/proc/{process.pid}/autogroup").write_text("10")
     return Work(process, output, errors)
 
 
