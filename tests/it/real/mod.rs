@@ -29,6 +29,7 @@ mod entries;
 mod facade_attacks;
 mod first_use;
 mod grants;
+mod keyring;
 mod killed;
 mod leases;
 mod logout;
