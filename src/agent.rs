@@ -57,6 +57,7 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()
         tracing::info!("memory is not locked, and may be swapped: {why}");
     }
     descriptors::all();
+    descriptors::close_on_exec();
     let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;

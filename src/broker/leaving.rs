@@ -144,6 +144,8 @@ impl Broker {
     /// What the next process needs of this one's memory. Nobody changes anything any more.
     pub async fn pack(&self) -> Result<Zeroizing<Vec<u8>>> {
         self.inner.settle().await;
+        // The keyring's helper would be a child that the next process does not know.
+        self.inner.vault.stop_asking();
         let state = locked(&self.inner.state);
         let is_open = state.lock.is_none();
         let contents = kept::contents(&state, if is_open { Extent::All } else { Extent::ThroughLock })?;

@@ -17,9 +17,10 @@ use crate::agent::Start;
 use crate::error::{Code, Error, Result};
 use crate::platform::own;
 use crate::platform::paths::Paths;
-use crate::{agent, client};
+use crate::{agent, client, vault};
 
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(super) struct Args {
     /// Start the agent in the background unless one runs, and return when it is ready
     #[arg(long)]
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// Go on in the place of the process that this one was, with what it left on standard input
     #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached"])]
     handed: bool,
+    /// Ask the desktop's keyring for the agent that is at the other end of standard input, and end
+    #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached", "handed"])]
+    keyring_helper: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
@@ -47,6 +51,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     tracing_subscriber::registry()
         .with(lines.with_filter(wish.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))))
         .init();
+    if args.keyring_helper {
+        return vault::run_keyring_helper();
+    }
     let paths = Paths::from_env()?;
     if args.detached {
         // The terminal's hang-up and Ctrl-C are not for us.

@@ -1,4 +1,4 @@
-//! How many descriptors the process may have open.
+//! The descriptors of a process: how many it may have open, and which of them others inherit.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -9,4 +9,9 @@ pub fn all() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit of descriptors stays as it is");
     }
+}
+
+/// Marks all but the standard ones close-on-exec. Those that we open are; those that we inherited may not be.
+pub fn close_on_exec() {
+    close_fds::set_fds_cloexec(3, &[]);
 }

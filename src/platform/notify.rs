@@ -1,7 +1,6 @@
 //! A notification on the person's desktop: `org.freedesktop.Notifications`, version 1.2, on the session bus.
 //!
-//! Spoken with zbus alone, which the keyring needs as well. Without a bus, or without anybody who shows it, nothing
-//! happens; the connection is not kept.
+//! Without a bus, or without a program that shows it, nothing happens; the connection is not kept.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,9 +10,8 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
-use zbus::proxy::SignalStream;
-use zbus::zvariant::Value;
-use zbus::{Connection, Proxy};
+use zbus::Connection;
+use zbus::zvariant::{OwnedObjectPath, Value};
 
 use crate::ports::Notices;
 
@@ -26,6 +24,55 @@ const DEFAULT_EXPIRY: i32 = -1;
 /// *Never expires*: we close it ourselves.
 const NO_EXPIRY: i32 = 0;
 
+#[zbus::proxy(
+    interface = "org.freedesktop.Notifications",
+    default_service = "org.freedesktop.Notifications",
+    default_path = "/org/freedesktop/Notifications",
+    gen_blocking = false
+)]
+trait Notifications {
+    fn get_capabilities(&self) -> zbus::Result<Vec<String>>;
+
+    #[expect(clippy::too_many_arguments, reason = "as the specification has it")]
+    fn notify(
+        &self,
+        app_name: &str,
+        replaces_id: u32,
+        app_icon: &str,
+        summary: &str,
+        body: &str,
+        actions: &[&str],
+        hints: HashMap<&str, Value<'_>>,
+        expire_timeout: i32,
+    ) -> zbus::Result<u32>;
+
+    #[zbus(no_reply)]
+    fn close_notification(&self, id: u32) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    fn action_invoked(&self, id: u32, action_key: &str) -> zbus::Result<()>;
+
+    #[zbus(signal)]
+    fn notification_closed(&self, id: u32, reason: u32) -> zbus::Result<()>;
+}
+
+/// XDG Desktop Portal.
+#[zbus::proxy(
+    interface = "org.freedesktop.portal.OpenURI",
+    default_service = "org.freedesktop.portal.Desktop",
+    default_path = "/org/freedesktop/portal/desktop",
+    gen_blocking = false
+)]
+trait OpenUri {
+    #[zbus(name = "OpenURI")]
+    fn open_uri(
+        &self,
+        parent_window: &str,
+        uri: &str,
+        options: HashMap<&str, Value<'_>>,
+    ) -> zbus::Result<OwnedObjectPath>;
+}
+
 /// The desktop of the session that the agent was started in.
 pub struct Desktop;
 
@@ -33,20 +80,22 @@ impl Notices for Desktop {
     fn tell(&self, title: String, text: String) -> BoxFuture<'static, ()> {
         Box::pin(within(TIMEOUT, async move {
             let bus = Connection::session().await?;
-            notify(&notifications(&bus).await?, &title, &text, &[], DEFAULT_EXPIRY).await.map(drop)
+            let desktop = NotificationsProxy::new(&bus).await?;
+            notify(&desktop, &title, &text, &[], DEFAULT_EXPIRY).await.map(drop)
         }))
     }
 
     fn ask(&self, title: String, text: String, url: String) -> BoxFuture<'static, ()> {
         Box::pin(within(PATIENCE, async move {
             let bus = Connection::session().await?;
-            let desktop = notifications(&bus).await?;
-            let mut clicks = desktop.receive_signal("ActionInvoked").await?;
+            let desktop = NotificationsProxy::new(&bus).await?;
+            let mut clicks = desktop.receive_action_invoked().await?;
             let shown = notify(&desktop, &title, &text, &["default", "Sign in"], DEFAULT_EXPIRY).await?;
             while let Some(click) = clicks.next().await {
-                let (id, _action): (u32, String) = click.body().deserialize()?;
-                if id == shown {
-                    return open(&bus, &url).await;
+                if click.args()?.id == shown {
+                    // The desktop opens it: the agent itself starts no browser.
+                    let portal = OpenUriProxy::new(&bus).await?;
+                    return portal.open_uri("", &url, HashMap::new()).await.map(drop);
                 }
             }
             Ok(())
@@ -63,10 +112,10 @@ impl Notices for Desktop {
 
 /// A question on the desktop: taken away when nobody waits for its answer any more.
 struct Question {
-    desktop: Proxy<'static>,
+    desktop: NotificationsProxy<'static>,
     id: u32,
-    clicks: SignalStream<'static>,
-    ends: SignalStream<'static>,
+    clicks: ActionInvokedStream,
+    ends: NotificationClosedStream,
 }
 
 /// Shows the question until it is answered or taken away. Signals are those of the bus name's owner only: the bus itself
@@ -81,15 +130,14 @@ async fn question(title: String, text: String) -> zbus::Result<bool> {
         tokio::select! {
             biased;
             Some(click) = question.clicks.next() => {
-                let (id, action): (u32, String) = click.body().deserialize()?;
+                let click = click.args()?;
                 // A click on the text itself is no answer.
-                if id == question.id && action != "default" {
-                    return Ok(action == "allow");
+                if click.id == question.id && click.action_key != "default" {
+                    return Ok(click.action_key == "allow");
                 }
             }
             Some(end) = question.ends.next() => {
-                let (id, _why): (u32, u32) = end.body().deserialize()?;
-                if id == question.id {
+                if end.args()?.id == question.id {
                     return Ok(false);
                 }
             }
@@ -101,13 +149,12 @@ async fn question(title: String, text: String) -> zbus::Result<bool> {
 impl Question {
     async fn show(title: &str, text: &str) -> zbus::Result<Self> {
         let bus = Connection::session().await?;
-        let desktop = notifications(&bus).await?;
-        let capabilities: Vec<String> = desktop.call("GetCapabilities", &()).await?;
-        if !capabilities.iter().any(|each| each == "actions") {
+        let desktop = NotificationsProxy::new(&bus).await?;
+        if !desktop.get_capabilities().await?.iter().any(|each| each == "actions") {
             return Err(zbus::Error::Unsupported);
         }
-        let clicks = desktop.receive_signal("ActionInvoked").await?;
-        let ends = desktop.receive_signal("NotificationClosed").await?;
+        let clicks = desktop.receive_action_invoked().await?;
+        let ends = desktop.receive_notification_closed().await?;
         let id = notify(&desktop, title, text, &["allow", "Allow", "deny", "Deny"], NO_EXPIRY).await?;
         Ok(Self { desktop, id, clicks, ends })
     }
@@ -117,7 +164,7 @@ impl Drop for Question {
     fn drop(&mut self) {
         let (desktop, id) = (self.desktop.clone(), self.id);
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move { desktop.call_noreply("CloseNotification", &id).await.ok() });
+            runtime.spawn(async move { desktop.close_notification(id).await.ok() });
         }
     }
 }
@@ -130,32 +177,17 @@ async fn within(patience: Duration, doing: impl Future<Output = zbus::Result<()>
     }
 }
 
-async fn notifications(bus: &Connection) -> zbus::Result<Proxy<'static>> {
-    const NAME: &str = "org.freedesktop.Notifications";
-    Proxy::new(bus, NAME, "/org/freedesktop/Notifications", NAME).await
-}
-
 /// Shows it, and returns the number by which its signals can be told.
 async fn notify(
-    desktop: &Proxy<'_>,
+    desktop: &NotificationsProxy<'_>,
     title: &str,
     text: &str,
     actions: &[&str],
     expiry: i32,
 ) -> zbus::Result<u32> {
     let hints = HashMap::from([("urgency", Value::U8(1)), ("category", Value::from("network"))]);
-    let text = escaped(text);
-    let message = ("keystone-broker", 0_u32, "dialog-password", title, &text, actions, hints, expiry);
-    desktop.call("Notify", &message).await
-}
-
-/// The desktop opens an address (XDG Desktop Portal, OpenURI): the agent itself launches nothing.
-async fn open(bus: &Connection, url: &str) -> zbus::Result<()> {
-    const NAME: &str = "org.freedesktop.portal.Desktop";
-    let portal =
-        Proxy::new(bus, NAME, "/org/freedesktop/portal/desktop", "org.freedesktop.portal.OpenURI").await?;
-    let options: HashMap<&str, Value<'_>> = HashMap::new();
-    portal.call_method("OpenURI", &("", url, options)).await.map(drop)
+    let (app, icon) = ("keystone-broker", "dialog-password");
+    desktop.notify(app, 0, icon, title, &escaped(text), actions, hints, expiry).await
 }
 
 /// The text, unlike the title, may be taken for markup.

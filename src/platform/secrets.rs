@@ -9,9 +9,6 @@ use zbus::zvariant::OwnedObjectPath;
 
 /// One that works answers in milliseconds; one that the bus has to start first, in a second.
 const PATIENCE: Duration = Duration::from_secs(4);
-const SERVICE: &str = "org.freedesktop.secrets";
-const PATH: &str = "/org/freedesktop/secrets";
-const INTERFACE: &str = "org.freedesktop.Secret.Service";
 
 /// How the keyring has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +21,26 @@ pub enum Kept {
     Gone,
 }
 
+#[zbus::proxy(
+    interface = "org.freedesktop.Secret.Service",
+    default_service = "org.freedesktop.secrets",
+    default_path = "/org/freedesktop/secrets",
+    gen_blocking = false
+)]
+trait SecretService {
+    /// The items that have these attributes: those that are unlocked, and those that are locked.
+    fn search_items(
+        &self,
+        attributes: &HashMap<&str, &str>,
+    ) -> zbus::Result<(Vec<OwnedObjectPath>, Vec<OwnedObjectPath>)>;
+}
+
 /// Looks for an item by its attributes; why that could not be done, in a few words.
 pub async fn kept(attributes: &[(&str, &str)]) -> Result<Kept, String> {
     let wanted: HashMap<_, _> = attributes.iter().copied().collect();
     let asking = async {
         let bus = Connection::session().await?;
-        let answer = bus.call_method(Some(SERVICE), PATH, Some(INTERFACE), "SearchItems", &wanted).await?;
-        let (open, locked): (Vec<OwnedObjectPath>, Vec<OwnedObjectPath>) = answer.body().deserialize()?;
+        let (open, locked) = SecretServiceProxy::new(&bus).await?.search_items(&wanted).await?;
         zbus::Result::Ok(match (open.is_empty(), locked.is_empty()) {
             (false, _) => Kept::Open,
             (true, false) => Kept::Locked,

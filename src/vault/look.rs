@@ -3,9 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use super::key::{self, NoKey};
+use super::key::{NoKey, SERVICE};
+use super::keyring::item_name;
 use super::sealed::{self, Flaw, KeptBy};
-use super::{foreign, newer, no_answer, path, read, unusable};
+use super::{foreign, kernel, newer, no_answer, path, read, unusable};
 use crate::api::KeyKind;
 use crate::error::Result;
 use crate::platform::machine;
@@ -33,7 +34,7 @@ pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
     Some(match &header.key {
         KeptBy::Keyring => {
             // As the keyring's store names what it keeps (zbus-secret-service-keyring-store).
-            let named = [("service", key::SERVICE), ("username", &*key::in_keyring_as(&header.id))];
+            let named = [("service", SERVICE), ("username", &*item_name(&header.id))];
             match secrets::kept(&named).await {
                 Ok(Kept::Open) => Ok(KeyKind::Keyring),
                 Ok(Kept::Locked) => Err(no_answer("it is locked")),
@@ -42,7 +43,7 @@ pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
             }
         }
         KeptBy::Kernel { boot } if *boot != machine::boot() => anew("its key ended with the reboot"),
-        KeptBy::Kernel { .. } => match key::kernel_has(&header.id) {
+        KeptBy::Kernel { .. } => match kernel::has(&header.id) {
             Err(NoKey::Gone) => anew("the kernel has no key for it"),
             _ => Ok(KeyKind::Kernel),
         },

@@ -3,7 +3,9 @@
 //! One vault per machine and state folder, held by one agent: a home that two hosts share must not make two agents use
 //! one refresh token, which the identity provider would take for theft (RFC 9700 section 4.14.2).
 
+mod kernel;
 mod key;
+mod keyring;
 mod look;
 mod passphrase;
 pub mod sealed;
@@ -25,7 +27,9 @@ use crate::platform::{files, machine};
 use crate::sync::locked;
 
 pub use key::Key;
-use key::{Keeper, NoKey};
+use key::NoKey;
+use keyring::Keyring;
+pub use keyring::helper::run as run_keyring_helper;
 pub use look::look;
 pub use passphrase::Cost;
 pub use sealed::Seal;
@@ -76,6 +80,7 @@ pub struct Vault {
     file: PathBuf,
     /// Ours for as long as the agent lives.
     lock: Option<File>,
+    keyring: Keyring,
     state: Mutex<State>,
     /// Held while the file is read or written.
     at_work: Mutex<()>,
@@ -114,7 +119,8 @@ impl Vault {
             Err(why) => (None, Condition::Memory(why)),
         };
         let state = State { condition, note: None, problem: None };
-        Self { place, file, lock, state: Mutex::new(state), at_work: Mutex::default() }
+        let (keyring, at_work) = (Keyring::default(), Mutex::default());
+        Self { place, file, lock, keyring, state: Mutex::new(state), at_work }
     }
 
     /// Whether there is one to be opened.
@@ -135,6 +141,11 @@ impl Vault {
         if self.lock.is_some() {
             locked(&self.state).condition = Condition::Open(seal);
         }
+    }
+
+    /// Ends a question that the desktop's keyring has not answered yet.
+    pub fn stop_asking(&self) {
+        self.keyring.stop();
     }
 
     /// The state folder.
@@ -196,7 +207,7 @@ impl Vault {
             return Err(foreign(&self.file));
         }
         let key = match key {
-            KeptBy::Keyring => match Keeper::Keyring.give(id, PERSON) {
+            KeptBy::Keyring => match self.keyring.read(id, PERSON) {
                 Ok(key) => key,
                 Err(NoKey::Gone) => return self.put_aside("lost", "the desktop's keyring has no key for it"),
                 Err(NoKey::Unavailable(why)) => return Err(no_answer(&why)),
@@ -206,7 +217,7 @@ impl Vault {
                 fs::remove_file(&self.file).map_err(|error| self.unusable(&error.to_string()))?;
                 return Ok(Opened::Lost("the last one's key ended with the reboot".into()));
             }
-            KeptBy::Kernel { .. } => match Keeper::Kernel.give(id, PERSON) {
+            KeptBy::Kernel { .. } => match kernel::read(id) {
                 Ok(key) => key,
                 Err(NoKey::Gone) => return self.put_aside("lost", "the kernel has no key for it"),
                 Err(NoKey::Unavailable(why)) => {
@@ -341,12 +352,12 @@ impl Vault {
         let (kept_by, key) = match kind {
             KeyKind::Keyring => {
                 let key = Key::random();
-                Keeper::Keyring.keep(&id, &key, SIGN_IN)?;
+                self.keyring.store(&id, &key, SIGN_IN)?;
                 (KeptBy::Keyring, key)
             }
             KeyKind::Kernel => {
                 let key = Key::random();
-                Keeper::Kernel.keep(&id, &key, SIGN_IN)?;
+                kernel::store(&id, &key)?;
                 (KeptBy::Kernel { boot: machine::boot() }, key)
             }
             KeyKind::Passphrase => {
@@ -380,10 +391,14 @@ impl Vault {
             std::mem::replace(&mut state.condition, Condition::Open(seal))
         };
         if let Condition::Open(old) = old {
-            match old.header().key {
-                KeptBy::Keyring => Keeper::Keyring.forget(&old.header().id, SIGN_IN),
-                KeptBy::Kernel { .. } => Keeper::Kernel.forget(&old.header().id, SIGN_IN),
-                KeptBy::Passphrase { .. } => {}
+            let id = &old.header().id;
+            let deleted = match old.header().key {
+                KeptBy::Keyring => self.keyring.delete(id, SIGN_IN),
+                KeptBy::Kernel { .. } => kernel::delete(id),
+                KeptBy::Passphrase { .. } => Ok(()),
+            };
+            if let Err(NoKey::Unavailable(why)) = deleted {
+                tracing::info!(why, "an old key could not be removed");
             }
         }
         Ok(())

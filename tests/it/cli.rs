@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -471,6 +472,28 @@ fn wrong_usage_ends_with_2() {
         let outcome = sandbox.run(args);
         assert_eq!((outcome.code, &*outcome.stdout), (Some(2), ""), "{args:?}: {outcome:?}");
         assert!(outcome.stderr.contains("--help") || outcome.stderr.contains("Usage"), "{}", outcome.stderr);
+    }
+    assert!(sandbox.agent_pid().is_none());
+}
+
+/// It would ask the desktop's keyring for the vault's key.
+#[test]
+fn the_keyring_helper_does_nothing_for_a_user() {
+    let sandbox = Sandbox::new();
+    for help in [&["--help"][..], &["agent", "--help"]] {
+        assert!(!sandbox.run(help).ok().stdout.contains("keyring-helper"));
+    }
+    let socket = |kind| socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+    let (pipe, mut asked) = std::io::pipe().unwrap();
+    let (stream, asking) = socket(SocketType::STREAM);
+    let (packets, other) = socket(SocketType::SEQPACKET);
+    asked.write_all(b"r0123456789abcdef").unwrap();
+    send(&asking, b"r0123456789abcdef", SendFlags::empty()).unwrap();
+    send(&other, b"what is the key?", SendFlags::empty()).unwrap();
+    for input in [Stdio::null(), pipe.into(), stream.into(), packets.into()] {
+        let mut helper = sandbox.ksb(&["agent", "--keyring-helper"]);
+        let outcome = end_of(start(helper.stdin(input)));
+        assert_fails(&outcome, 1, &["only the agent starts its keyring helper"]);
     }
     assert!(sandbox.agent_pid().is_none());
 }

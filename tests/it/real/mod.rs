@@ -31,6 +31,7 @@ mod facade_attacks;
 mod files;
 mod first_use;
 mod grants;
+mod keyring;
 mod killed;
 mod leases;
 mod logout;

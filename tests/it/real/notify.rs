@@ -97,9 +97,10 @@ impl Shown {
     }
 }
 
-fn desktop(bus: &Bus) -> (zbus::blocking::Connection, Receiver<(String, String, String)>) {
+/// A desktop on the bus at this address, and what it shows.
+pub fn desktop(address: &str) -> (zbus::blocking::Connection, Receiver<(String, String, String)>) {
     let (send, shown) = channel();
-    let connection = Builder::address(&*bus.address)
+    let connection = Builder::address(address)
         .unwrap()
         .name("org.freedesktop.Notifications")
         .unwrap()
@@ -113,7 +114,7 @@ fn desktop(bus: &Bus) -> (zbus::blocking::Connection, Receiver<(String, String, 
 #[test]
 fn the_desktop_says_that_a_sign_in_ends_soon() {
     let bus = Bus::start();
-    let (_connection, shown) = desktop(&bus);
+    let (_connection, shown) = desktop(&bus.address);
     let mut desk = Desk::new();
     desk.keystone.lifetime(8);
     desk.sandbox.set("DBUS_SESSION_BUS_ADDRESS", &bus.address);

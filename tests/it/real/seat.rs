@@ -83,6 +83,25 @@ fn says(what: impl Future<Output = zbus::Result<()>>) {
     zbus::block_on(what).unwrap();
 }
 
+/// A logind with a session of ours and one of another user's, and the inhibitors that it gives out.
+pub fn logind(bus: &Bus) -> (Connection, Receiver<(String, fs::File)>) {
+    let uid = rustix::process::getuid().as_raw();
+    let (tell, inhibitors) = channel();
+    let logind = Builder::address(&*bus.address)
+        .unwrap()
+        .name("org.freedesktop.login1")
+        .unwrap()
+        .serve_at(MANAGER, Manager(tell))
+        .unwrap()
+        .serve_at(OURS, Session { uid, locked: false })
+        .unwrap()
+        .serve_at(THEIRS, Session { uid: uid + 1, locked: false })
+        .unwrap()
+        .build()
+        .unwrap();
+    (logind, inhibitors)
+}
+
 /// The seat of a desk at which somebody is signed in.
 struct Seat {
     desk: Desk,
@@ -94,20 +113,7 @@ struct Seat {
 impl Seat {
     fn new(config: &str, key: &Value) -> Self {
         let bus = Bus::start();
-        let uid = rustix::process::getuid().as_raw();
-        let (tell, inhibitors) = channel();
-        let logind = Builder::address(&*bus.address)
-            .unwrap()
-            .name("org.freedesktop.login1")
-            .unwrap()
-            .serve_at(MANAGER, Manager(tell))
-            .unwrap()
-            .serve_at(OURS, Session { uid, locked: false })
-            .unwrap()
-            .serve_at(THEIRS, Session { uid: uid + 1, locked: false })
-            .unwrap()
-            .build()
-            .unwrap();
+        let (logind, inhibitors) = logind(&bus);
         let mut desk = Desk::new().with_refresh_tokens();
         desk.sandbox.set("DBUS_SYSTEM_BUS_ADDRESS", &bus.address);
         let config = format!("vault = \"passphrase\"\nfacade_port = 0\n[lock]\n{config}");
@@ -122,9 +128,12 @@ impl Seat {
     }
 
     fn hint(&self, path: &str, locked: bool) {
-        let session = self.logind.object_server().interface::<_, Session>(path).unwrap();
-        session.get_mut().locked = locked;
-        zbus::block_on(async { session.get().locked_hint_changed(session.signal_emitter()).await }).unwrap();
+        says(async {
+            let session = self.logind.inner().object_server().interface::<_, Session>(path).await?;
+            let mut state = session.get_mut().await;
+            state.locked = locked;
+            state.locked_hint_changed(session.signal_emitter()).await
+        });
     }
 
     /// An agent looks at the seat: each process delays sleep once it does.

@@ -55,6 +55,8 @@ impl Drop for KernelKey {
 /// A desktop's session: a bus of its own, and gnome-keyring on it.
 pub struct Desktop {
     bus: Child,
+    /// Where clients find its bus.
+    pub address: String,
     keyring: Option<Child>,
 }
 
@@ -66,8 +68,9 @@ impl Desktop {
         let mut bus = spawn::raw(bus.stdout(Stdio::piped()).stderr(Stdio::null()));
         let mut address = String::new();
         BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
-        sandbox.set("DBUS_SESSION_BUS_ADDRESS", address.trim());
-        Self { bus, keyring: None }
+        let address = address.trim().to_owned();
+        sandbox.set("DBUS_SESSION_BUS_ADDRESS", &address);
+        Self { bus, address, keyring: None }
     }
 
     /// The person logs in, which opens their keyring.
