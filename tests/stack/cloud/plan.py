@@ -77,7 +77,7 @@ def _downloads() -> list[Work]:
                 "Go modules",
                 "OpenTofu and its OpenStack provider, built here",
                 300,
-                450,
+                350,
                 before_sign_in=False,
             ),
         ),
