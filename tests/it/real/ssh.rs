@@ -114,7 +114,7 @@ fn another_user_of_the_server_gets_nothing_from_the_sockets_of_a_sign_in() {
         skip!("root, to be another user");
     }
     let mut front = Front::free();
-    front.sandbox.set("SSH_CONNECTION", "127.0.0.1 50022 127.0.0.1 22");
+    front.sandbox.set("SSH_CONNECTION", "127.0.0.1 50022 127.0.0.1 2222");
     let mut command = front.sandbox.ksb(&["login"]);
     command.env_remove("BROWSER");
     let waiting = Program::start(command);
