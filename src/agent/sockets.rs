@@ -1,7 +1,7 @@
 //! What the agent listens on: sockets that systemd holds for it (sd_listen_fds(3)), or its own.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::Paths;
 use crate::platform::peer;
+use crate::platform::socket::listen;
 
 /// Bound for as long as an agent has this place, whichever process it is.
 pub(super) struct Sockets {
@@ -60,9 +61,9 @@ pub(super) fn bind_facade(config: &Config) -> Result<Vec<TcpListener>, String> {
         format!("port {port} of the facade: {error}{holder}")
     };
     let [v4, v6] = peer::LOOPBACK;
-    let first = TcpListener::bind((v4, port)).map_err(held)?;
+    let first = listen(SocketAddr::new(v4, port)).map_err(held)?;
     let port = first.local_addr().map_err(held)?.port();
-    match TcpListener::bind((v6, port)) {
+    match listen(SocketAddr::new(v6, port)) {
         Ok(second) => Ok(vec![first, second]),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(held(error)),
         Err(_) => Ok(vec![first]),

@@ -74,10 +74,6 @@ impl Inner {
                     return;
                 }
             }
-            // A Keystone whose tokens are over at once would have the tab go round without end.
-            if self.round(identity).is_some_and(|next| next.due <= self.clock.now()) {
-                return;
-            }
         }
     }
 
@@ -114,6 +110,8 @@ impl Inner {
         };
         let SignedIn { token, tab, .. } = tab.again(task).await?;
         let (id, held, now) = (token.id.clone(), Held::new(token, None)?, self.clock.now());
+        // A Keystone whose tokens are over at once would have the tab go round without end.
+        let tab = tab.filter(|_| policy::renewal(&held.token) > now);
         let kept = self.with(identity, |session| session.renewed(held, None, now));
         self.changes.note();
         self.settle().await;

@@ -1,8 +1,9 @@
-//! Unix sockets as their callers see them, crowds included.
+//! Sockets as their callers see them, crowds included.
 //!
 //! A non-blocking connect(2) fails with EAGAIN while the backlog is full, where a blocking one waits for room.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -27,6 +28,13 @@ pub fn is_served(path: &Path) -> bool {
     matches!(ask(), Ok(()) | Err(Errno::AGAIN))
 }
 
+/// Like std's `bind`, which lets only 128 connections wait: who comes when that many do loses a second.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, 1024)?;
+    Ok(listener)
+}
+
 fn socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | flags, None)
 }
@@ -35,8 +43,6 @@ fn socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
 mod tests {
     use std::os::unix::net::UnixListener;
     use std::thread;
-
-    use rustix::net::listen;
 
     use super::*;
 
@@ -47,7 +53,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
-        listen(&listener, 0).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
         let first = connect_in_line(&path, LONG).unwrap();
         let refused = connect_in_line(&path, Duration::from_millis(1)).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::private_folder;
 use crate::platform::peer::LOOPBACK;
-use crate::platform::socket::is_served;
+use crate::platform::socket::{self, is_served};
 
 /// Where a sign-in's browser is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,12 +70,11 @@ impl fmt::Display for Forward<'_> {
     }
 }
 
-/// Like tokio's `bind`, which lets only 128 connections wait: who comes when that many do loses a second.
+/// Listens on a port.
 pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(1024)
+    let listener = socket::listen(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
 }
 
 /// A free port on every address that `host` may mean: a browser may try either family first.

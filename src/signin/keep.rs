@@ -143,6 +143,7 @@ impl Tab {
     async fn comes(&mut self, clock: &SharedClock) -> bool {
         if let Some(here) = &self.here {
             tokio::select! {
+                biased;
                 visit = self.visits.recv() => {
                     self.here = visit;
                     return self.here.is_some();
@@ -151,6 +152,8 @@ impl Tab {
             }
         }
         tokio::select! {
+            // Who came while the computer slept has come.
+            biased;
             visit = self.visits.recv() => self.here = visit,
             () = clock.sleep_until(clock.now() + self.grace) => {}
         }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::api::{Answer, scope};
 use crate::support::http::Response;
-use crate::support::keystone::{EXCHANGE, Fault, Policy};
+use crate::support::keystone::{EXCHANGE, Fault, Policy, When};
 use crate::support::lab::{Lab, until};
 use crate::support::tool::{Tool, token};
 use crate::support::world::World;
@@ -326,15 +326,17 @@ fn an_agent_that_dies_at_any_step_of_making_and_ending_leaves_nothing() {
         });
         let asking = lab.api().ask("/v1/leases", &request);
         lab.keystone.wait_for(&path, 1);
-        let lab = if step == 1 {
-            // Dead while Keystone makes the first.
+        // Dead when Keystone has made the first one, or the second one as well.
+        if step == 1 {
+            lab.keystone.hold(0, When::Before);
             drop(cut);
-            lab.restart_agent()
+            until("the next request", || lab.keystone.held().is_some());
         } else {
             drop(cut);
-            lab.keystone.wait_for(&path, 2);
-            lab.restart_agent()
-        };
+            until("the second one", || lab.keystone.credentials().len() == 2);
+        }
+        let lab = lab.restart_agent();
+        lab.keystone.let_go();
         drop(asking);
         lab.api().post("/v1/logout", &json!({"cloud": lab.cloud()}));
         until("nothing is left", || lab.keystone.credentials().is_empty());

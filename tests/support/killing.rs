@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
+use std::time::Duration;
 
 use super::desk::Desk;
 use super::keystone::When;
@@ -46,7 +47,11 @@ pub fn at_every_step<T: Send>(
         for after in 0.. {
             prepare();
             desk.keystone.hold(after, when);
-            let (killed, answered) = kill_when(desk, &deed, || desk.keystone.held());
+            let (killed, answered) = kill_when(desk, &deed, || {
+                // What is held stays so, and who is waited for needs the processor.
+                std::thread::park_timeout(Duration::from_millis(1));
+                desk.keystone.held()
+            });
             desk.keystone.let_go();
             let Some(request) = killed else { break };
             look(Step::Request(request, when), answered);

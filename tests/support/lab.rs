@@ -1,6 +1,7 @@
 //! The doubles put together: a cloud, an agent, a clock, and browsers.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -140,9 +141,10 @@ impl World for Lab {
 /// Looks until it is so: for what the agent does behind its answers.
 #[track_caller]
 pub fn until(what: &str, is_so: impl Fn() -> bool) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     while !is_so() {
         assert!(began.elapsed() < PATIENCE, "waited for this: {what}");
-        std::thread::yield_now();
+        // Who is waited for needs the processor.
+        std::thread::park_timeout(Duration::from_millis(1));
     }
 }
