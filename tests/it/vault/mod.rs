@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::agent::Agent;
 use crate::support::api::{Answer, scope};
+use crate::support::desk::Desk;
 use crate::support::keystone::{FEDERATED, Fault, REVOCATION, TOKEN_ENDPOINT};
 use crate::support::lab::{Lab, until};
 use crate::support::world::World;
@@ -31,6 +32,19 @@ fn what_holds_for_a_cloud_by_name_holds_for_its_session_after_a_restart() {
     lab.agent.write_config("vault = \"passphrase\"\n[clouds.demo]\nconfirm = true\n");
     let lab = lab.restart_agent();
     demo(&lab, &lab.cloud_with(|cloud| cloud["name"] = Value::Null)).problem("confirmation-refused");
+}
+
+/// RFC 9106 section 4, the second recommended choice. The agents of other tests take less.
+#[test]
+fn whoever_tries_a_passphrase_pays_what_is_recommended() {
+    let desk = Desk::with_vault();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let state = fs::read_dir(desk.sandbox.paths().state).unwrap().map(|entry| entry.unwrap().path());
+    let is_vault = |path: &PathBuf| path.to_str().unwrap().contains("/vault-") && path.extension().is_none();
+    let vault = fs::read(state.into_iter().find(is_vault).unwrap()).unwrap();
+    let header: Value = serde_json::from_slice(vault.split(|byte| *byte == b'\n').nth(1).unwrap()).unwrap();
+    let cost = ["memory", "passes", "lanes"].map(|each| header["key"][each].as_u64());
+    assert_eq!(cost, [Some(65536), Some(3), Some(4)], "{header}");
 }
 
 fn write_passphrase(lab: &Lab, passphrase: &str) {
