@@ -240,7 +240,7 @@ pub fn under_a_hostile_name() -> (Desk, Running) {
 
 /// For a double-quoted scalar.
 fn escaped(text: &str) -> String {
-    text.chars().fold(String::new(), |escaped, char| format!("{escaped}\\U{:08x}", u32::from(char)))
+    text.chars().map(|char| format!("\\U{:08x}", u32::from(char))).collect::<Vec<_>>().concat()
 }
 
 #[test]

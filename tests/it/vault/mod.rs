@@ -43,7 +43,8 @@ fn whoever_tries_a_passphrase_pays_what_is_recommended() {
     let is_vault = |path: &PathBuf| path.to_str().unwrap().contains("/vault-") && path.extension().is_none();
     let vault = fs::read(state.into_iter().find(is_vault).unwrap()).unwrap();
     let header: Value = serde_json::from_slice(vault.split(|byte| *byte == b'\n').nth(1).unwrap()).unwrap();
-    assert_eq!(header["key"]["cost"], json!({"memory": 65536, "passes": 3, "lanes": 4}), "{header}");
+    let cost = ["memory", "passes", "lanes"].map(|each| header["key"][each].as_u64());
+    assert_eq!(cost, [Some(65536), Some(3), Some(4)], "{header}");
 }
 
 fn write_passphrase(lab: &Lab, passphrase: &str) {
