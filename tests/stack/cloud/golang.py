@@ -3,14 +3,12 @@
 Each folder has a go.mod and a go.sum, and what is built from them is kept for as long as they stay the same.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -129,17 +127,14 @@ def _start(program: Program, argv: list[str | Path], log: str) -> Work:
     output, errors = LOG / f"go-{log}.out", LOG / f"go-{log}.log"
     with output.open("wb") as out, errors.open("wb") as err:
         process = subprocess.Popen(
-            ["nice", "-n", "19", *map(str, argv)],
+            # The cloud starts beside it.
+            ["nice", *map(str, argv)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             cwd=SOURCE / program.folder,
             env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,
         )
-    # The cloud starts beside it, in sessions of its own: between sessions this is what counts (sched(7)).
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{process.pid}/autogroup").write_text("10")
     return Work(process, output, errors)
 
 
@@ -153,7 +148,7 @@ def _watch(work: Work, report: Callable[[], None]) -> None:
                 reported = time.monotonic()
     finally:
         if work.process.poll() is None:
-            os.killpg(work.process.pid, signal.SIGTERM)
+            work.process.terminate()
     if status != 0:
         raise StackError(f"go failed; the end of {work.errors}:\n{tail(work.errors)}")
 
