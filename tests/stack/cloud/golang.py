@@ -20,6 +20,7 @@ from .layout import CACHE, LOG, SOURCE
 from .running import StackError, only_one, tail, write
 
 HOME = CACHE / "go"
+CACHED = HOME / "cache"
 # OpenTofu needs the first; with the second, the version of golang.org/x/net that it names does not compile.
 # Debian's Go is older: then PyPI's wheel of the same compiler is taken.
 LEAST, TOO_NEW = (1, 26, 6), (1, 27, 0)
@@ -78,8 +79,8 @@ ENVIRONMENT = {
     "GOTOOLCHAIN": "local",
     "CGO_ENABLED": "0",
     "GOGC": "400",
-    "GOCACHE": str(HOME / "cache" / "build"),
-    "GOMODCACHE": str(HOME / "cache" / "modules"),
+    "GOCACHE": str(CACHED / "build"),
+    "GOMODCACHE": str(CACHED / "modules"),
     "GOFLAGS": "-mod=readonly -modcacherw -trimpath -buildvcs=false",
 }
 COMPILER_FLAGS = "all=-dwarf=false -l"
@@ -91,7 +92,7 @@ def build(program: Program, say: Callable[[str], None] = lambda line: None) -> P
     target = program.path()
     home = HOME / target.relative_to(HOME).parts[0]
     done = home / "complete"
-    with only_one(f"go-{program.folder}"):
+    with only_one("go"):
         if not done.exists():
             shutil.rmtree(home, ignore_errors=True)
             target.parent.mkdir(parents=True)
@@ -170,6 +171,13 @@ def build_tofu(say: Callable[[str], None]) -> None:
     for program in (TOFU, PROVIDER):
         build(program, say)
     configure()
+    clean_up()
+
+
+def clean_up() -> None:
+    """Removes what only a build needs, 4 GB."""
+    with only_one("go"):
+        shutil.rmtree(CACHED, ignore_errors=True)
 
 
 def tofu_config() -> Path:
