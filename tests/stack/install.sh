@@ -29,15 +29,13 @@ installed() {
 }
 
 find_missing() {
-  local wanted
-  wanted=$(for name in "$@"; do printf '%s\n' ${sets[$name]}; done | sort -u)
-  # shellcheck disable=SC2086 # words
-  missing=$(comm -23 <(echo "$wanted") <(installed $wanted))
+  local wanted name
+  mapfile -t wanted < <(for name in "$@"; do echo "${sets[$name]}"; done | xargs -n 1 | sort -u)
+  mapfile -t missing < <(comm -23 <(printf '%s\n' "${wanted[@]}") <(installed "${wanted[@]}"))
   # As good from elsewhere: Debian's is asked for only when the command is not there.
   if command -v mvn >/dev/null; then
-    missing=$(grep -vx maven <<<"$missing" || true)
+    mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sed '/^maven$/d; /^$/d')
   fi
-  mapfile -t missing < <(grep . <<<"$missing" || true)
 }
 find_missing "$@"
 [ ${#missing[@]} -gt 0 ] || exit 0

