@@ -24,6 +24,8 @@ use super::lab::until;
 use super::notices::{Answer, Desktop};
 use super::spawn;
 
+/// The socket of one that shares its folder with no other.
+const FIRST: &str = "broker.sock";
 /// For answers to what was asked before it leaves.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -78,7 +80,7 @@ impl Agent {
     }
 
     fn start_in(clock: SharedClock, folder: Arc<TempDir>) -> Self {
-        Self::start_at(clock, folder, "broker.sock")
+        Self::start_at(clock, folder, FIRST)
     }
 
     fn start_at(clock: SharedClock, folder: Arc<TempDir>, socket: &'static str) -> Self {
@@ -162,7 +164,11 @@ fn run(
     let serve_until = async |packed: Option<Zeroizing<Vec<u8>>>| {
         let config = Config::layered(&folder.join("system.toml"), &folder.join("config.toml")).unwrap();
         let idle = config.lock.idle;
-        let vault = spawn::undisturbed(|| Vault::at(place(folder, config.vault)));
+        let place = place(folder, config.vault);
+        if socket == FIRST {
+            has_let_go(&place);
+        }
+        let vault = spawn::undisturbed(|| Vault::at(place));
         let broker = Broker::new(clock.clone(), config, vault, folder, desktop.clone());
         if let Some(packed) = packed {
             broker.unpack(&packed).unwrap();
@@ -213,6 +219,14 @@ fn place(folder: &Path, wish: Wish) -> Place {
     let wish = if wish == Wish::Auto { Wish::Memory } else { wish };
     let cost = if folder.join("takes-its-time").exists() { Cost::RECOMMENDED } else { CHEAP };
     Place { folder: folder.join("state"), machine: Some(machine), wish, passphrase_file, cost }
+}
+
+/// Waits for the one before. A thread that writes its vault may outlive it here; that of a process could not.
+fn has_let_go(place: &Place) {
+    let lock = format!("vault-{}.lock", place.machine.as_deref().unwrap_or_default());
+    if let Ok(lock) = fs::File::open(place.folder.join(lock)) {
+        lock.lock().unwrap();
+    }
 }
 
 impl Drop for Agent {

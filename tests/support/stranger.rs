@@ -11,7 +11,7 @@ const UID: u32 = 65534;
 
 const PROGRAM: &str = r"
 use IO::Socket::IP; use IO::Socket::UNIX;
-$SIG{PIPE} = 'IGNORE'; $SIG{ALRM} = sub { print 'hung'; exit }; alarm 20;
+$SIG{PIPE} = 'IGNORE'; $SIG{ALRM} = sub { print 'hung'; exit }; alarm 120;
 my $there = shift; local $/; my $request = <STDIN>;
 my $socket = $there =~ m{^/} ? IO::Socket::UNIX->new(Peer => $there) : IO::Socket::IP->new($there);
 print('no connection'), exit unless $socket;
