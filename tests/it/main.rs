@@ -28,6 +28,7 @@ mod lifetime;
 mod lock;
 mod oidc;
 mod password;
+mod peer;
 mod prompt;
 mod real;
 mod scenarios;

@@ -636,7 +636,8 @@ fn the_ports_are_open_only_while_somebody_signs_in() {
     let callback = Url::parse(&lab.callback()).unwrap();
     assert!(connect(&callback).is_err());
     let sign_in = lab.signed_in("alice");
-    assert!(connect(&Url::parse(&sign_in.url).unwrap()).is_err());
+    let start = Url::parse(&sign_in.url).unwrap();
+    until("the start page is closed", || connect(&start).is_err());
     // The last page may ask to keep the person signed in; this one does not.
     until("the callback is closed", || {
         lab.clock.advance(3);
