@@ -360,9 +360,32 @@ pub struct LogoutRequest {
 pub struct LogoutReply {
     /// One for each session that ended.
     pub sessions: Vec<LoggedOut>,
-    /// The leases that ended with them: those with credentials of their own.
+    /// The leases that ended with them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<RevokeReply>,
+    /// Why there may be more to log out, if there may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Incomplete>,
+}
+
+/// Why a list may lack something: the vault that lies on the disk is not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Incomplete {
+    /// Why, in a sentence.
+    pub reason: String,
+    /// The command that helps, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// When the last token in a vault that can never be opened again has expired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl From<Error> for Incomplete {
+    fn from(error: Error) -> Self {
+        Self { reason: error.detail, remedy: error.remedy, expires_at: None }
+    }
 }
 
 /// A session that ended.
@@ -381,6 +404,21 @@ pub struct LoggedOut {
     pub logout_url: Option<String>,
 }
 
+/// What a logout, or the end of a lease, has left at a cloud. The agent tries again to revoke it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Unrevoked {
+    /// The cloud's label.
+    pub cloud: String,
+    /// The user who was signed in, where it is a session's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
+    /// The lease's name, where it is a lease's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<String>,
+    /// What the cloud still honours, and until when.
+    pub not_revoked: Vec<NotRevoked>,
+}
+
 /// A token that outlives its logout.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct NotRevoked {
@@ -392,6 +430,9 @@ pub struct NotRevoked {
     pub expires_at: Option<Timestamp>,
     /// Why it was not revoked.
     pub reason: String,
+    /// Whether the server will go on refusing, so that the agent does not try again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_final: bool,
 }
 
 /// `GET /v1/status`.
@@ -414,6 +455,12 @@ pub struct Status {
     pub locked: Option<LockReport>,
     /// Who is signed in where.
     pub sessions: Vec<Session>,
+    /// Why `sessions` and `leases` may lack some, if they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Incomplete>,
+    /// What was logged out or ended and is still good at a cloud.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unrevoked: Vec<Unrevoked>,
     /// Sign-ins under way.
     pub sign_ins: Vec<SignIn>,
     /// Where leases are good.
@@ -744,6 +791,9 @@ pub struct Lease {
 pub struct LeasesReply {
     /// The oldest first.
     pub leases: Vec<Lease>,
+    /// Why there may be more, if there may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incomplete: Option<Incomplete>,
     /// Where they are good.
     pub facade: FacadeReport,
 }

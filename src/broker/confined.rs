@@ -11,12 +11,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::lease::{Confined, Credentials, Lease};
-use super::session::Session;
 use super::{Inner, Minting, NOBODY, policy, sign_in_needed};
 use crate::api::S3Key;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, NO_LIFETIME};
-use crate::model::{Cloud, ProjectRef, Secret, Token, hex, random_hex};
+use crate::model::{Cloud, Identity, ProjectRef, Secret, Token, hex, random_hex};
 use crate::platform::machine;
 use crate::sync::locked;
 
@@ -24,9 +23,18 @@ impl Inner {
     /// How the names begin of what this agent makes at Keystone: machine and state folder, so that the agents of two homes
     /// leave each other's alone.
     fn own_names(&self) -> String {
+        format!("ksb-lease-{}-{}-", machine::name(), self.place())
+    }
+
+    /// How the access keys begin of EC2 credentials that this agent makes.
+    fn own_access_keys(&self) -> String {
+        format!("ksb{}", self.place())
+    }
+
+    fn place(&self) -> String {
         let folder = self.vault.folder().display().to_string();
         let place = Sha256::digest(format!("{} {folder}", machine::id().unwrap_or_default()));
-        format!("ksb-lease-{}-{}-", machine::name(), hex(&place[..3]))
+        hex(&place[..3])
     }
 
     /// Makes the credentials of a lease, unless it has some.
@@ -179,21 +187,51 @@ impl Inner {
         self.clear_with(vec![old]).await;
     }
 
-    /// Deletes what this agent made for leases that it does not know any more.
-    pub(super) async fn sweep(&self, session: &Session, keystone: &Keystone) {
-        let Some(by) = session.own_token(self.clock.now()).map(|held| &held.token) else { return };
-        // A cloud without application credentials has none to delete.
-        let Ok(all) = keystone.credentials(by).await else { return };
-        let (own, living): (_, Vec<String>) = {
+    /// Deletes, as the user who has just signed in, what this agent made for leases that it does not know any more.
+    pub(super) async fn sweep_as(&self, identity: &Identity) {
+        let found = locked(&self.state).sessions.get(identity).map(|session| {
+            let own_token = session.own_token(self.clock.now());
+            (session.cloud.clone(), own_token.cloned())
+        });
+        if let Some((cloud, Some(held))) = found {
+            self.sweep(&cloud, &held.token).await;
+        }
+    }
+
+    /// The same by a token of that user.
+    pub(super) async fn sweep(&self, cloud: &Cloud, by: &Token) {
+        // The leases that a closed vault knows of live on.
+        if self.vault.unopened().is_some() {
+            return;
+        }
+        let Ok(keystone) = self.keystone(cloud) else { return };
+        // A cloud without such credentials has none to delete.
+        let (listed, ec2) = tokio::join!(keystone.credentials(by), keystone.ec2_access_keys(by));
+        let (listed, ec2) = (listed.unwrap_or_default(), ec2.unwrap_or_default());
+        let living: Vec<(String, Option<String>)> = {
             let state = locked(&self.state);
-            (self.own_names(), state.leases.keys().cloned().collect())
+            let known = state.leases.values().chain(state.over.iter().map(|lease| &**lease));
+            known.map(|lease| (lease.id.clone(), lease.ec2.clone())).collect()
         };
+        let own = self.own_names();
         let is_lost = |name: &str| {
-            name.strip_prefix(&own).is_some_and(|rest| !living.iter().any(|id| rest.starts_with(id.as_str())))
+            name.strip_prefix(&own)
+                .is_some_and(|rest| !living.iter().any(|(id, _)| rest.starts_with(id.as_str())))
         };
-        for lost in all.into_iter().filter(|listed| is_lost(&listed.name)) {
-            if let Err(error) = keystone.delete_credential(by, &lost.id).await {
-                tracing::warn!(%error, name = lost.name, "could not be deleted");
+        let mut outcomes = Vec::new();
+        for lost in listed.into_iter().filter(|listed| is_lost(&listed.name)) {
+            outcomes.push((keystone.delete_credential(by, &lost.id).await, lost.name));
+        }
+        let own = self.own_access_keys();
+        let is_lost = |access: &String| {
+            access.starts_with(&own) && !living.iter().any(|(_, ec2)| ec2.as_ref() == Some(access))
+        };
+        for lost in ec2.into_iter().filter(is_lost) {
+            outcomes.push((keystone.delete_ec2(by, &lost).await, lost));
+        }
+        for (outcome, name) in outcomes {
+            if let Err(error) = outcome {
+                tracing::warn!(%error, name, "could not be deleted");
             }
         }
     }
@@ -207,7 +245,8 @@ impl Inner {
             Error::new(Code::ScopeUnsupported, "the cloud's catalog has no S3 and no object store")
         })?;
         let project = project_of(&by)?.id.unwrap_or_default();
-        let (access, secret) = (random_hex::<16>(), Secret::new(random_hex::<20>()));
+        let (access, secret) =
+            (self.own_access_keys() + &random_hex::<12>(), Secret::new(random_hex::<20>()));
         self.with_lease(id, |lease: &mut Lease| lease.ec2 = Some(access.clone()));
         self.settle().await;
         self.keystone(&cloud)?.make_ec2(&by, &project, &access, &secret).await?;

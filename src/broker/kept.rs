@@ -13,19 +13,26 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::lease::Lease;
+use super::revocation::Revocation;
 use super::session::Session;
 use super::{Inner, State};
 use crate::api::{KeyKind, VaultReport};
 use crate::error::{Code, Error, Result};
 use crate::model::{Identity, Secret, User};
 use crate::sync::locked;
+use crate::vault::{Lost, Opened};
 
 /// The contents of the vault, as JSON.
 #[derive(Serialize, Deserialize)]
-struct Kept<S, L> {
+struct Kept<S, L, R> {
     sessions: Vec<(Identity, S)>,
     lapsed: Vec<(Identity, S)>,
+    /// As an earlier program kept what now are `revocations`.
     ending: Vec<S>,
+    #[serde(default = "Vec::new")]
+    revocations: Vec<R>,
+    #[serde(default)]
+    lost: Option<Lost>,
     #[serde(default = "Vec::new")]
     leases: Vec<L>,
     #[serde(default = "Vec::new")]
@@ -53,12 +60,13 @@ impl Changes {
     }
 }
 
-impl<S, L> Default for Kept<S, L> {
+impl<S, L, R> Default for Kept<S, L, R> {
     fn default() -> Self {
         let (sessions, lapsed, ending) = (Vec::new(), Vec::new(), Vec::new());
+        let (revocations, lost) = (Vec::new(), None);
         let (leases, over, pins, labels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (failures, begun) = (Vec::new(), Vec::new());
-        Self { sessions, lapsed, ending, leases, over, pins, labels, failures, begun }
+        Self { sessions, lapsed, ending, revocations, lost, leases, over, pins, labels, failures, begun }
     }
 }
 
@@ -78,12 +86,13 @@ impl Inner {
     }
 
     async fn save(self: Arc<Self>) -> Result<()> {
-        let (made, contents) = {
+        let (made, contents, expires_at) = {
             let state = locked(&self.state);
-            (self.changes.made.load(Ordering::Acquire), contents(&state, Extent::All)?)
+            let made = self.changes.made.load(Ordering::Acquire);
+            (made, contents(&state, Extent::All)?, state.tokens_expire_at())
         };
         let vault = self.vault.clone();
-        aside(move || vault.save(&contents)).await?;
+        aside(move || vault.save(&contents, expires_at)).await?;
         self.changes.saved.store(made, Ordering::Release);
         Ok(())
     }
@@ -93,8 +102,15 @@ impl Inner {
         let vault = self.vault.clone();
         locked(&self.state).unsealing += 1;
         let opened = aside(move || vault.open(passphrase.as_ref())).await.flatten();
-        let taken_in =
-            opened.and_then(|contents| contents.map_or(Ok(()), |contents| self.take_in(&contents)));
+        let taken_in = opened.and_then(|opened| match opened {
+            Opened::Nothing => Ok(()),
+            Opened::Contents(contents) => self.take_in(&contents),
+            Opened::Lost(lost) => {
+                locked(&self.state).lost = lost;
+                self.changes.note();
+                Ok(())
+            }
+        });
         locked(&self.state).unsealing -= 1;
         taken_in?;
         self.settle().await;
@@ -103,10 +119,15 @@ impl Inner {
 
     /// Whoever signed in meanwhile stays signed in.
     pub(super) fn take_in(self: &Arc<Self>, contents: &[u8]) -> Result<()> {
-        let kept: Kept<Session, Lease> = serde_json::from_slice(contents)
+        let kept: Kept<Session, Lease, Revocation> = serde_json::from_slice(contents)
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
-        let ending: Vec<_> = kept.ending.into_iter().map(Arc::new).collect();
+        let ending = kept.ending.into_iter().filter_map(|session| {
+            let trust = self.outbound.trust_of(&session.cloud.tls).ok()?;
+            let identity = Identity::of(&session.cloud, &trust);
+            Some(session.into_revocation(identity, now))
+        });
+        let revocations: Vec<_> = ending.chain(kept.revocations).map(Arc::new).collect();
         let (mut restored, mut leases) = (Vec::new(), Vec::new());
         {
             let mut state = locked(&self.state);
@@ -138,7 +159,8 @@ impl Inner {
             for (identity, begun) in kept.begun {
                 state.begun.entry(identity).or_insert(begun);
             }
-            state.ending.extend(ending.iter().cloned());
+            state.revocations.extend(revocations.iter().cloned());
+            state.lost = state.lost.take().or(kept.lost);
             let through = std::mem::take(&mut state.through);
             for mut lease in kept.leases.into_iter().filter(|lease| !through.contains(&lease.id)) {
                 let (latest, _) = self.lease_end(lease.made_at, None);
@@ -150,9 +172,9 @@ impl Inner {
             state.over.extend(kept.over.into_iter().map(Arc::new));
             self.changes.note();
         }
-        if !ending.is_empty() {
+        if !revocations.is_empty() {
             let inner = self.clone();
-            self.work.spawn(async move { inner.end_all(ending).await });
+            self.work.spawn(async move { inner.revoke_all(revocations).await });
         }
         for id in leases {
             self.watch(&id);
@@ -179,9 +201,12 @@ impl Inner {
         passphrase: Option<Secret>,
     ) -> Result<VaultReport> {
         self.check_lock()?;
-        let contents = contents(&locked(&self.state), Extent::All)?;
+        let (contents, expires_at) = {
+            let state = locked(&self.state);
+            (contents(&state, Extent::All)?, state.tokens_expire_at())
+        };
         let vault = self.vault.clone();
-        aside(move || vault.change_key(kind, passphrase.as_ref(), &contents)).await??;
+        aside(move || vault.change_key(kind, passphrase.as_ref(), &contents, expires_at)).await??;
         // What changed while the key was made.
         self.changes.note();
         self.settle().await;
@@ -205,7 +230,9 @@ pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8
         Extent::All => Kept {
             sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
             lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
-            ending: state.ending.iter().map(|session| &**session).collect(),
+            ending: Vec::new(),
+            revocations: state.revocations.iter().map(|left| &**left).collect(),
+            lost: state.lost.clone(),
             leases: state.leases.values().collect(),
             over: state.over.iter().map(|lease| &**lease).collect(),
             pins: pairs(&state.pins),
@@ -223,6 +250,20 @@ pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8
     };
     let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
     Ok(Zeroizing::new(json))
+}
+
+impl State {
+    /// When the last token has expired that is kept here, or in a vault that was lost before.
+    fn tokens_expire_at(&self) -> Option<Timestamp> {
+        let now = Timestamp::MIN;
+        let sessions =
+            self.sessions.values().chain(self.lapsed.values()).flat_map(|session| session.minted(now));
+        let leases = self.leases.values().chain(self.over.iter().map(|lease| &**lease));
+        let leases = leases.flat_map(|lease| lease.minted.iter().cloned());
+        let revocations = self.revocations.iter().flat_map(|left| left.tokens.iter().cloned());
+        let tokens = sessions.chain(leases).chain(revocations).map(|token| token.expires_at);
+        tokens.chain(self.lost.as_ref().map(|lost| lost.expires_at)).max()
+    }
 }
 
 /// JSON's keys are strings only.

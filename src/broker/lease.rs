@@ -306,17 +306,35 @@ impl Lease {
         found.into()
     }
 
-    /// Whether it has more at Keystone than tokens.
-    pub(super) fn has_credentials(&self) -> bool {
-        self.confined.is_some() || self.ec2.is_some()
-    }
-
     /// Whether Keystone has nothing (any more) that must be taken back.
     pub(super) fn leaves_nothing(&self, now: Timestamp) -> bool {
         let credentials = self.confined.as_ref().and_then(|confined| confined.credentials.as_ref());
         self.ec2.is_none()
             && credentials.is_none_or(|credentials| credentials.ends_at + policy::CREDENTIAL_MARGIN <= now)
             && self.minted.iter().all(|minted| minted.expires_at <= now)
+    }
+
+    /// What it still has at Keystone now that it is over.
+    pub(super) fn unrevoked(&self, now: Timestamp) -> api::Unrevoked {
+        let left = |scope: &str, expires_at| api::NotRevoked {
+            scope: scope.to_owned(),
+            expires_at,
+            reason: "it is deleted at your next sign-in, if not sooner".to_owned(),
+            is_final: false,
+        };
+        let credentials = self.confined.as_ref().and_then(|confined| confined.credentials.as_ref());
+        let credentials = credentials.map(|credentials| {
+            left("the application credential's", Some(credentials.ends_at + policy::CREDENTIAL_MARGIN))
+        });
+        let ec2 = self.ec2.iter().map(|_| left("the EC2 credential's", None));
+        let tokens = self.minted.iter().filter(|minted| minted.expires_at > now);
+        let tokens = tokens.map(|minted| left(&minted.scope, Some(minted.expires_at)));
+        api::Unrevoked {
+            cloud: self.cloud.label().to_owned(),
+            user: None,
+            lease: Some(self.name.clone()),
+            not_revoked: credentials.into_iter().chain(ec2).chain(tokens).collect(),
+        }
     }
 
     pub(super) fn view(&self) -> api::Lease {

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::lease::{self, Lease, Watch};
 use super::locking::is_locked;
+use super::revocation;
 use super::session::Session;
 use super::sign_ins::Entry;
 use super::{Ask, Broker, Inner, Minting, NOBODY, State, sign_in_needed};
@@ -192,7 +193,11 @@ impl Broker {
     pub fn leases(&self) -> LeasesReply {
         let mut leases: Vec<_> = locked(&self.inner.state).leases.values().map(Lease::view).collect();
         leases.sort_by(|a, b| (a.made_at, &a.id).cmp(&(b.made_at, &b.id)));
-        LeasesReply { leases, facade: locked(&self.inner.facade).clone() }
+        LeasesReply {
+            leases,
+            incomplete: self.inner.incomplete(),
+            facade: locked(&self.inner.facade).clone(),
+        }
     }
 
     /// Ends a lease, by id or name.
@@ -365,12 +370,11 @@ impl Inner {
         self.clear_with(vec![(lease, by)]).await.pop()
     }
 
-    /// Ends, with the sessions that `ended` are, what was made by them: the leases with credentials at Keystone, and the tokens of
-    /// the others, which live on and ask for a sign-in when they are next used.
+    /// Ends the leases of the sessions that `ended` are, or of all.
     pub(super) fn end_leases_of(
         &self,
         state: &mut State,
-        ended: &mut [(Identity, Session)],
+        ended: &[(Identity, Session)],
         only: Option<&Identity>,
     ) -> Vec<(Arc<Lease>, Option<Arc<Token>>)> {
         let now = self.clock.now();
@@ -379,17 +383,10 @@ impl Inner {
             session?.own_token(now).map(|held| Arc::new(held.token.clone()))
         };
         let is_meant = |lease: &Lease| only.is_none_or(|only| lease.identity == *only);
-        let gone: Vec<_> =
-            state.leases.extract_if(|_, lease| is_meant(lease) && lease.has_credentials()).collect();
+        let gone: Vec<_> = state.leases.extract_if(|_, lease| is_meant(lease)).collect();
         state.over.extend(gone.into_iter().map(|(_, lease)| Arc::new(lease)));
         let over = state.over.iter().filter(|lease| is_meant(lease));
-        let over = over.map(|lease| (lease.clone(), by(&lease.identity))).collect();
-        for lease in state.leases.values_mut().filter(|lease| is_meant(lease)) {
-            if let Some((_, session)) = ended.iter_mut().find(|(whose, _)| *whose == lease.identity) {
-                session.answer_for(lease.take_minted());
-            }
-        }
-        over
+        over.map(|lease| (lease.clone(), by(&lease.identity))).collect()
     }
 
     /// Takes back what these leases have at Keystone.
@@ -403,6 +400,7 @@ impl Inner {
         self.settle().await;
         let cleared = join_all(over.iter().map(|(lease, by)| self.clear(lease, by.as_deref()))).await;
         self.settle().await;
+        self.retry_revocations();
         let replies = over.iter().zip(cleared).map(|((lease, _), cleared)| {
             if let Some(process) = &lease.process {
                 files::remove_left_by(&self.runtime_folder, process.pid);
@@ -420,11 +418,17 @@ impl Inner {
         let keystone = match self.keystone(&lease.cloud) {
             Ok(keystone) => keystone,
             Err(error) => {
-                cleared.not_revoked.push(still("everything", None, &error));
+                let (scope, expires_at, reason) = ("every".to_owned(), None, error.detail);
+                cleared.not_revoked.push(NotRevoked { scope, expires_at, reason, is_final: false });
                 return cleared;
             }
         };
         let now = self.clock.now();
+        let mut is_unreachable = false;
+        let mut still = |what: &str, expires_at: Option<Timestamp>, error: Error| {
+            is_unreachable |= revocation::is_unreachable(&error);
+            NotRevoked { scope: what.to_owned(), expires_at, reason: error.detail, is_final: false }
+        };
         if let Some(access) = &lease.ec2 {
             let outcome = match by {
                 Some(by) => keystone.delete_ec2(by, access).await,
@@ -432,7 +436,7 @@ impl Inner {
             };
             match outcome {
                 Ok(()) => cleared.deleted += 1,
-                Err(error) => cleared.not_revoked.push(still("the EC2 credential", None, &error)),
+                Err(error) => cleared.not_revoked.push(still("the EC2 credential's", None, error)),
             }
         }
         let credentials = lease.confined.as_ref().and_then(|confined| confined.credentials.as_ref());
@@ -441,7 +445,7 @@ impl Inner {
                 Ok(deleted) => cleared.deleted += deleted,
                 Err(error) => {
                     let ends_at = Some(credentials.ends_at + super::policy::CREDENTIAL_MARGIN);
-                    cleared.not_revoked.push(still("the application credential", ends_at, &error));
+                    cleared.not_revoked.push(still("the application credential's", ends_at, error));
                 }
             }
         }
@@ -451,13 +455,19 @@ impl Inner {
             match outcome {
                 Ok(()) => cleared.revoked += 1,
                 Err(error) => {
-                    cleared.not_revoked.push(still(&minted.scope, Some(minted.expires_at), &error));
+                    cleared.not_revoked.push(still(&minted.scope, Some(minted.expires_at), error));
                 }
             }
         }
+        let mut state = locked(&self.state);
         if cleared.not_revoked.is_empty() || lease.leaves_nothing(now) {
-            locked(&self.state).over.retain(|other| !Arc::ptr_eq(other, lease));
+            state.over.retain(|other| !Arc::ptr_eq(other, lease));
             self.changes.note();
+        }
+        if is_unreachable {
+            state.unreachable.insert(lease.id.clone());
+        } else {
+            state.unreachable.remove(&lease.id);
         }
         cleared
     }
@@ -481,8 +491,4 @@ impl State {
         let session = self.sessions.get(identity)?;
         session.own_token(now).map(|held| Arc::new(held.token.clone()))
     }
-}
-
-fn still(what: &str, expires_at: Option<Timestamp>, error: &Error) -> NotRevoked {
-    NotRevoked { scope: what.to_owned(), expires_at, reason: error.detail.clone() }
 }

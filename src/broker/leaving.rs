@@ -173,7 +173,7 @@ impl Broker {
         if let Some(HandedSeal { lines, key }) = seal {
             let key = BASE64_STANDARD.decode(key.expose()).ok().map(Zeroizing::new);
             let key = key.and_then(|key| Key::of(&key));
-            let seal = key.and_then(|key| Seal::of(lines, key));
+            let seal = key.and_then(|key| Seal::of(&lines, key));
             self.inner.vault.take_over(seal.ok_or_else(|| not_understood("the vault's seal".into()))?);
         }
         self.inner.take_in(contents.expose().as_bytes())?;

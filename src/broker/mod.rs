@@ -18,6 +18,7 @@ mod policy;
 mod probe;
 mod prompt;
 mod renewal;
+mod revocation;
 mod serving;
 mod session;
 mod sign_ins;
@@ -36,8 +37,8 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
 
 use crate::api::{
-    self, CloudRequest, FacadeReport, LeasesReply, LockReport, LoggedOut, LoginRequest, LogoutReply,
-    LogoutRequest, NotRevoked, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
+    self, CloudRequest, FacadeReport, Incomplete, LeasesReply, LockReport, LoginRequest, LogoutReply,
+    LogoutRequest, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
 };
 use crate::audit::{Action, Log, What, Who};
 use crate::config::Config;
@@ -49,9 +50,9 @@ use crate::platform::program::Peer;
 use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
-use crate::signin::{self, Command, Grant, SignedIn};
+use crate::signin::{self, Command, SignedIn};
 use crate::sync::locked;
-use crate::vault::Vault;
+use crate::vault::{Lost, Vault};
 
 use confirm::Wish;
 use flight::Flight;
@@ -61,6 +62,7 @@ use lease::Lease;
 pub use leases::{Leased, Shown};
 pub use leaving::Departure;
 use locking::Turn;
+use revocation::Revocation;
 use serving::{Made, Want};
 pub use session::Held;
 use session::Session;
@@ -119,12 +121,18 @@ struct State {
     sessions: HashMap<Identity, Session>,
     /// Sessions whose own token Keystone refused: what they handed out is revoked at logout all the same.
     lapsed: HashMap<Identity, Session>,
-    /// Sessions that were logged out, while their tokens are being revoked: a crash must not leave that half done.
-    ending: Vec<Arc<Session>>,
+    /// Sessions that were logged out, until what they gave is revoked or has expired.
+    revocations: Vec<Arc<Revocation>>,
+    /// Whether somebody sees to it that those are tried again.
+    is_retrying: bool,
+    /// A vault that can never be opened again, until the tokens in it have expired.
+    lost: Option<Lost>,
     /// Leases by id.
     leases: HashMap<String, Lease>,
     /// Leases that are over, while what they had at Keystone is taken back.
     over: Vec<Arc<Lease>>,
+    /// Ids of those whose cloud could not be asked.
+    unreachable: HashSet<String>,
     /// Requests at the facade that wait for a person.
     wanted: Vec<Arc<Want>>,
     /// The user that each identity is bound to, from the first sign-in to the logout.
@@ -158,7 +166,7 @@ impl State {
     fn is_empty(&self) -> bool {
         self.sessions.is_empty()
             && self.lapsed.is_empty()
-            && self.ending.is_empty()
+            && self.revocations.is_empty()
             && self.leases.is_empty()
             && self.over.is_empty()
     }
@@ -502,7 +510,8 @@ impl Broker {
 
     /// Ends one, or all, of those who are signed in.
     async fn end_identities(&self, only: Option<&Identity>, who: Who) -> Result<LogoutReply> {
-        let (ended, entries, over) = {
+        let now = self.inner.clock.now();
+        let (swept, revocations, entries, over) = {
             let mut state = locked(&self.inner.state);
             let identities: Vec<Identity> = if let Some(identity) = only {
                 vec![identity.clone()]
@@ -521,11 +530,17 @@ impl Broker {
                 state.labels.remove(identity);
                 state.failures.remove(identity);
             }
-            let over = self.inner.end_leases_of(&mut state, &mut ended, only);
-            let ended: Vec<_> = ended.into_iter().map(|(_, session)| Arc::new(session)).collect();
-            state.ending.extend(ended.iter().cloned());
+            let over = self.inner.end_leases_of(&mut state, &ended, only);
+            let own_token =
+                |(_, session): &(_, Session)| Some((session.cloud.clone(), session.own_token(now)?.clone()));
+            let swept: Vec<_> = ended.iter().filter_map(own_token).collect();
+            let ended = ended.into_iter();
+            let ended = ended.map(|(identity, session)| Arc::new(session.into_revocation(identity, now)));
+            state.revocations.extend(ended);
+            let is_meant = |left: &&Arc<Revocation>| only.is_none_or(|only| left.identity == *only);
+            let revocations: Vec<_> = state.revocations.iter().filter(is_meant).cloned().collect();
             self.inner.changes.note();
-            (ended, entries, over)
+            (swept, revocations, entries, over)
         };
         for entry in entries {
             entry.opening.cancel.notify_one();
@@ -535,9 +550,10 @@ impl Broker {
         let inner = self.inner.clone();
         let ending = self.inner.work.spawn(async move {
             let leases = inner.clear_with(over).await;
-            let sessions = inner.end_all(ended).await;
+            join_all(swept.iter().map(|(cloud, held)| inner.sweep(cloud, &held.token))).await;
+            let sessions = inner.revoke_all(revocations).await;
             inner.note_logout(&who, &sessions);
-            LogoutReply { sessions, leases }
+            LogoutReply { sessions, leases, incomplete: inner.incomplete() }
         });
         ending.await.map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
@@ -545,7 +561,7 @@ impl Broker {
     /// Who is signed in where.
     pub fn status(&self) -> api::Status {
         let now = self.inner.clock.now();
-        let LeasesReply { leases, facade } = self.leases();
+        let LeasesReply { leases, facade, incomplete } = self.leases();
         let state = locked(&self.inner.state);
         let view = |(identity, session): (_, &Session)| session.view(state.labels(identity), now);
         let mut sessions: Vec<_> = state.sessions.iter().map(view).collect();
@@ -558,6 +574,8 @@ impl Broker {
             vault: self.inner.vault.report(),
             locked: state.lock.clone(),
             sessions,
+            incomplete,
+            unrevoked: state.unrevoked(now),
             sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
             facade,
             leases,
@@ -623,6 +641,16 @@ impl Broker {
 }
 
 impl Inner {
+    /// Why there may be sessions and leases that this process does not know of.
+    fn incomplete(&self) -> Option<Incomplete> {
+        let state = locked(&self.state);
+        if state.lock.is_some() {
+            return Some(locking::is_locked().into());
+        }
+        let lost = state.lost.as_ref().filter(|lost| lost.expires_at > self.clock.now());
+        self.vault.unopened().map(Incomplete::from).or_else(|| lost.cloned().map(Incomplete::from))
+    }
+
     /// What the person should know of the agent itself.
     fn warnings(&self) -> Vec<String> {
         let file = self.vault.folder().join(crate::audit::FILE);
@@ -927,6 +955,9 @@ impl Inner {
             Ok(())
         });
         self.settle().await;
+        if ended.is_ok() {
+            self.sweep_as(identity).await;
+        }
         {
             let mut state = locked(&self.state);
             if ended.as_ref().is_err_and(|error| error.code == Code::SignInTimedOut) {
@@ -950,76 +981,6 @@ impl Inner {
         }
         self.note_sign_in(&entry.opening.cloud, who.as_ref(), &ended);
         entry.end(ended);
-    }
-
-    /// Ends a refresh token at the identity provider.
-    async fn end_grant(&self, cloud: &Cloud, grant: &Grant) -> Result<()> {
-        let provider = grant.provider(cloud, &self.outbound, &self.clock).await?;
-        provider.revoke(&grant.refresh_token).await
-    }
-
-    /// Revokes what these sessions gave, as far as that goes, and forgets them.
-    async fn end_all(self: &Arc<Self>, ended: Vec<Arc<Session>>) -> Vec<LoggedOut> {
-        // Whatever happens while Keystone is asked, nobody is signed in again.
-        self.settle().await;
-        let outcomes = join_all(ended.iter().map(|session| self.end(session))).await;
-        let over = |session: &Arc<Session>| ended.iter().any(|ended| Arc::ptr_eq(ended, session));
-        locked(&self.state).ending.retain(|session| !over(session));
-        self.changes.note();
-        self.settle().await;
-        outcomes
-    }
-
-    /// Revokes what a session minted. Keystone does not do it by chain: a rescoped federated token
-    /// outlives the one it came from.
-    async fn end(&self, session: &Session) -> LoggedOut {
-        let minted = session.minted(self.clock.now());
-        if let Ok(keystone) = self.keystone(&session.cloud) {
-            self.sweep(session, &keystone).await;
-        }
-        let revocations = match self.keystone(&session.cloud) {
-            Ok(keystone) => {
-                join_all(minted.iter().map(|minted| {
-                    let keystone = keystone.clone();
-                    async move { keystone.revoke(&minted.id).await }
-                }))
-                .await
-            }
-            Err(error) => minted.iter().map(|_| Err(error.clone())).collect(),
-        };
-        let mut not_revoked: Vec<_> = minted
-            .iter()
-            .zip(&revocations)
-            .filter_map(|(minted, outcome)| {
-                let error = outcome.as_ref().err()?;
-                Some(NotRevoked {
-                    scope: minted.scope.clone(),
-                    expires_at: Some(minted.expires_at),
-                    reason: error.detail.clone(),
-                })
-            })
-            .collect();
-        let revoked = minted.len() - not_revoked.len();
-        if let Some(grant) = &session.grant
-            && let Err(error) = self.end_grant(&session.cloud, grant).await
-        {
-            not_revoked.push(NotRevoked {
-                scope: "the identity provider's refresh".into(),
-                expires_at: None,
-                reason: error.detail,
-            });
-        }
-        LoggedOut {
-            cloud: session.cloud.label().to_owned(),
-            user: session.unscoped.token.user.clone(),
-            revoked: u32::try_from(revoked).unwrap_or(u32::MAX),
-            not_revoked,
-            logout_url: self
-                .config
-                .logout_url(&session.cloud)
-                .or_else(|| session.grant.as_ref()?.end_session_url())
-                .map(String::from),
-        }
     }
 }
 

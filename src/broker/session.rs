@@ -12,10 +12,11 @@ use zeroize::Zeroizing;
 
 use crate::api::{self, CachedScope, TokenReply};
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Evidence, OidcClient, Scope, Secret, Token};
+use crate::model::{Cloud, Evidence, Identity, OidcClient, Scope, Secret, Token};
 use crate::signin::Grant;
 
 use super::policy;
+use super::revocation::Revocation;
 use super::tab::Hold;
 
 /// What a successful sign-in left. The vault keeps all but the scoped tokens: they can be had again.
@@ -155,11 +156,6 @@ impl Session {
         self.minted.splice(0..0, earlier.minted.iter().filter(|minted| minted.expires_at > now).cloned());
     }
 
-    /// Makes tokens that were given to a lease ours to revoke.
-    pub(super) fn answer_for(&mut self, minted: Vec<Minted>) {
-        self.minted.extend(minted);
-    }
-
     /// The token of a scope, however much life it has left.
     pub(super) fn held(&self, scope: &Scope) -> Option<&Arc<Held>> {
         match scope {
@@ -242,7 +238,19 @@ impl Session {
         self.grant.is_none() && self.minted.iter().all(|minted| minted.expires_at <= now)
     }
 
-    /// What a logout has to revoke: scoped tokens first, because the unscoped one opens the way to them.
+    /// What is left to do for a session that is logged out.
+    pub(super) fn into_revocation(self, identity: Identity, now: Timestamp) -> Revocation {
+        Revocation {
+            identity,
+            tokens: self.minted(now),
+            user: self.unscoped.token.user.clone(),
+            cloud: self.cloud,
+            grant: self.grant,
+            reason: None,
+        }
+    }
+
+    /// The living tokens that it made: scoped ones first, because the unscoped one opens the way to them.
     pub(super) fn minted(&self, now: Timestamp) -> Vec<Minted> {
         self.minted.iter().rev().filter(|minted| minted.expires_at > now).cloned().collect()
     }

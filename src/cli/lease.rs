@@ -102,8 +102,10 @@ async fn list(json: bool) -> Result<()> {
     for lease in &reply.leases {
         show(lease);
     }
-    if reply.leases.is_empty() {
-        println!("There are no leases. Make one with: ksb lease create");
+    match &reply.incomplete {
+        Some(incomplete) => println!("{}", say::incomplete(incomplete)),
+        None if reply.leases.is_empty() => println!("There are no leases. Make one with: ksb lease create"),
+        None => {}
     }
     match &reply.facade.problem {
         None => println!("good at {}", reply.facade.url),
@@ -137,8 +139,12 @@ async fn revoke(mut leases: Vec<String>, all: bool) -> Result<()> {
     if all {
         let reply: LeasesReply = client.get("/v1/leases").await?.json()?;
         leases = reply.leases.into_iter().map(|lease| lease.id).collect();
-        if leases.is_empty() {
-            println!("There are no leases.");
+        match &reply.incomplete {
+            Some(incomplete) => {
+                return Err(Error::new(Code::VaultUnavailable, say::incomplete(incomplete)));
+            }
+            None if leases.is_empty() => println!("There are no leases."),
+            None => {}
         }
     }
     let mut failed = None;

@@ -49,7 +49,7 @@ use crate::model::duration;
 const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
 
-Exit status: 0 done, 1 failed, 2 wrong usage, 4 the session ends before --for,
+Exit status: 0 done, 1 failed (`logout`: something is not revoked yet), 2 wrong usage, 4 the session ends before --for,
 75 a person is needed but this caller may not prompt, 130 interrupted. `ksb exec`
 ends as the command does: with its status, 128 and the signal that killed it, 126 or
 127 when it cannot be started.
@@ -70,7 +70,7 @@ struct Cli {
 enum Command {
     /// Sign in to a cloud
     Login(login::Args),
-    /// Revoke every token that was handed out, and forget
+    /// Sign out: revoke every token that was given out, end the leases, and forget
     Logout(logout::Args),
     /// Show who is signed in where, and for how long
     Status(status::Args),
@@ -126,8 +126,8 @@ enum Done {
     Ok,
     /// `login --for`: signed in, but not for as long as asked.
     TooShort,
-    /// `doctor`: something is wrong, and was said.
-    Unwell,
+    /// Something is wrong, and was said.
+    Failed,
     /// `exec`: as its command did.
     Like(u8),
 }
@@ -144,7 +144,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(Done::Ok) => ExitCode::SUCCESS,
-        Ok(Done::Unwell) => ExitCode::FAILURE,
+        Ok(Done::Failed) => ExitCode::FAILURE,
         Ok(Done::TooShort) => ExitCode::from(4),
         Ok(Done::Like(status)) => ExitCode::from(status),
         Err(error) => fail(&error),
@@ -155,10 +155,10 @@ async fn run(command: Command) -> Result<Done> {
     match command {
         Command::Login(args) => return login::run(args).await,
         Command::Exec(args) => return exec::run(args).await,
+        Command::Logout(args) => return logout::run(args).await,
         Command::Doctor(args) => return Box::pin(doctor::run(args)).await,
         Command::Env(args) => env::run(args).await?,
         Command::Lease(args) => lease::run(args).await?,
-        Command::Logout(args) => logout::run(args).await?,
         Command::Status(args) => status::run(args).await?,
         Command::Token(args) => token::run(args).await?,
         Command::Refresh(args) => refresh::run(args).await?,

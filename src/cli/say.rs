@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::NotRevoked;
+use crate::api::{Incomplete, NotRevoked};
 use crate::error::Error;
 use crate::model::User;
 use crate::platform::clock::SystemClock;
@@ -61,6 +61,14 @@ pub(super) fn countdown(left: SignedDuration) -> String {
 pub(super) fn not_revoked(cloud: &str, what: &NotRevoked) -> String {
     let lives = what.expires_at.map_or(String::new(), |end| format!(", lives until {}", until(end)));
     format!("{cloud}: NOT revoked: {} token{lives} ({})", what.scope, what.reason)
+}
+
+/// Why there may be more than was said.
+pub(super) fn incomplete(Incomplete { reason, remedy, expires_at }: &Incomplete) -> String {
+    let expires =
+        expires_at.map_or(String::new(), |end| format!("; its tokens have expired by {}", until(end)));
+    let remedy = remedy.as_ref().map_or(String::new(), |remedy| format!(". Try: {remedy}"));
+    format!("there may be more: {reason}{expires}{remedy}")
 }
 
 /// `alice (lab)`

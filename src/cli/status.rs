@@ -2,9 +2,12 @@
 
 use serde_json::json;
 
-use super::{lease, say, target, vault};
-use crate::api::{Session, Status};
+use super::{lease, say, target, vault as cli_vault};
+use crate::agent;
+use crate::api::{Incomplete, KeyKind, Session, Status, Unrevoked};
+use crate::client::Client;
 use crate::error::Result;
+use crate::vault;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -15,14 +18,18 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let client = target::client()?;
-    // Looking must not start anything.
     if !client.is_running().await {
-        if args.json {
-            println!("{:#}", json!({"running": false, "sessions": [], "sign_ins": []}));
-        } else {
-            println!("No agent is running, so nobody is signed in. Sign in with: ksb login");
+        match unopened(&client).await {
+            Vaulted::Openable => {}
+            Vaulted::Nothing => {
+                show_none(args.json, None);
+                return Ok(());
+            }
+            Vaulted::Closed(why) => {
+                show_none(args.json, Some(&why));
+                return Ok(());
+            }
         }
-        return Ok(());
     }
     let status: Status = client.get("/v1/status").await?.json()?;
     if args.json {
@@ -41,13 +48,22 @@ pub(super) async fn run(args: Args) -> Result<()> {
     for session in &status.sessions {
         show(session);
     }
+    for left in &status.unrevoked {
+        show_unrevoked(left);
+    }
     for sign_in in &status.sign_ins {
         let asks: Vec<_> = sign_in.asks.iter().map(|ask| ask.text.as_str()).collect();
         let what = if asks.is_empty() { sign_in.url.clone() } else { asks.join(", ") };
         println!("{}: a sign-in waits: {what}", sign_in.cloud);
     }
-    if status.sessions.is_empty() && status.sign_ins.is_empty() && status.locked.is_none() {
-        println!("Nobody is signed in. Sign in with: ksb login");
+    match &status.incomplete {
+        // That was said.
+        Some(_) if status.locked.is_some() => {}
+        Some(incomplete) => println!("{}", say::incomplete(incomplete)),
+        None if status.sessions.is_empty() && status.sign_ins.is_empty() => {
+            println!("Nobody is signed in. Sign in with: ksb login");
+        }
+        None => {}
     }
     println!(
         "agent {} (process {}), {} at {}",
@@ -56,7 +72,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         say::since(status.started_at),
         client.paths().socket.display()
     );
-    vault::show(&status.vault);
+    cli_vault::show(&status.vault);
     match &status.facade.problem {
         None => println!("a Keystone for tools without a plugin at {}: ksb exec --help", status.facade.url),
         Some(problem) => println!("no Keystone for tools without a plugin: {problem}"),
@@ -68,6 +84,57 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("NOTE: {notice}");
     }
     Ok(())
+}
+
+/// What lies on the disk where no agent runs.
+enum Vaulted {
+    Nothing,
+    /// An agent that is started opens it without a question to anybody.
+    Openable,
+    Closed(Incomplete),
+}
+
+/// A shell's prompt may run this every few seconds: it must not have a keyring ask for its password.
+async fn unopened(client: &Client) -> Vaulted {
+    match vault::look(&client.paths().state).await {
+        None => Vaulted::Nothing,
+        Some(Ok(KeyKind::Keyring | KeyKind::Kernel)) => Vaulted::Openable,
+        Some(Ok(KeyKind::Passphrase)) if agent::passphrase_file().is_some() => Vaulted::Openable,
+        Some(Ok(KeyKind::Passphrase)) => Vaulted::Closed(Incomplete {
+            reason: "the vault is sealed with your passphrase, and no agent runs".to_owned(),
+            remedy: Some("ksb unlock".to_owned()),
+            expires_at: None,
+        }),
+        Some(Err(why)) => Vaulted::Closed(why.into()),
+    }
+}
+
+fn show_none(is_json: bool, incomplete: Option<&Incomplete>) {
+    if is_json {
+        let mut value = json!({"running": false, "sessions": [], "sign_ins": []});
+        if let Some(incomplete) = incomplete {
+            value["incomplete"] = json!(incomplete);
+        }
+        println!("{value:#}");
+        return;
+    }
+    match incomplete {
+        None => println!(
+            "No agent is running, and no vault is here: nobody is signed in. Sign in with: ksb login"
+        ),
+        Some(incomplete) => println!("No agent is running; {}", say::incomplete(incomplete)),
+    }
+}
+
+fn show_unrevoked(left: &Unrevoked) {
+    let whose = match (&left.user, &left.lease) {
+        (Some(user), _) => format!("{} is signed out", say::user(user)),
+        (None, lease) => format!("lease {} has ended", lease.as_deref().unwrap_or_default()),
+    };
+    println!("{}: {whose}, but not everything is revoked yet; the agent tries again", left.cloud);
+    for token in &left.not_revoked {
+        println!("    {}", say::not_revoked(&left.cloud, token));
+    }
 }
 
 fn show(session: &Session) {

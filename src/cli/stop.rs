@@ -16,6 +16,12 @@ pub(super) async fn run() -> Result<()> {
     client.post_and_part("/v1/stop", &json!({})).await?;
     println!("The agent (process {}) has ended.", status.pid);
     let sessions = status.sessions.len();
+    let unrevoked: usize = status.unrevoked.iter().map(|left| left.not_revoked.len()).sum();
+    if unrevoked > 0 && !is_kept(&status) {
+        println!(
+            "{unrevoked} token(s) that a logout could not revoke are forgotten: they live until they expire."
+        );
+    }
     if forgets(&status) {
         println!(
             "{sessions} session(s) are forgotten, but not revoked: their tokens live until they expire. \
@@ -29,6 +35,9 @@ pub(super) async fn run() -> Result<()> {
 
 /// Whether somebody is signed in by what the agent's end would lose.
 pub(super) fn forgets(status: &Status) -> bool {
-    let is_kept = status.vault.state == VaultState::Open && status.vault.problem.is_none();
-    !is_kept && !status.sessions.is_empty()
+    !is_kept(status) && !status.sessions.is_empty()
+}
+
+fn is_kept(status: &Status) -> bool {
+    status.vault.state == VaultState::Open && status.vault.problem.is_none()
 }

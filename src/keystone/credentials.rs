@@ -86,8 +86,8 @@ impl Keystone {
     /// the identity provider), by our clock. With it go the roles, and with them every application credential.
     pub async fn membership_ends(&self, by: &Token) -> Result<Option<Timestamp>> {
         let found: wire::Groups = self.get_json(by, &format!("/users/{}/groups", by.user.id)).await?;
-        let ends = found.groups.iter().filter_map(|group| wire::utc(group.membership_expires_at.as_deref()?));
-        Ok(ends.min().map(|ends| ends - ahead(by)))
+        let ends = found.groups.iter().filter_map(|group| group.membership_expires_at);
+        Ok(ends.min().map(|ends| ends.0 - ahead(by)))
     }
 
     /// Makes an EC2 credential for a project.
@@ -98,6 +98,16 @@ impl Keystone {
         }});
         let answer = self.post(by, "/credentials", &body).await?;
         if answer.status == 201 { Ok(()) } else { Err(self.refused(&answer, "EC2 credentials")) }
+    }
+
+    /// The access keys of the user's EC2 credentials.
+    pub async fn ec2_access_keys(&self, by: &Token) -> Result<Vec<String>> {
+        let path = format!("/credentials?type=ec2&user_id={}", by.user.id);
+        let found: wire::Credentials = self.get_json(by, &path).await?;
+        // The blob is whatever was put there.
+        let access_key =
+            |blob: &str| serde_json::from_str::<wire::Ec2Blob>(blob).ok().map(|blob| blob.access);
+        Ok(found.credentials.iter().filter_map(|credential| access_key(&credential.blob)).collect())
     }
 
     /// Deletes an EC2 credential, which has the digest of its access key for an id.
@@ -136,9 +146,9 @@ impl Keystone {
 fn ahead(token: &Token) -> SignedDuration {
     let theirs = serde_json::from_str::<Value>(token.body.get()).ok().and_then(|body| {
         let ends = body.pointer("/token/expires_at")?.as_str()?;
-        ends.parse::<Timestamp>().ok()
+        ends.parse::<wire::Time>().ok()
     });
-    theirs.map_or(SignedDuration::ZERO, |theirs| theirs.duration_since(token.expires_at))
+    theirs.map_or(SignedDuration::ZERO, |theirs| theirs.0.duration_since(token.expires_at))
 }
 
 /// A time of ours as Keystone's API takes it: by its clock, whole seconds, without a zone.

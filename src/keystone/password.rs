@@ -98,7 +98,7 @@ impl wire::ReceiptDocument {
             .map(|rule| rule.into_iter().filter(|method| !receipt.methods.contains(method)).collect())
             .collect();
         // Its life is Keystone's word, its beginning was just now: so no clock but ours counts.
-        let expires_at = now + receipt.expires_at.duration_since(receipt.issued_at);
+        let expires_at = now + receipt.expires_at.0.duration_since(receipt.issued_at.0);
         Receipt { id, expires_at, missing }
     }
 }

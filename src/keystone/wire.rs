@@ -1,7 +1,12 @@
 //! What of Keystone's JSON is read. Everything else passes through untouched.
 
+use std::str::FromStr;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::api::Reach;
@@ -39,13 +44,28 @@ pub(super) struct ApplicationCredential {
 }
 
 #[derive(Deserialize)]
+pub(super) struct Credentials {
+    pub(super) credentials: Vec<Credential>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Credential {
+    pub(super) blob: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Ec2Blob {
+    pub(super) access: String,
+}
+
+#[derive(Deserialize)]
 pub(super) struct Groups {
     pub(super) groups: Vec<Group>,
 }
 
 #[derive(Deserialize)]
 pub(super) struct Group {
-    pub(super) membership_expires_at: Option<String>,
+    pub(super) membership_expires_at: Option<Time>,
 }
 
 #[derive(Deserialize)]
@@ -67,13 +87,30 @@ pub(super) struct ReceiptDocument {
 #[derive(Deserialize)]
 pub(super) struct ReceiptBody {
     pub(super) methods: Vec<String>,
-    pub(super) issued_at: Timestamp,
-    pub(super) expires_at: Timestamp,
+    pub(super) issued_at: Time,
+    pub(super) expires_at: Time,
 }
 
-/// A time that Keystone writes without saying that it is in UTC.
-pub(super) fn utc(text: &str) -> Option<Timestamp> {
-    text.parse().ok().or_else(|| format!("{text}Z").parse().ok())
+/// A time as a service of OpenStack writes it. Without an offset it is in UTC, as `parse_isotime` and `normalize_time` of
+/// oslo.utils and keystoneauth1 have it: so Keystones before 26 wrote the end of an application credential's token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Time(pub(super) Timestamp);
+
+impl FromStr for Time {
+    type Err = jiff::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let without_offset =
+            || text.parse::<DateTime>()?.to_zoned(TimeZone::UTC).map(|time| time.timestamp());
+        text.parse().or_else(|_| without_offset()).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
 }
 
 #[derive(Deserialize)]
@@ -83,8 +120,8 @@ struct TokenDocument {
 
 #[derive(Deserialize)]
 struct TokenBody {
-    expires_at: Timestamp,
-    issued_at: Timestamp,
+    expires_at: Time,
+    issued_at: Time,
     user: TokenUser,
     #[serde(default)]
     methods: Vec<String>,
@@ -120,11 +157,39 @@ pub(super) fn token(id: Secret, body: String, ahead: SignedDuration) -> serde_js
     Ok(Token {
         id,
         body: RawValue::from_string(body)?,
-        expires_at: token.expires_at - wrong,
-        issued_at: token.issued_at - ahead,
+        expires_at: token.expires_at.0 - wrong,
+        issued_at: token.issued_at.0 - ahead,
         user: token.user.user,
         methods: token.methods,
         federation: token.user.federation.map(|from| (from.identity_provider.id, from.protocol.id)),
         request_id: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_without_an_offset_is_in_utc() {
+        let noon = "2026-11-30T12:00:00Z".parse::<Timestamp>().unwrap();
+        for text in [
+            "2026-11-30T12:00:00Z",
+            "2026-11-30T12:00:00.000000Z",
+            "2026-11-30T12:00:00+00:00",
+            "2026-11-30T12:00:00+0000",
+            "2026-11-30T14:00:00.000000+02:00",
+            "2026-11-30T12:00:00",
+            "2026-11-30T12:00:00.000000",
+            "2026-11-30 12:00:00",
+            "2026-11-30 12:00:00.000000",
+            "2026-11-30 12:00:00+00:00",
+            " 2026-11-30T12:00:00 ",
+        ] {
+            assert_eq!(text.parse::<Time>().map_err(|error| error.to_string()), Ok(Time(noon)), "{text}");
+        }
+        for text in ["", "never", "12:00:00", "1796040000"] {
+            assert!(text.parse::<Time>().is_err(), "{text}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::ports::SharedClock;
 use crate::sync::locked;
@@ -53,6 +55,18 @@ impl Network {
         let slept = (wall.duration_since(seen.wall) - passed).abs() > SLEEP;
         *seen = Seen { era: seen.era + u64::from(slept || changed), wall, awake };
         seen.era
+    }
+}
+
+/// Returns when an address or a route has changed; never where the kernel does not tell.
+pub async fn changed() {
+    #[expect(
+        deprecated,
+        reason = "deprecated for descriptors that are not owned; this one is, and `register` is unsafe"
+    )]
+    let told = async { AsyncFd::with_interest(listen()?, Interest::READABLE)?.readable().await.map(drop) };
+    if told.await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -12,6 +12,11 @@ use crate::error::Result;
 use crate::platform::machine;
 use crate::platform::secrets::{self, Kept};
 
+/// Whether this machine has a vault there.
+pub fn is_there(folder: &Path) -> bool {
+    path(folder, machine::id().as_deref()).exists()
+}
+
 /// Who keeps the key of the vault that lies there, or why the next agent could not open it; nothing where there is none.
 pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
     let machine = machine::id();

@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
-use serde::Deserialize;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::api::{KeyKind, VaultReport, VaultState};
+use crate::api::{Incomplete, KeyKind, VaultReport, VaultState};
 use crate::error::{Code, Error, Result};
 use crate::model::{Secret, random_hex};
 use crate::platform::{files, machine};
@@ -30,7 +31,7 @@ pub use key::Key;
 use key::NoKey;
 use keyring::Keyring;
 pub use keyring::helper::run as run_keyring_helper;
-pub use look::look;
+pub use look::{is_there, look};
 pub use passphrase::Cost;
 pub use sealed::Seal;
 use sealed::{Flaw, Header, KeptBy};
@@ -95,8 +96,10 @@ struct State {
 }
 
 enum Condition {
-    /// Nothing has been kept yet.
-    New,
+    /// Nothing has been kept yet. What lies there can never be opened; it is put aside under this word, if under any.
+    New {
+        aside: Option<&'static str>,
+    },
     Open(Seal),
     /// There is one, but not its key.
     Sealed(Error),
@@ -107,6 +110,33 @@ enum Condition {
 /// Contents that came out of a vault.
 pub type Contents = Zeroizing<Vec<u8>>;
 
+/// What opening a vault comes to.
+pub enum Opened {
+    /// There was nothing to open.
+    Nothing,
+    /// What is in it.
+    Contents(Contents),
+    /// It can never be opened again.
+    Lost(Option<Lost>),
+}
+
+/// A vault that can never be opened again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    /// Why.
+    pub reason: String,
+    /// When the last token in it has expired.
+    pub expires_at: Timestamp,
+}
+
+impl From<Lost> for Incomplete {
+    fn from(Lost { reason, expires_at }: Lost) -> Self {
+        let reason =
+            format!("a vault was lost, so what was in it can be neither shown nor revoked: {reason}");
+        Self { reason, remedy: None, expires_at: Some(expires_at) }
+    }
+}
+
 impl Vault {
     /// Looks what there is; opens nothing.
     pub fn at(place: Place) -> Self {
@@ -115,7 +145,7 @@ impl Vault {
             Ok(lock) if file.exists() => {
                 (Some(lock), Condition::Sealed(Error::new(Code::VaultSealed, "it was not opened yet")))
             }
-            Ok(lock) => (Some(lock), Condition::New),
+            Ok(lock) => (Some(lock), Condition::New { aside: None }),
             Err(why) => (None, Condition::Memory(why)),
         };
         let state = State { condition, note: None, problem: None };
@@ -131,7 +161,7 @@ impl Vault {
     /// What opens it, for a process that goes on in our place.
     pub fn seal(&self) -> Option<(String, Key)> {
         match &locked(&self.state).condition {
-            Condition::Open(seal) => Some(seal.parts()),
+            Condition::Open(seal) => seal.parts(),
             _ => None,
         }
     }
@@ -153,6 +183,15 @@ impl Vault {
         &self.place.folder
     }
 
+    /// Why what lies there is not known, if something does.
+    pub fn unopened(&self) -> Option<Error> {
+        match &locked(&self.state).condition {
+            Condition::Sealed(why) => Some(why.clone()),
+            Condition::Memory(why) if self.file.exists() => Some(why.clone()),
+            _ => None,
+        }
+    }
+
     /// The reason why it is sealed, where a person's passphrase would open it.
     pub fn wants_passphrase(&self) -> Option<Error> {
         match &locked(&self.state).condition {
@@ -161,23 +200,23 @@ impl Vault {
         }
     }
 
-    /// Opens it; nothing when there is nothing to open. Blocks: a keyring may ask its person.
-    pub fn open(&self, passphrase: Option<&Secret>) -> Result<Option<Contents>> {
+    /// Opens it. Blocks: a keyring may ask its person.
+    pub fn open(&self, passphrase: Option<&Secret>) -> Result<Opened> {
         let _turn = locked(&self.at_work);
         if !self.is_sealed() {
-            return Ok(None);
+            return Ok(Opened::Nothing);
         }
         let opened = self.try_to_open(passphrase);
         let mut state = locked(&self.state);
         match opened {
-            Ok(Opened::Contents(contents, seal)) => {
+            Ok(Attempt::Contents(contents, seal)) => {
                 state.condition = Condition::Open(*seal);
-                Ok(Some(contents))
+                Ok(Opened::Contents(contents))
             }
-            Ok(Opened::Lost(note)) => {
-                tracing::warn!(note, "the vault starts anew");
-                (state.condition, state.note) = (Condition::New, Some(note));
-                Ok(None)
+            Ok(Attempt::Lost { reason, aside, expires_at }) => {
+                tracing::warn!(reason, "the vault starts anew");
+                (state.condition, state.note) = (Condition::New { aside }, Some(reason.clone()));
+                Ok(Opened::Lost(expires_at.map(|expires_at| Lost { reason, expires_at })))
             }
             Err(why) => {
                 tracing::warn!(%why, "the vault stays closed");
@@ -190,36 +229,36 @@ impl Vault {
         }
     }
 
-    fn try_to_open(&self, passphrase: Option<&Secret>) -> Result<Opened> {
+    fn try_to_open(&self, passphrase: Option<&Secret>) -> Result<Attempt> {
         let bytes = match read(&self.file) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(Opened::Lost(format!("{} was removed", self.file.display())));
+                let reason = format!("{} was removed", self.file.display());
+                return Ok(Attempt::Lost { reason, aside: None, expires_at: None });
             }
             Err(error) => return Err(self.unusable(&error.to_string())),
         };
         let parsed = match sealed::parse(&bytes) {
             Ok(parsed) => parsed,
-            Err(flaw) => return self.flawed(&flaw),
+            Err(flaw) => return self.flawed(&flaw, None),
         };
         let Header { machine, id, key, .. } = &parsed.header;
+        let lost = |aside, reason: &str| Ok(self.lost(Some(&parsed.header), aside, reason));
         if Some(machine) != self.place.machine.as_ref() {
             return Err(foreign(&self.file));
         }
         let key = match key {
             KeptBy::Keyring => match self.keyring.read(id, PERSON) {
                 Ok(key) => key,
-                Err(NoKey::Gone) => return self.put_aside("lost", "the desktop's keyring has no key for it"),
+                Err(NoKey::Gone) => return lost(Some("lost"), "the desktop's keyring has no key for it"),
                 Err(NoKey::Unavailable(why)) => return Err(no_answer(&why)),
             },
             KeptBy::Kernel { boot } if *boot != machine::boot() => {
-                // Nobody can open it any more.
-                fs::remove_file(&self.file).map_err(|error| self.unusable(&error.to_string()))?;
-                return Ok(Opened::Lost("the last one's key ended with the reboot".into()));
+                return lost(None, "the last one's key ended with the reboot");
             }
             KeptBy::Kernel { .. } => match kernel::read(id) {
                 Ok(key) => key,
-                Err(NoKey::Gone) => return self.put_aside("lost", "the kernel has no key for it"),
+                Err(NoKey::Gone) => return lost(Some("lost"), "the kernel has no key for it"),
                 Err(NoKey::Unavailable(why)) => {
                     let why = format!("its key is in the kernel's keyring, which cannot be asked: {why}");
                     return Err(Error::new(Code::VaultUnavailable, why).remedy("ksb unlock"));
@@ -236,32 +275,45 @@ impl Vault {
                 };
                 match passphrase::derive(&passphrase, salt, *cost) {
                     Some(key) => key,
-                    None => return self.flawed(&Flaw::Damaged),
+                    None => return self.flawed(&Flaw::Damaged, Some(&parsed.header)),
                 }
             }
         };
         match parsed.open(&key) {
-            Ok((contents, seal)) => Ok(Opened::Contents(contents, Box::new(seal))),
+            Ok((contents, seal)) => Ok(Attempt::Contents(contents, Box::new(seal))),
             Err(Flaw::WrongKey) if parsed.header.key.kind() == KeyKind::Passphrase => {
                 Err(Error::new(Code::VaultSealed, "that is not the passphrase it is sealed with")
                     .remedy("ksb unlock"))
             }
-            Err(flaw) => self.flawed(&flaw),
+            Err(flaw) => self.flawed(&flaw, Some(&parsed.header)),
         }
     }
 
-    /// A newer program's vault is left for that program; damage is put aside, for whoever can make something of it.
-    fn flawed(&self, flaw: &Flaw) -> Result<Opened> {
+    /// A newer program's vault is left for that program; damage is put aside, for repair.
+    fn flawed(&self, flaw: &Flaw, header: Option<&Header>) -> Result<Attempt> {
         match flaw {
             Flaw::Newer => Err(newer(&self.file)),
-            Flaw::Damaged | Flaw::WrongKey => self.put_aside("damaged", "it is damaged"),
+            Flaw::Damaged | Flaw::WrongKey => Ok(self.lost(header, Some("damaged"), "it is damaged")),
         }
     }
 
-    fn put_aside(&self, word: &str, why: &str) -> Result<Opened> {
+    /// What lies there can never be opened again. It stays until something else is kept in its place, so that an agent
+    /// that starts before then knows of it, too.
+    fn lost(&self, header: Option<&Header>, aside: Option<&'static str>, reason: &str) -> Attempt {
+        let written = fs::metadata(&self.file).and_then(|file| file.modified()).ok();
+        let written = written.and_then(|time| Timestamp::try_from(time).ok());
+        let latest = written.map(|written| written + LONGEST_TOKEN);
+        let expires_at = header.and_then(|header| header.expires_at).or(latest);
+        Attempt::Lost { reason: reason.to_owned(), aside, expires_at }
+    }
+
+    /// Makes room for a new vault.
+    fn put_aside(&self, word: &str) -> io::Result<String> {
         let aside = self.file.with_extension(format!("{word}-{}", random_hex::<4>()));
-        fs::rename(&self.file, &aside).map_err(|error| self.unusable(&error.to_string()))?;
-        Ok(Opened::Lost(format!("{why}, so it was put aside as {}", aside.display())))
+        match fs::rename(&self.file, &aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(format!("the last one was put aside as {}", aside.display())),
+        }
     }
 
     fn unusable(&self, why: &str) -> Error {
@@ -277,21 +329,17 @@ impl Vault {
 
     /// Puts `contents` in the place of what was kept. A failure is shown by [`Self::report`], and costs nothing that is
     /// in memory. Blocks.
-    pub fn save(&self, contents: &[u8]) {
+    pub fn save(&self, contents: &[u8], expires_at: Option<Timestamp>) {
         let _turn = locked(&self.at_work);
-        if matches!(locked(&self.state).condition, Condition::New) {
-            let made = self.make();
-            let mut state = locked(&self.state);
-            match made {
-                Ok((seal, note)) => {
-                    state.condition = Condition::Open(seal);
-                    state.note = note.or(state.note.take());
-                }
-                Err(why) => state.condition = Condition::Memory(why),
-            }
+        let aside = match locked(&self.state).condition {
+            Condition::New { aside } => Some(aside),
+            _ => None,
+        };
+        if let Some(aside) = aside {
+            self.begin(aside);
         }
         let file = match &locked(&self.state).condition {
-            Condition::Open(seal) => seal.file(contents),
+            Condition::Open(seal) => seal.file(contents, expires_at),
             _ => return,
         };
         let saved = file
@@ -302,6 +350,23 @@ impl Vault {
             tracing::warn!(problem, "the vault could not be written; everything is kept in memory");
         }
         locked(&self.state).problem = problem;
+    }
+
+    /// Begins a new vault, and puts aside what lies there.
+    fn begin(&self, aside: Option<&str>) {
+        let made = self.make().and_then(|made| {
+            let moved = aside.map(|word| self.put_aside(word)).transpose();
+            Ok((made, moved.map_err(|error| self.unusable(&error.to_string()))?))
+        });
+        let mut state = locked(&self.state);
+        match made {
+            Ok(((seal, note), moved)) => {
+                state.condition = Condition::Open(seal);
+                let notes: Vec<_> = note.or(state.note.take()).into_iter().chain(moved).collect();
+                state.note = (!notes.is_empty()).then(|| notes.join("; "));
+            }
+            Err(why) => state.condition = Condition::Memory(why),
+        }
     }
 
     /// A key for a new vault, and why it is not a better one.
@@ -372,7 +437,13 @@ impl Vault {
     }
 
     /// Seals `contents` anew with another key, and lets the old one go. Blocks.
-    pub fn change_key(&self, kind: KeyKind, passphrase: Option<&Secret>, contents: &[u8]) -> Result<()> {
+    pub fn change_key(
+        &self,
+        kind: KeyKind,
+        passphrase: Option<&Secret>,
+        contents: &[u8],
+        expires_at: Option<Timestamp>,
+    ) -> Result<()> {
         let _turn = locked(&self.at_work);
         match &locked(&self.state).condition {
             Condition::Sealed(why) => return Err(why.clone()),
@@ -383,7 +454,7 @@ impl Vault {
             NoKey::Unavailable(why) => Error::new(Code::VaultUnavailable, why),
             NoKey::Gone => Error::new(Code::VaultUnavailable, "it refused"),
         })?;
-        let bytes = seal.file(contents).ok_or_else(|| self.unusable("it could not be sealed"))?;
+        let bytes = seal.file(contents, expires_at).ok_or_else(|| self.unusable("it could not be sealed"))?;
         files::replace(&self.file, &bytes).map_err(|error| self.unusable(&error.to_string()))?;
         let old = {
             let mut state = locked(&self.state);
@@ -408,7 +479,7 @@ impl Vault {
     pub fn report(&self) -> VaultReport {
         let State { condition, note, problem } = &*locked(&self.state);
         let (state, key, why) = match condition {
-            Condition::New => (VaultState::New, None, None),
+            Condition::New { .. } => (VaultState::New, None, None),
             Condition::Open(seal) => (VaultState::Open, Some(seal.header().key.kind()), None),
             Condition::Sealed(why) => (VaultState::Sealed, None, Some(why)),
             Condition::Memory(why) => (VaultState::Memory, None, Some(why)),
@@ -424,11 +495,18 @@ impl Vault {
     }
 }
 
-enum Opened {
+enum Attempt {
     Contents(Contents, Box<Seal>),
-    /// There is nothing to be had from it, for this reason.
-    Lost(String),
+    /// There is nothing to be had from it, for this reason, and its tokens live until then at the latest.
+    Lost {
+        reason: String,
+        aside: Option<&'static str>,
+        expires_at: Option<Timestamp>,
+    },
 }
+
+/// Far above how long Keystone's tokens usually live: for a vault that does not say.
+const LONGEST_TOKEN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Where the vault of this machine lies, or would.
 fn path(folder: &Path, machine: Option<&str>) -> PathBuf {

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -35,6 +36,16 @@ pub struct Header {
     pub key: KeptBy,
     /// The key of the contents, sealed; nonce first.
     wrapped: String,
+    /// When the last token in it has expired: what can be said of a vault whose key is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+}
+
+impl Header {
+    /// The two lines.
+    fn lines(&self) -> Option<String> {
+        Some(format!("{FORMAT}{VERSION}\n{}\n", serde_json::to_string(self).ok()?))
+    }
 }
 
 /// How the key that wraps the contents' key is had.
@@ -83,8 +94,6 @@ pub enum Flaw {
 /// A vault with its key: what it takes to seal contents.
 pub struct Seal {
     header: Header,
-    /// The two lines, as they are in the file.
-    lines: String,
     contents_key: Key,
 }
 
@@ -117,8 +126,7 @@ impl Parsed<'_> {
         let unwrapped = unseal(key, &wrapped, self.header.id.as_bytes()).ok_or(Flaw::WrongKey)?;
         let contents_key = Key::of(&unwrapped).ok_or(Flaw::Damaged)?;
         let contents = unseal(&contents_key, self.sealed, self.lines).ok_or(Flaw::Damaged)?;
-        let lines = String::from_utf8(self.lines.to_vec()).map_err(|_| Flaw::Damaged)?;
-        Ok((contents, Seal { header: self.header.clone(), lines, contents_key }))
+        Ok((contents, Seal { header: self.header.clone(), contents_key }))
     }
 }
 
@@ -127,23 +135,22 @@ impl Seal {
     pub fn new(machine: String, id: String, kept_by: KeptBy, key: &Key) -> Option<Self> {
         let contents_key = Key::random();
         let wrapped = BASE64_STANDARD.encode(seal(key, contents_key.bytes(), id.as_bytes())?);
-        let header = Header { machine, id, key: kept_by, wrapped };
-        let lines = format!("{FORMAT}{VERSION}\n{}\n", serde_json::to_string(&header).ok()?);
-        Some(Self { header, lines, contents_key })
+        let header = Header { machine, id, key: kept_by, wrapped, expires_at: None };
+        Some(Self { header, contents_key })
     }
 
     /// From what [`Self::parts`] gave.
-    pub fn of(lines: String, contents_key: Key) -> Option<Self> {
+    pub fn of(lines: &str, contents_key: Key) -> Option<Self> {
         let (_, rest) = split_line(lines.as_bytes())?;
         let header = serde_json::from_slice(rest).ok()?;
-        Some(Self { header, lines, contents_key })
+        Some(Self { header, contents_key })
     }
 
     /// What another process needs to go on with it.
-    pub fn parts(&self) -> (String, Key) {
+    pub fn parts(&self) -> Option<(String, Key)> {
         let mut key = Key::empty();
         key.bytes_mut().copy_from_slice(self.contents_key.bytes());
-        (self.lines.clone(), key)
+        Some((self.header.lines()?, key))
     }
 
     /// What anybody may read of it.
@@ -151,9 +158,10 @@ impl Seal {
         &self.header
     }
 
-    /// The whole file with these contents.
-    pub fn file(&self, contents: &[u8]) -> Option<Vec<u8>> {
-        let mut file = self.lines.clone().into_bytes();
+    /// The whole file with these contents, the last token of which has expired at that time.
+    pub fn file(&self, contents: &[u8], expires_at: Option<Timestamp>) -> Option<Vec<u8>> {
+        let header = Header { expires_at, ..self.header.clone() };
+        let mut file = header.lines()?.into_bytes();
         file.extend(seal(&self.contents_key, contents, &file)?);
         Some(file)
     }
@@ -195,18 +203,18 @@ mod tests {
         #[test]
         fn what_was_sealed_comes_out(contents: Vec<u8>) {
             let key = Key::random();
-            let file = vault(&key).file(&contents).unwrap();
+            let file = vault(&key).file(&contents, None).unwrap();
             let (opened, seal) = parse(&file).unwrap().open(&key).unwrap();
             prop_assert_eq!(&*opened, &contents);
             // And again by the seal that came with it.
-            let next = seal.file(b"next").unwrap();
+            let next = seal.file(b"next", Some(Timestamp::UNIX_EPOCH)).unwrap();
             prop_assert_eq!(&**parse(&next).unwrap().open(&key).unwrap().0, b"next");
         }
 
         #[test]
         fn a_change_of_any_bit_is_noticed(contents: Vec<u8>, at: prop::sample::Index, bit in 0..8_u8) {
             let key = Key::random();
-            let mut file = vault(&key).file(&contents).unwrap();
+            let mut file = vault(&key).file(&contents, None).unwrap();
             let at = at.index(file.len());
             file[at] ^= 1 << bit;
             let opened = parse(&file).and_then(|parsed| parsed.open(&key).map(|_| ()));
@@ -216,7 +224,7 @@ mod tests {
         #[test]
         fn a_file_cut_short_is_noticed(contents: Vec<u8>, at: prop::sample::Index) {
             let key = Key::random();
-            let file = vault(&key).file(&contents).unwrap();
+            let file = vault(&key).file(&contents, None).unwrap();
             let cut = &file[..at.index(file.len())];
             prop_assert!(parse(cut).and_then(|parsed| parsed.open(&key).map(|_| ())).is_err());
         }
@@ -229,7 +237,7 @@ mod tests {
 
     #[test]
     fn another_key_opens_nothing_and_is_not_called_damage() {
-        let file = vault(&Key::random()).file(b"secret").unwrap();
+        let file = vault(&Key::random()).file(b"secret", None).unwrap();
         assert_eq!(parse(&file).unwrap().open(&Key::random()).err(), Some(Flaw::WrongKey));
     }
 
@@ -243,6 +251,6 @@ mod tests {
     #[test]
     fn the_same_contents_are_sealed_differently_each_time() {
         let seal = vault(&Key::random());
-        assert_ne!(seal.file(b"same"), seal.file(b"same"));
+        assert_ne!(seal.file(b"same", None), seal.file(b"same", None));
     }
 }

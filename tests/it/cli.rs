@@ -360,7 +360,9 @@ fn logout_without_keystone_names_what_lives_on() {
     let desk = Desk::new();
     desk.run_and_sign_in(&["token"], "alice").ok();
     desk.keystone.go();
-    let said = desk.run(&["logout", "--all"]).ok().stdout;
+    let outcome = desk.run(&["logout", "--all"]);
+    assert_eq!(outcome.code, Some(1));
+    let said = outcome.stdout;
     assert!(said.contains("alice (lab) is signed out; 0 token(s) revoked"), "{said}");
     for scope in ["unscoped", "project demo"] {
         assert!(said.contains(&format!("demo: NOT revoked: {scope} token, lives until ")), "{said}");

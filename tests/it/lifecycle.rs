@@ -483,7 +483,7 @@ fn shows_no_secret(look: impl Fn(u32) -> String) {
     desk.keystone.go();
     let looked = look(desk.sandbox.agent_pid().unwrap());
     assert!(!looked.is_empty());
-    desk.run(&["logout"]).ok();
+    assert_eq!(desk.run(&["logout"]).code, Some(1));
     desk.run(&["stop"]).ok();
 
     canaries.extend(desk.keystone.all_tokens());

@@ -26,6 +26,7 @@ mod leases;
 mod lifecycle;
 mod lifetime;
 mod lock;
+mod logout;
 mod oidc;
 mod password;
 mod peer;

@@ -61,7 +61,7 @@ impl Desk {
             passphrase_file: Some(desk.sandbox.path("passphrase")),
             cost: CHEAP,
         });
-        vault.save(br#"{"sessions": [], "lapsed": [], "ending": [], "pins": []}"#);
+        vault.save(br#"{"sessions": [], "lapsed": [], "ending": [], "pins": []}"#, None);
         assert_eq!(vault.report().problem, None);
         desk
     }

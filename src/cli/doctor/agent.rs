@@ -211,6 +211,11 @@ fn vault(status: &Status, looked: Option<Result<KeyKind>>) -> Finding {
                     remedy = why.remedy;
                     (Found::Warn, format!("{open}; the next agent could not open it: {}", why.detail))
                 }
+                // There was another one, and what was in it is lost.
+                _ if status.incomplete.is_some() => {
+                    remedy = Some("ksb login".into());
+                    (Found::Warn, open)
+                }
                 _ => (Found::Ok, open),
             }
         }

@@ -117,7 +117,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         show::lines(&findings);
     }
     let unwell = findings.iter().any(|finding| finding.finding == Found::Fail);
-    Ok(if unwell { Done::Unwell } else { Done::Ok })
+    Ok(if unwell { Done::Failed } else { Done::Ok })
 }
 
 fn version(status: &Status) -> &str {

@@ -90,18 +90,15 @@ impl Inside {
     /// Signs out everywhere, and ends.
     pub(super) async fn end(self) {
         let all = LogoutRequest { cloud: None };
-        let left =
-            match self.client.post("/v1/logout", &all).await.and_then(|reply| reply.json::<LogoutReply>()) {
-                Ok(reply) => reply.sessions,
-                Err(error) => {
-                    eprintln!("{}", say::failure(&error));
-                    Vec::new()
+        match self.client.post("/v1/logout", &all).await.and_then(|reply| reply.json::<LogoutReply>()) {
+            Ok(reply) => {
+                for session in &reply.sessions {
+                    for token in &session.not_revoked {
+                        eprintln!("ksb: {}", say::not_revoked(&session.cloud, token));
+                    }
                 }
-            };
-        for session in &left {
-            for token in &session.not_revoked {
-                eprintln!("ksb: {}", say::not_revoked(&session.cloud, token));
             }
+            Err(error) => eprintln!("{}", say::failure(&error)),
         }
         self.stop.notify_one();
         if let Ok(Err(error)) = self.agent.await {

@@ -55,7 +55,7 @@ fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
     };
     assert_names(&at_rest(&desk), ("vault", ""), "ok", "its key is kept by your passphrase", "");
     for (bytes, why, helps, then) in [
-        (good[..20].to_vec(), "is damaged", "ksb login", ("it was put aside as", "ksb login")),
+        (good[..20].to_vec(), "is damaged", "ksb login", ("was put aside as", "ksb login")),
         (
             b"keystone-broker vault 2\nwho knows".to_vec(),
             "a newer ksb wrote it",

@@ -23,8 +23,13 @@ struct Shared {
 impl Relay {
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, shared) = (listener.local_addr().unwrap(), Arc::new(Shared::default()));
-        let state = shared.clone();
+        let relay = Self { address: listener.local_addr().unwrap(), shared: Arc::default() };
+        relay.serve(listener);
+        relay
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let state = self.shared.clone();
         thread::spawn(move || {
             for client in listener.incoming() {
                 if state.cut.load(Ordering::SeqCst) {
@@ -34,7 +39,12 @@ impl Relay {
                 thread::spawn(move || relay(client, &state));
             }
         });
-        Self { address, shared }
+    }
+
+    /// Takes connections again.
+    pub fn restore(&self) {
+        self.shared.cut.store(false, Ordering::SeqCst);
+        self.serve(TcpListener::bind(self.address).unwrap());
     }
 
     /// What goes into `https_proxy`.

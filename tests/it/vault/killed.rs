@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use keystone_broker::vault::{Place, Vault, Wish};
+use keystone_broker::vault::{Opened, Place, Vault, Wish};
 use serde_json::json;
 
 use crate::support::agent::CHEAP;
@@ -39,7 +39,7 @@ fn child() {
     let vault = vault(Path::new(&folder));
     vault.open(None).unwrap();
     fs::read_link(MARK).unwrap_err();
-    vault.save(b"new");
+    vault.save(b"new", None);
     fs::read_link(MARK).unwrap_err();
 }
 
@@ -76,7 +76,7 @@ fn whenever_a_save_is_cut_off_the_vault_is_whole() {
     let passphrase = folder.join("passphrase");
     fs::write(&passphrase, "correct horse").unwrap();
     fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
-    vault(folder).save(b"old");
+    vault(folder).save(b"old", None);
     let old = fs::read(folder.join("vault-lab")).unwrap();
 
     assert_eq!(strace(folder, &[]), Some(0));
@@ -91,11 +91,11 @@ fn whenever_a_save_is_cut_off_the_vault_is_whole() {
         assert_ne!(strace(folder, &["-e", &inject]), Some(0), "{inject} killed nobody");
         let vault = vault(folder);
         let contents = vault.open(None).unwrap_or_else(|error| panic!("{inject}: {error}"));
-        let contents = contents.unwrap_or_else(|| panic!("{inject}: {:?}", vault.report().reason));
+        let Opened::Contents(contents) = contents else { panic!("{inject}: {:?}", vault.report().reason) };
         assert!([&b"old"[..], b"new"].contains(&&contents[..]), "{inject}");
         outcomes.push(contents.to_vec());
         // And it can be written again, whatever lies beside it.
-        vault.save(b"newer");
+        vault.save(b"newer", None);
         assert_eq!(vault.report().problem, None, "{inject}");
     }
     // The calls were those of the save: until the file has its name it had not happened, and then it had.

@@ -24,7 +24,7 @@ pub struct Credentials {
     /// How long a sign-in's membership of its groups lasts.
     pub membership: Option<SignedDuration>,
     all: Vec<Credential>,
-    ec2: Vec<(String, String)>,
+    ec2: Vec<(String, String, String)>,
 }
 
 struct Credential {
@@ -42,7 +42,7 @@ impl Credentials {
     }
 
     pub fn ec2(&self) -> Vec<String> {
-        self.ec2.iter().map(|(id, _)| id.clone()).collect()
+        self.ec2.iter().map(|(id, ..)| id.clone()).collect()
     }
 
     fn find(&self, id: &str) -> Option<&Credential> {
@@ -115,17 +115,23 @@ impl Identity {
                 }
                 Answer { status: 204, headers: vec![], body: String::new() }
             }
+            ("GET", ["credentials"]) => {
+                let all = self.credentials.ec2.iter().filter(|(_, owner, _)| *owner == own);
+                let all: Vec<_> =
+                    all.map(|(id, _, blob)| json!({"id": id, "type": "ec2", "blob": blob})).collect();
+                Answer::json(200, &json!({"credentials": all, "links": {"next": null}}))
+            }
             ("POST", ["credentials"]) if self.credentials.is_restricted(&token) => {
                 forbidden("identity:create_credential")
             }
             ("POST", ["credentials"]) => {
                 let blob: Value = serde_json::from_str(body["credential"]["blob"].as_str().unwrap()).unwrap();
                 let id = digest(blob["access"].as_str().unwrap());
-                self.credentials.ec2.push((id.clone(), own));
+                self.credentials.ec2.push((id.clone(), own, blob.to_string()));
                 Answer::json(201, &json!({"credential": {"id": id, "type": "ec2"}}))
             }
             ("DELETE", ["credentials", id]) => {
-                self.credentials.ec2.retain(|(known, _)| known != id);
+                self.credentials.ec2.retain(|(known, ..)| known != id);
                 Answer { status: 204, headers: vec![], body: String::new() }
             }
             _ => Answer::error(404, "Not found"),
