@@ -4,7 +4,7 @@ export KSB_CACHE := $(CACHE)
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast bench fuzz lint stack-up stack-down
+.PHONY: help demo test test-fast test-releases bench fuzz lint stack-up stack-down
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -17,6 +17,9 @@ test: ## run every test: linters, the fast ones, and those on the real stack
 
 test-fast: ## run the tests that need no stack
 	@tests/run fast
+
+test-releases: ## run the main jobs on Keystones and with clients of other releases
+	@tests/run releases
 
 bench: ## measure and print a table (needs the stack, brings it up)
 	@tests/run bench

@@ -4,6 +4,7 @@
 mod handover;
 mod seat;
 mod sockets;
+mod upgrade;
 
 use std::convert::Infallible;
 use std::fs::{self, File, OpenOptions};
@@ -130,7 +131,7 @@ async fn serve_until(
         passphrase_file: passphrase_file(),
         cost: Cost::RECOMMENDED,
     });
-    let lock_when = config.lock.clone();
+    let (lock_when, makes_room) = (config.lock.clone(), config.makes_room);
     let broker = Broker::new(Arc::new(SystemClock), config, vault, folder_of(paths), Arc::new(Desktop));
     if let Some(packed) = packed {
         broker.unpack(&packed)?;
@@ -148,6 +149,15 @@ async fn serve_until(
         tokio::spawn(async move { broker.lock_when_idle(idle).await });
     }
     tokio::spawn(seat::heed(broker.clone(), lock_when));
+    if makes_room {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = upgrade::when_replaced(&broker) => {}
+                _leaves = broker.departure() => {}
+            }
+        });
+    }
     tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready();
     let take_name_away = || {
@@ -167,6 +177,9 @@ async fn serve_until(
     let departure = broker.departure().await;
     let packed = if departure == Departure::Stop { None } else { Some(broker.pack().await?) };
     broker.close_log().await;
+    if departure == Departure::Stop {
+        broker.release_vault();
+    }
     Ok((departure, Estate { sockets, packed }))
 }
 

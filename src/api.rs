@@ -17,6 +17,10 @@ use crate::model::{Cloud, Evidence, Factor, Scope, Secret, User};
 /// The header that names the agent's version in every reply.
 pub const VERSION_HEADER: &str = "ksb-version";
 
+/// The header in which a caller at a terminal sends an id of its own, up to 64 hexadecimal digits, with each request. While
+/// it waits for a sign-in, nobody else is asked to open the browser again.
+pub const WAITER_HEADER: &str = "ksb-waiter";
+
 /// `POST /v1/tokens`: asks for a token of a scope.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct TokenRequest {
@@ -107,6 +111,9 @@ pub struct SignIn {
     /// When the broker gives up.
     #[schema(value_type = String, format = DateTime)]
     pub deadline: Timestamp,
+    /// Callers at terminals that wait for it.
+    #[serde(default)]
+    pub waiters: u32,
     /// What the person should know meanwhile, oldest first, each a sentence.
     #[serde(default)]
     pub notices: Vec<String>,
@@ -119,6 +126,13 @@ pub struct SignIn {
     /// Why it failed, with `state` = `failed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
+}
+
+/// `200` of `POST /v1/sign-ins/{id}/leave`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub struct LeaveReply {
+    /// Whether the sign-in ends, because no other caller at a terminal waits for it.
+    pub ended: bool,
 }
 
 /// Something that a person is asked for on the terminal.
@@ -773,10 +787,15 @@ pub struct Lease {
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     pub made_at: Timestamp,
-    /// When it ends by itself.
+    /// When it ends by itself; of an unattended one no later than the cloud lets its credentials live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Timestamp>,
+    /// When the session ends that its tokens come from, if that is sooner and nothing renews it: tools then wait for a
+    /// sign-in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub session_expires_at: Option<Timestamp>,
     /// When a tool last had a token by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]

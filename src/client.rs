@@ -18,8 +18,9 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-use crate::api::{Problem, VERSION_HEADER};
+use crate::api::{Problem, VERSION_HEADER, WAITER_HEADER};
 use crate::error::{Code, Error, Result};
+use crate::model::random_hex;
 use crate::platform::own;
 use crate::platform::paths::{Paths, private_folder};
 use crate::platform::socket::{connect_in_line, is_served};
@@ -29,6 +30,8 @@ pub struct Client {
     paths: Paths,
     /// Whether it starts the agent where none runs.
     starts: bool,
+    /// Names us where we wait for a sign-in at a terminal.
+    waiter: Option<String>,
 }
 
 /// An answer that is not a problem.
@@ -53,12 +56,18 @@ fn not_understood(why: &str) -> Error {
 impl Client {
     /// For the agent of `paths`; connects with each request.
     pub fn new(paths: Paths) -> Self {
-        Self { paths, starts: true }
+        Self { paths, starts: true, waiter: None }
     }
 
     /// For an agent that runs already: none is started in its place.
     pub fn of_the_one_that_runs(paths: Paths) -> Self {
-        Self { paths, starts: false }
+        Self { paths, starts: false, waiter: None }
+    }
+
+    /// The same for a caller at a terminal, which can open a browser again, and be asked.
+    #[must_use]
+    pub fn at_a_terminal(self) -> Self {
+        Self { waiter: Some(random_hex::<16>()), ..self }
     }
 
     /// Where the agent's files lie.
@@ -99,7 +108,7 @@ impl Client {
     pub async fn presence(&self) -> Presence {
         let idle = async { begin(connect(&self.paths.socket).await.ok()?).await.ok() }.await;
         let Some((mut sender, connection)) = idle else { return Presence(None) };
-        ask(&mut sender, Method::GET, "/v1/status", Bytes::new()).await.ok();
+        ask(&mut sender, Method::GET, "/v1/status", Bytes::new(), None).await.ok();
         Presence(Some((sender, connection)))
     }
 
@@ -145,7 +154,7 @@ impl Client {
                     .map_err(|_| Lost::Left(gone("it started and ended again")))?
             }
         };
-        let answer = exchange(stream, method.clone(), path, body).await?;
+        let answer = exchange(stream, method.clone(), path, body, self.waiter.as_deref()).await?;
         match (answer.status == 503).then(|| answer.problem()) {
             Some(error) if error.code == Code::AgentLeaving => Err(Lost::Left(error)),
             _ => Ok(answer),
@@ -241,9 +250,15 @@ async fn reach(socket: &Path) -> std::io::Result<UnixStream> {
     }
 }
 
-async fn exchange(stream: UnixStream, method: Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
+async fn exchange(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    waiter: Option<&str>,
+) -> Result<Answer, Lost> {
     let (mut sender, _connection) = begin(stream).await?;
-    ask(&mut sender, method, path, body).await
+    ask(&mut sender, method, path, body, waiter).await
 }
 
 type Sender = SendRequest<Full<Bytes>>;
@@ -270,12 +285,22 @@ fn lost(error: &hyper::Error) -> Lost {
     Lost::Left(gone(&format!("the connection ended: {error}")))
 }
 
-async fn ask(sender: &mut Sender, method: Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
-    let request = Request::builder()
+async fn ask(
+    sender: &mut Sender,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    waiter: Option<&str>,
+) -> Result<Answer, Lost> {
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header("Host", "ksb")
-        .header("Content-Type", "application/json")
+        .header("Content-Type", "application/json");
+    if let Some(waiter) = waiter {
+        request = request.header(WAITER_HEADER, waiter);
+    }
+    let request = request
         .body(Full::new(body))
         .map_err(|error| Lost::Failed(Error::new(Code::Internal, error.to_string())))?;
     let response = sender.send_request(request).await.map_err(|error| lost(&error))?;

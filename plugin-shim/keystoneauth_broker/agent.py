@@ -30,7 +30,7 @@ _UCRED = struct.Struct("3i")
 
 #: What to do where there is no `ksb`.
 INSTALL = (
-    "cargo install keystone-broker, or your system's package of that name; "
+    "install ksb as the README of keystone-broker says; "
     "KSB names a program elsewhere, KSB_SOCK the socket of an agent elsewhere"
 )
 
@@ -183,14 +183,18 @@ class _Connection(http.client.HTTPConnection):
         )
 
 
-def call(method: str, target: str, body: object = None, *, timeout: float = ANSWER) -> Reply:
+def call(
+    method: str, target: str, body: object = None, *, timeout: float = ANSWER, waiter: str | None = None
+) -> Reply:
     """One request on a connection of its own, so that forks and threads need no care.
+
+    A `waiter` is a caller at a terminal, by an id of its own (docs/api.md).
 
     Raises `AgentGone` when nobody answers, `BrokerError` when what answers is no agent of ours.
     """
     asked_to_leave = False
     for _ in range(_TRIES):
-        reply, version = _call_once(method, target, body, timeout)
+        reply, version = _call_once(method, target, body, timeout, waiter)
         problem = reply.body if isinstance(reply.body, dict) else {}
         if reply.status == 503 and problem.get("code") == "agent-leaving":
             continue
@@ -215,10 +219,14 @@ def _is_older(version: str) -> bool:
     return bool(theirs) and list(map(int, theirs)) < list(map(int, ours))
 
 
-def _call_once(method: str, target: str, body: object, timeout: float) -> tuple[Reply, str]:
-    """The answer, and the version of who gave it."""
+def _call_once(
+    method: str, target: str, body: object, timeout: float, waiter: str | None = None
+) -> tuple[Reply, str]:
+    """The answer, and the version of the agent that gave it."""
     path = socket_path()
     headers = {"Accept": "application/json", "User-Agent": f"keystoneauth-broker/{__version__}"}
+    if waiter is not None:
+        headers["Ksb-Waiter"] = waiter
     data = None
     if body is not None:
         data = json.dumps(body)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import os
 import sys
 import threading
 import time
@@ -67,6 +69,7 @@ class TokenRequest:
         self._tried_to_open: set[str] = set()
         self._waiting_since: float | None = None
         self._asker: str | None = None
+        self._waiter = os.urandom(16).hex() if self._prompting.terminal else None
 
     def answer(self) -> dict[str, Any]:
         """The broker's token reply. Starts the agent where none answers."""
@@ -102,7 +105,12 @@ class TokenRequest:
                 cloud = unattended.fetch(self._request["cloud"], self._label)
                 self._request = {**self._request, "cloud": cloud}
                 continue
-            self._wait(self._sign_in(body))
+            sign_in = self._sign_in(body)
+            try:
+                self._wait(sign_in)
+            except KeyboardInterrupt:
+                self._leave(sign_in)
+                raise
         raise BrokerError(
             f"{_ROUNDS} sign-ins were not enough: the broker asks for another one",
             cloud=self._label,
@@ -112,12 +120,19 @@ class TokenRequest:
 
     def _call(self, method: str, target: str, body: object = None, *, wait: int = 0) -> agent.Reply:
         try:
-            return agent.call(method, target, body, timeout=wait + agent.ANSWER)
+            return agent.call(method, target, body, timeout=wait + agent.ANSWER, waiter=self._waiter)
         except BrokerError as error:
             raise error.named(self._label) from None
 
+    def _leave(self, sign_in: dict[str, Any]) -> None:
+        """The user gave up: the sign-in ends, unless another caller at a terminal waits for it."""
+        if self._waiter is None:
+            return
+        with contextlib.suppress(agent.AgentGone, BrokerError):
+            self._call("POST", f"{_SIGN_INS}/{sign_in['id']}/leave", {})
+
     def _wait(self, sign_in: dict[str, Any]) -> None:
-        """Until the sign-in is done. Whatever ends this wait, the sign-in goes on in the broker."""
+        """Until the sign-in is done."""
         if self._waiting_since is None:
             self._waiting_since = self._clock()
         while True:
@@ -214,7 +229,7 @@ class TokenRequest:
                 say(self._label, f"sign in{private}: {url}", once=f"{sign_in_id} {url}")
             say(
                 self._label,
-                "waiting for it; Ctrl-C ends this wait, not the sign-in"
+                "waiting for it; press Ctrl-C to give up"
                 if self._prompting.patient
                 else f"waiting {_PATIENCE} s for it, there is no terminal",
                 once=f"{sign_in_id} waiting",

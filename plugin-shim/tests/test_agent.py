@@ -87,7 +87,7 @@ def test_no_agent_and_no_ksb(
     assert text.startswith(
         f"demo: no agent answers at {tmp_path}/none: the program ksb is not there (remedy:"
     )
-    assert "cargo install keystone-broker" in text
+    assert "install ksb as the README of keystone-broker says" in text
     assert "KSB_SOCK" in text
     assert "\n" not in text
 

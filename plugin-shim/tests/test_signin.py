@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Program = Callable[[str, str], Path]
 
 SIGN_IN = f"ksb: demo: sign in: {URL}\n"
-WAITING = "ksb: demo: waiting for it; Ctrl-C ends this wait, not the sign-in\n"
+WAITING = "ksb: demo: waiting for it; press Ctrl-C to give up\n"
 TEN_SECONDS = "ksb: demo: waiting 10 s for it, there is no terminal\n"
 
 

@@ -74,12 +74,9 @@ impl Inner {
                 *confined = Confined { project, credentials: Some(credentials.clone()) };
             }
             if lease.ends_at.is_some_and(|asked| ends_at < asked) {
-                lease.notice(format!(
-                    "good until {} UTC only, sooner than asked: the cloud ends your membership of its groups then, and \
-                     application credentials with it (authorization_ttl of the identity provider){}",
-                    ends_at.strftime("%H:%M"),
-                    if lease.unattended { "" } else { "; later with a new sign-in" },
-                ));
+                let why = "the cloud ends your membership of its groups sooner than asked, and application credentials \
+                           with it (authorization_ttl of the identity provider)";
+                lease.notice(if lease.unattended { why.to_owned() } else { format!("{why}; a new sign-in makes others") });
             }
         });
         if kept.is_none() {

@@ -10,7 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 use tokio::task::AbortHandle;
 
 use super::policy;
-use super::session::Minted;
+use super::session::{Minted, Session};
 use crate::api;
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User};
 use crate::platform::process::Process;
@@ -337,6 +337,21 @@ impl Lease {
         }
     }
 
+    /// When it ends by itself.
+    fn expires_at(&self) -> Option<Timestamp> {
+        let confined = self.confined.as_ref().filter(|_| self.unattended);
+        let credentials = confined.and_then(|confined| confined.credentials.as_ref());
+        self.ends_at.into_iter().chain(credentials.map(|credentials| credentials.ends_at)).min()
+    }
+
+    /// Beside its `session`, if there is one.
+    pub(super) fn view_with(&self, session: Option<&Session>, now: Timestamp) -> api::Lease {
+        let view = self.view();
+        let ends_at = session.filter(|_| !self.unattended).and_then(|session| session.last_end(now));
+        let is_sooner = |ends: &Timestamp| view.expires_at.is_none_or(|expires| *ends < expires);
+        api::Lease { session_expires_at: ends_at.filter(is_sooner), ..view }
+    }
+
     pub(super) fn view(&self) -> api::Lease {
         let scope = match &self.confined {
             Some(confined) => Scope::Project(confined.project.clone()),
@@ -359,7 +374,8 @@ impl Lease {
             once: self.uses != Uses::Any,
             process: self.process.as_ref().map(|process| process.pid),
             made_at: self.made_at,
-            expires_at: self.ends_at,
+            expires_at: self.expires_at(),
+            session_expires_at: None,
             used_at: self.used_at,
             notices: self.notices.clone(),
         }

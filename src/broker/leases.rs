@@ -162,7 +162,7 @@ impl Broker {
         inner.watch(&id);
         inner.changes.note();
         inner.settle().await;
-        let lease = locked(&inner.state).leases.get(&id).map(Lease::view).ok_or_else(|| unknown(&id))?;
+        let lease = locked(&inner.state).view_lease(&id, inner.clock.now()).ok_or_else(|| unknown(&id))?;
         tracing::info!(cloud = lease.cloud, name = lease.name, confined = lease.confined, "lease made");
         let handle = Secret::new(format!("{HANDLE}{id}-{}", secret.expose()));
         Ok(Leased::Lease(Box::new(LeaseReply { lease, secret, handle, auth_url: facade.url, s3 })))
@@ -191,7 +191,11 @@ impl Broker {
 
     /// The living leases, the oldest first.
     pub fn leases(&self) -> LeasesReply {
-        let mut leases: Vec<_> = locked(&self.inner.state).leases.values().map(Lease::view).collect();
+        let now = self.inner.clock.now();
+        let mut leases: Vec<_> = {
+            let state = locked(&self.inner.state);
+            state.leases.keys().filter_map(|id| state.view_lease(id, now)).collect()
+        };
         leases.sort_by(|a, b| (a.made_at, &a.id).cmp(&(b.made_at, &b.id)));
         LeasesReply {
             leases,
@@ -246,7 +250,12 @@ impl Broker {
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
         lease.map(|lease| lease.id.clone()).ok_or_else(|| {
-            let error = if state.lock.is_some() { is_locked() } else { unknown("with this secret") };
+            let error = match (&state.lock, self.inner.vault.unopened()) {
+                (Some(_), _) => is_locked(),
+                // It may be in there.
+                (None, Some(why)) => Error { code: Code::VaultUnavailable, ..why },
+                (None, None) => unknown("with this secret"),
+            };
             self.inner.note_stranger(&error);
             error
         })
@@ -486,6 +495,11 @@ impl Inner {
 }
 
 impl State {
+    fn view_lease(&self, id: &str, now: Timestamp) -> Option<api::Lease> {
+        let lease = self.leases.get(id)?;
+        Some(lease.view_with(self.sessions.get(&lease.identity), now))
+    }
+
     /// The token by which the person's own doings at Keystone are undone.
     pub(super) fn token_of(&self, identity: &Identity, now: Timestamp) -> Option<Arc<Token>> {
         let session = self.sessions.get(identity)?;

@@ -96,6 +96,15 @@ impl Broker {
         self.depart(Departure::Stop);
     }
 
+    /// Returns when no sign-in is under way.
+    pub async fn sign_ins_over(&self) {
+        loop {
+            let under_way = locked(&self.inner.state).pending.values().next().cloned();
+            let Some(entry) = under_way else { return };
+            entry.over().await.ok();
+        }
+    }
+
     /// Has the program that now lies where ours did take over.
     pub async fn hand_over(&self) -> Result<()> {
         self.inner.check_room()?;
@@ -106,8 +115,11 @@ impl Broker {
             let own = own::path().display().to_string();
             return Err(refused(format!("{own} is the program that runs already")));
         }
-        if !own::runs().await {
-            return Err(refused(format!("{} does not run, or is no ksb", own::path().display())));
+        if !own::takes_over().await {
+            let own = own::path().display().to_string();
+            return Err(refused(format!(
+                "{own} does not run, or is no ksb that can take over from this one"
+            )));
         }
         if !locked(&self.inner.state).pending.is_empty() {
             return Err(refused("a sign-in is under way; afterwards it can be done".into()));
@@ -139,6 +151,11 @@ impl Broker {
         if timeout(patience, self.inner.work.done()).await.is_err() {
             tracing::warn!("something is cut off that did not end");
         }
+    }
+
+    /// Lets the next agent have the vault. It takes the place of this one as soon as that is free, whatever tasks still live here.
+    pub fn release_vault(&self) {
+        self.inner.vault.release();
     }
 
     /// What the next process needs of this one's memory. Nobody changes anything any more.

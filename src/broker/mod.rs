@@ -25,6 +25,7 @@ mod sign_ins;
 mod tab;
 mod tell;
 mod unattended;
+mod waiters;
 mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -411,11 +412,47 @@ impl Broker {
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
     }
 
-    /// A sign-in, as soon as there is news after `seen`.
-    pub async fn sign_in(&self, id: &str, seen: u64, patience: Duration) -> Result<SignIn> {
+    /// A sign-in, as soon as there is news after `seen`. A `waiter` is a caller at a terminal.
+    pub async fn sign_in(
+        &self,
+        id: &str,
+        seen: u64,
+        patience: Duration,
+        waiter: Option<&str>,
+    ) -> Result<SignIn> {
         let entry = self.entry(id)?;
+        let poll = waiter.map(|waiter| entry.waiters.poll(waiter, &self.inner.clock));
         entry.changed(seen, patience, &self.inner.clock).await;
+        if let Some(poll) = poll {
+            poll.answer();
+        }
         Ok(entry.view(self.inner.clock.now()))
+    }
+
+    /// The same as its caller gets it who has just asked for the cloud by this label. One at a terminal opens the browser
+    /// again where no other one waits: the tab may be closed.
+    pub fn joined(&self, sign_in: SignIn, label: &str, waiter: Option<&str>) -> SignIn {
+        let now = self.inner.clock.now();
+        let mut joined = sign_in;
+        if let (Some(waiter), Ok(entry)) = (waiter, self.entry(&joined.id)) {
+            if !joined.opener && !entry.waiters.has_others(waiter, now) {
+                entry.reopen();
+                joined = entry.view(now);
+            }
+            entry.waiters.enter(waiter, now);
+        }
+        SignIn { cloud: label.to_owned(), ..joined }
+    }
+
+    /// A caller at a terminal gives up. Without another one that waits, the sign-in ends; whether it does.
+    pub fn leave(&self, id: &str, waiter: &str) -> Result<bool> {
+        let entry = self.entry(id)?;
+        entry.waiters.leave(waiter);
+        let ends = !entry.waiters.has_others(waiter, self.inner.clock.now());
+        if ends {
+            entry.opening.cancel.notify_one();
+        }
+        Ok(ends)
     }
 
     /// The caller has opened the browser.
@@ -576,7 +613,7 @@ impl Broker {
             sessions,
             incomplete,
             unrevoked: state.unrevoked(now),
-            sign_ins: state.pending.values().map(|entry| entry.glance()).collect(),
+            sign_ins: state.pending.values().map(|entry| entry.glance(now)).collect(),
             facade,
             leases,
             notices: self.inner.warnings(),

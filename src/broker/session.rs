@@ -198,6 +198,13 @@ impl Session {
         self.ends_at.is_some_and(|ends_at| ends_at <= now)
     }
 
+    /// When it ends without another sign-in, if nothing renews it beyond that.
+    pub(super) fn last_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let keeps = self.renews() || self.tab.as_ref().is_some_and(Hold::keeps);
+        let token = (!keeps).then_some(self.unscoped.token.expires_at).filter(|end| *end > now);
+        self.ends_at.into_iter().chain(token).min()
+    }
+
     /// From when on it is about to reach the end that was set.
     pub(super) fn soon(&self) -> Option<Timestamp> {
         let ends_at = self.ends_at?;

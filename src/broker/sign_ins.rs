@@ -14,6 +14,7 @@ use crate::signin::{Command, Progress};
 use crate::sync::locked;
 
 use super::policy::OPENER_GRACE;
+use super::waiters::Waiters;
 
 /// A sign-in, under way or just over.
 pub(super) struct Entry {
@@ -22,6 +23,8 @@ pub(super) struct Entry {
     /// How long the session is to last at most.
     lifetime: Mutex<Option<SignedDuration>>,
     stage: watch::Sender<Stage>,
+    /// Callers at terminals that wait for it.
+    pub(super) waiters: Waiters,
 }
 
 /// How far it is, with a number that grows with every change.
@@ -59,7 +62,7 @@ pub(super) struct Opening {
 impl Entry {
     pub(super) fn new(opening: Opening) -> Self {
         let (opener, stage) = (Mutex::new(Opener::Nobody), watch::Sender::new(Stage::default()));
-        Self { opening, opener, lifetime: Mutex::default(), stage }
+        Self { opening, opener, lifetime: Mutex::default(), stage, waiters: Waiters::default() }
     }
 
     /// Somebody wants the session to last no longer.
@@ -96,6 +99,14 @@ impl Entry {
         *locked(&self.opener) = Opener::Opened;
     }
 
+    /// Has the next caller that looks open the browser again.
+    pub(super) fn reopen(&self) {
+        let mut opener = locked(&self.opener);
+        if let Opener::Opened = *opener {
+            *opener = Opener::Nobody;
+        }
+    }
+
     /// The sign-in as this caller sees it. Exactly one caller at a time is the opener; one that does
     /// not say in time that it opened the browser has probably died, and the next one is asked.
     pub(super) fn view(&self, now: Timestamp) -> SignIn {
@@ -124,6 +135,7 @@ impl Entry {
             private_window: self.opening.private_window,
             started_at: self.opening.started_at,
             deadline: self.opening.deadline,
+            waiters: self.waiters.count(now),
             asks: progress.asks,
             notices: progress.notices,
             offers: progress.offers,
@@ -133,9 +145,9 @@ impl Entry {
     }
 
     /// The same without asking anybody to open anything.
-    pub(super) fn glance(&self) -> SignIn {
+    pub(super) fn glance(&self, now: Timestamp) -> SignIn {
         let opener = std::mem::replace(&mut *locked(&self.opener), Opener::Opened);
-        let view = self.view(self.opening.started_at);
+        let view = self.view(now);
         *locked(&self.opener) = opener;
         view
     }

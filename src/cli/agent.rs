@@ -31,6 +31,9 @@ pub(super) struct Args {
     /// Go on in the place of the process that this one was, with what it left on standard input
     #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached"])]
     handed: bool,
+    /// Whether this program could take over from an agent that hands over in this format: exit with 0, or 1
+    #[arg(long, hide = true, value_name = "FORMAT", conflicts_with_all = ["ensure", "detached", "handed"])]
+    takes_over: Option<u32>,
     /// Ask the desktop's keyring for the agent that is at the other end of standard input, and end
     #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached", "handed"])]
     keyring_helper: bool,
@@ -39,6 +42,12 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<()> {
     if args.ensure {
         return client::ensure(target::client()?.paths());
+    }
+    if let Some(format) = args.takes_over {
+        println!("ksb {}", env!("CARGO_PKG_VERSION"));
+        let known = format == own::HANDOVER;
+        let unknown = || Error::new(Code::HandoverRefused, format!("format {format} is not known here"));
+        return if known { Ok(()) } else { Err(unknown()) };
     }
     // `Targets` knows what `EnvFilter` does of levels and modules, without a regex engine in everybody's memory.
     let wish = std::env::var("KSB_LOG").ok().and_then(|wish| wish.parse().ok());

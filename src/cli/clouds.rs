@@ -4,6 +4,7 @@
 
 mod add;
 mod draft;
+mod own;
 mod remove;
 
 use clap::Subcommand;
@@ -11,6 +12,8 @@ use clap::builder::NonEmptyStringValueParser;
 
 use super::target;
 use crate::error::Result;
+
+pub(super) use own::own_entries;
 
 #[derive(clap::Args)]
 pub(super) struct Args {

@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use super::environment::{self, Changes, Shape};
 use super::grant::Grant;
 use super::shell::{self, Shell};
-use super::{duration, grant, lease, target};
+use super::{Done, duration, grant, lease, target};
 use crate::clouds::Environment;
 use crate::error::Result;
 
@@ -16,9 +16,9 @@ pub(super) struct Args {
     cloud: target::CloudArgs,
     #[command(flatten)]
     scope: target::ScopeArgs,
-    /// How long the variables are good for, such as 12h
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "12h")]
-    ttl: SignedDuration,
+    /// How long the variables are good for, such as 4h [default: 12h]; exit with 4 if they are not
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    ttl: Option<SignedDuration>,
     /// Who reads them
     #[arg(long, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
@@ -37,10 +37,10 @@ enum Program {
     Swift,
 }
 
-pub(super) async fn run(args: Args) -> Result<()> {
+pub(super) async fn run(args: Args) -> Result<Done> {
     let resolved = target::resolve_for_tools(&args.cloud, &args.scope)?;
     let mut request = grant::Limits::default().request(&resolved);
-    request.ttl = Some(grant::seconds(args.ttl));
+    request.ttl = Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME)));
     let (client, env) = (target::client()?, Environment::of_this_process()?);
     let grant = grant::make(&client, resolved, request, false).await?;
     match shell::text(args.shell, &changes(&grant, args.program, &env)) {
@@ -51,8 +51,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
             return Err(error);
         }
     }
-    grant::describe(&grant.reply.lease);
-    Ok(())
+    Ok(grant::describe(&grant.reply.lease, args.ttl))
 }
 
 fn changes(grant: &Grant, program: Option<Program>, env: &Environment) -> Changes {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{duration, mend, person, say, token, wait};
+use super::{Done, duration, mend, person, say, token, wait};
 use crate::api::{Lease, LeaseReply, LeaseRequest, SignInReply};
 use crate::client::Client;
 use crate::clouds::Resolved;
@@ -11,6 +11,9 @@ use crate::model::Scope;
 
 /// A sign-in that is done and yet gives no lease is tried again this often.
 const ROUNDS: u32 = 3;
+
+/// Of a lease for which no time was named.
+pub(super) const LIFETIME: SignedDuration = SignedDuration::from_hours(12);
 
 /// What a lease is kept to.
 #[derive(clap::Args, Clone, Default)]
@@ -97,19 +100,43 @@ async fn ask(client: &Client, request: &mut LeaseRequest) -> Result<LeaseReply> 
     Err(Error::new(Code::Internal, "signed in, and yet no lease could be had").cloud(request.cloud.label()))
 }
 
-/// What the holder of a lease can do, for the person who made it.
-pub(super) fn describe(lease: &Lease) {
+/// What the holder of a lease can do and until when, for the user who made it; whether that is as long as `asked`.
+pub(super) fn describe(lease: &Lease, asked: Option<SignedDuration>) -> Done {
     let Lease { cloud, name, .. } = lease;
-    let until = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
-    let holder = if lease.confined {
+    let once = if lease.once { ", and can sign in with it once" } else { "" };
+    eprintln!("ksb: {cloud}: lease {name} {}: {}{once}", until(lease), holder(lease));
+    notices(lease);
+    let ends = lease.session_expires_at.or(lease.expires_at);
+    let is_cut =
+        |asked: SignedDuration| ends.is_some_and(|end| end.duration_since(say::now()) < asked - SLACK);
+    if asked.is_some_and(is_cut) {
+        eprintln!("ksb: {cloud}: that is sooner than asked");
+        return Done::TooShort;
+    }
+    Done::Ok
+}
+
+/// Keystone is asked, and rounds, before a lease is shown.
+const SLACK: SignedDuration = SignedDuration::from_secs(60);
+
+/// `until 12:43 (50 min), when your session ends; after a new sign-in until 23:43 (11 h 50 min)`
+pub(super) fn until(lease: &Lease) -> String {
+    let end = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
+    match lease.session_expires_at {
+        Some(session) => {
+            format!("until {}, when your session ends; after a new sign-in until {end}", say::until(session))
+        }
+        None => format!("until {end}"),
+    }
+}
+
+fn holder(lease: &Lease) -> String {
+    if lease.confined {
         let not = "no application credentials, EC2 credentials or trusts";
         format!("its holder gets {} and nothing else, and can make {not}", lease.scope)
     } else {
         "its holder gets the whole identity: every project of yours there".to_owned()
-    };
-    let once = if lease.once { ", and can sign in with it once" } else { "" };
-    eprintln!("ksb: {cloud}: lease {name} until {until}: {holder}{once}");
-    notices(lease);
+    }
 }
 
 /// What the person should know of a lease besides.

@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use super::environment::{self, Shape};
 use super::shell::{self, Shell};
-use super::{duration, grant, say, target};
+use super::{Done, duration, grant, say, target};
 use crate::api::{Lease, LeasesReply, RevokeReply};
 use crate::client::Client;
 use crate::clouds::Environment;
@@ -46,10 +46,9 @@ struct Create {
     scope: target::ScopeArgs,
     #[command(flatten)]
     limits: grant::Limits,
-    /// How long it lives, such as 12h
-    #[arg(long, value_name = "TIME", value_parser = duration::parse, default_value = "12h",
-        conflicts_with = "unattended")]
-    ttl: SignedDuration,
+    /// How long it lives, such as 4h [default: 12h]; exit with 4 if it cannot be used for so long
+    #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "unattended")]
+    ttl: Option<SignedDuration>,
     /// What to call it
     #[arg(long)]
     name: Option<String>,
@@ -67,18 +66,19 @@ enum Format {
     Json,
 }
 
-pub(super) async fn run(args: Args) -> Result<()> {
+pub(super) async fn run(args: Args) -> Result<Done> {
     match args.command {
-        Command::Create(args) => create(*args).await,
-        Command::List { json } => list(json).await,
-        Command::Revoke { leases, all } => revoke(leases, all).await,
+        Command::Create(args) => return create(*args).await,
+        Command::List { json } => list(json).await?,
+        Command::Revoke { leases, all } => revoke(leases, all).await?,
     }
+    Ok(Done::Ok)
 }
 
-async fn create(args: Create) -> Result<()> {
+async fn create(args: Create) -> Result<Done> {
     let resolved = target::resolve_for_tools(&args.cloud, &args.scope)?;
     let mut request = args.limits.request(&resolved);
-    request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.ttl)));
+    request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME))));
     request.name = args.name;
     request.once = args.once;
     let grant = grant::make(&target::client()?, resolved, request, false).await?;
@@ -89,8 +89,7 @@ async fn create(args: Create) -> Result<()> {
             print!("{}", shell::text(Shell::Sh, &changes)?);
         }
     }
-    grant::describe(&grant.reply.lease);
-    Ok(())
+    Ok(grant::describe(&grant.reply.lease, args.ttl.or(args.limits.unattended)))
 }
 
 async fn list(json: bool) -> Result<()> {
@@ -116,9 +115,8 @@ async fn list(json: bool) -> Result<()> {
 
 /// A lease as people see it.
 pub(super) fn show(lease: &Lease) {
-    let until = lease.expires_at.map_or_else(|| "it is revoked".to_owned(), say::until);
     let holder = if lease.confined { "confined to it" } else { "the whole identity" };
-    println!("{}: {} for {}, {holder}, until {until}", lease.name, lease.cloud, lease.scope);
+    println!("{}: {} for {}, {holder}, {}", lease.name, lease.cloud, lease.scope, grant::until(lease));
     let facts = [
         lease.process.map(|process| format!("ends with process {process}")),
         lease.unattended.then(|| "goes on without you".to_owned()),

@@ -44,12 +44,15 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         switch_user: args.switch_user,
         ..request(resolved.cloud)
     };
-    let session = sign_in(&target::client()?, &mut request).await.map_err(|error| match error.code {
-        Code::SignInNeeded => by_nobody(error),
-        _ => error,
-    })?;
+    let session =
+        sign_in(&target::client()?.at_a_terminal(), &mut request).await.map_err(|error| {
+            match error.code {
+                Code::SignInNeeded => by_nobody(error),
+                _ => error,
+            }
+        })?;
     let label = request.cloud.label();
-    println!("{label}: signed in as {} until {}", say::user(&session.user), say::until(session.expires_at));
+    println!("{label}: signed in as {} {}", say::user(&session.user), say::lasts(&session));
     if session.expires_at.duration_since(say::now()) < lasting {
         eprintln!("ksb: {label}: that is sooner than asked; this cloud's sign-ins do not last longer");
         return Ok(Done::TooShort);

@@ -49,7 +49,8 @@ use crate::model::duration;
 const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
 
-Exit status: 0 done, 1 failed (`logout`: something is not revoked yet), 2 wrong usage, 4 the session ends before --for,
+Exit status: 0 done, 1 failed (`logout`: something is not revoked yet),
+2 wrong usage, 4 it ends sooner than asked (--for, --ttl, --unattended),
 75 a person is needed but this caller may not prompt, 130 interrupted. `ksb exec`
 ends as the command does: with its status, 128 and the signal that killed it, 126 or
 127 when it cannot be started.
@@ -124,7 +125,7 @@ enum Command {
 /// How a command that did not fail ends.
 enum Done {
     Ok,
-    /// `login --for`: signed in, but not for as long as asked.
+    /// Done, but it does not last for as long as asked.
     TooShort,
     /// Something is wrong, and was said.
     Failed,
@@ -155,10 +156,10 @@ async fn run(command: Command) -> Result<Done> {
     match command {
         Command::Login(args) => return login::run(args).await,
         Command::Exec(args) => return exec::run(args).await,
+        Command::Env(args) => return env::run(args).await,
+        Command::Lease(args) => return lease::run(args).await,
         Command::Logout(args) => return logout::run(args).await,
         Command::Doctor(args) => return Box::pin(doctor::run(args)).await,
-        Command::Env(args) => env::run(args).await?,
-        Command::Lease(args) => lease::run(args).await?,
         Command::Status(args) => status::run(args).await?,
         Command::Token(args) => token::run(args).await?,
         Command::Refresh(args) => refresh::run(args).await?,

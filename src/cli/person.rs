@@ -22,7 +22,8 @@ pub(super) fn is_remote() -> bool {
     is_set("SSH_CONNECTION") && (is_set("KSB_NO_BROWSER") || !is_set("BROWSER"))
 }
 
-fn has_terminal() -> bool {
+/// Whether there is a terminal, also if our output goes elsewhere.
+pub(super) fn has_terminal() -> bool {
     // Opening it fails with ENXIO for a process without a controlling terminal, such as cron's.
     OpenOptions::new().read(true).write(true).open("/dev/tty").is_ok()
 }

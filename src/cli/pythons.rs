@@ -19,6 +19,8 @@ use crate::cli::yaml::quoted;
 use crate::clouds::Environment;
 
 pub(super) const PLUGIN: &str = "keystoneauth-broker";
+/// What pip installs, in a clone of keystone-broker: on PyPI the name is not ours.
+const SOURCE: &str = "./plugin-shim";
 /// The oldest Python that the plugin runs on.
 const OLDEST: (u8, u8) = (3, 10);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -116,14 +118,18 @@ pub(super) fn tell(env: &Environment) {
         eprintln!("ksb: {} did not answer within 5 s and was left out", python.display());
     }
     if !report.missing.is_empty() {
-        println!("These have openstacksdk without the plugin that `v3broker` needs. To install it:");
+        println!(
+            "These have openstacksdk without the plugin that `v3broker` needs. To install it, in a clone of keystone-broker:"
+        );
         for line in &report.missing {
             println!("  {line}");
         }
     } else if report.complete > 0 {
         println!("Every Python on PATH that has openstacksdk has the plugin");
     } else {
-        println!("No Python on PATH has openstacksdk; where it is, install beside it: {PLUGIN}");
+        println!(
+            "No Python on PATH has openstacksdk; where it is, install beside it, in a clone of keystone-broker: {SOURCE}"
+        );
     }
 }
 
@@ -170,12 +176,12 @@ fn install_line(answer: &Answer, env: &Environment) -> String {
         ("", "")
     };
     if answer.pip {
-        return format!("{python} -m pip install {options}{PLUGIN}{note}");
+        return format!("{python} -m pip install {options}{SOURCE}{note}");
     }
     if !answer.managed && folders(env).iter().any(|folder| is_program(&folder.join("uv"))) {
-        return format!("uv pip install --python {python} {PLUGIN}");
+        return format!("uv pip install --python {python} {SOURCE}");
     }
-    format!("{python} -m pip install {options}{PLUGIN}  # once pip is there: this Python has none")
+    format!("{python} -m pip install {options}{SOURCE}  # once pip is there: this Python has none")
 }
 
 /// The folders of PATH. Not the relative ones: what is found there depends on whose folder one stands in.

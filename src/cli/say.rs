@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{Incomplete, NotRevoked};
+use crate::api::{Incomplete, NotRevoked, Session};
 use crate::error::Error;
 use crate::model::User;
 use crate::platform::clock::SystemClock;
@@ -55,6 +55,17 @@ pub(super) fn span(duration: SignedDuration) -> String {
 pub(super) fn countdown(left: SignedDuration) -> String {
     let seconds = left.as_secs().max(0);
     format!("{}:{:02}", seconds / 60, seconds % 60)
+}
+
+/// `until 15:30 (58 min), does not renew`
+pub(super) fn lasts(session: &Session) -> String {
+    let renews = match (session.ends_at, session.kept_by_tab, session.renews) {
+        (Some(end), ..) if end == session.expires_at => "then it is logged out",
+        (_, true, _) => "a browser tab keeps it signed in",
+        (_, _, true) => "renews itself",
+        _ => "does not renew",
+    };
+    format!("until {}, {renews}", until(session.expires_at))
 }
 
 /// What Keystone still honours after it was to be revoked.

@@ -110,6 +110,11 @@ async fn check_that_nobody_is_forgotten(client: &Client) -> Result<()> {
         .remedy("ksb logout --all; or ksb stop, which forgets them: their tokens live until they expire"))
 }
 
+/// Whether something starts the agent when a tool wants it, or at the login.
+pub(super) fn is_installed() -> bool {
+    places().is_ok_and(|(units, autostart)| units.join(SOCKET).exists() || autostart.exists())
+}
+
 fn status() -> Result<()> {
     let (units, autostart) = places().unwrap_or_default();
     if autostart.exists() {

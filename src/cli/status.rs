@@ -54,7 +54,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
     for sign_in in &status.sign_ins {
         let asks: Vec<_> = sign_in.asks.iter().map(|ask| ask.text.as_str()).collect();
         let what = if asks.is_empty() { sign_in.url.clone() } else { asks.join(", ") };
-        println!("{}: a sign-in waits: {what}", sign_in.cloud);
+        let again = match sign_in.waiters {
+            0 if sign_in.asks.is_empty() => format!("; to open it again: ksb login {}", sign_in.cloud),
+            _ => String::new(),
+        };
+        println!("{}: a sign-in waits: {what}{again}", sign_in.cloud);
     }
     match &status.incomplete {
         // That was said.
@@ -72,7 +76,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
         say::since(status.started_at),
         client.paths().socket.display()
     );
-    cli_vault::show(&status.vault);
+    if status.locked.is_some() {
+        println!("vault: {}, sealed until: ksb unlock", status.vault.file);
+    } else {
+        cli_vault::show(&status.vault);
+    }
     match &status.facade.problem {
         None => println!("a Keystone for tools without a plugin at {}: ksb exec --help", status.facade.url),
         Some(problem) => println!("no Keystone for tools without a plugin: {problem}"),
@@ -149,9 +157,14 @@ fn show(session: &Session) {
     } else if session.renews {
         "renews itself for as long as the identity provider allows".to_owned()
     } else if session.ends_soon {
-        let left = say::span(session.expires_at.duration_since(say::now()));
+        let left = session.expires_at.duration_since(say::now());
         let cloud = session.clouds.first().map_or("", String::as_str);
-        format!("ends in {left}; sign in again: ksb login {cloud}")
+        let ends = if left.is_positive() {
+            format!("ends in {}", say::span(left))
+        } else {
+            "has expired".to_owned()
+        };
+        format!("{ends}; sign in again: ksb login {cloud}")
     } else {
         format!("until {}", say::until(session.expires_at))
     };

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::person;
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides, Resolved};
 use crate::error::Result;
@@ -120,5 +121,6 @@ fn id_or_name(text: Option<&str>) -> (Option<String>, Option<String>) {
 
 /// A client of this user's agent.
 pub(super) fn client() -> Result<Client> {
-    Ok(Client::new(Paths::from_env()?))
+    let client = Client::new(Paths::from_env()?);
+    Ok(if person::has_terminal() { client.at_a_terminal() } else { client })
 }

@@ -25,6 +25,8 @@ pub(super) struct Keys {
     tty: Arc<File>,
     before: Termios,
     pressed: mpsc::Receiver<Pressed>,
+    /// Keys that were read before this time are for nobody.
+    not_before: Option<Instant>,
 }
 
 impl Keys {
@@ -37,12 +39,17 @@ impl Keys {
         tcsetattr(&tty, OptionalActions::Now, &raw).ok()?;
         let tty = Arc::new(tty);
         let pressed = locked(&READER).take().unwrap_or_else(|| read(tty.clone()));
-        Some(Self { tty, before, pressed })
+        Some(Self { tty, before, pressed, not_before: None })
     }
 
     /// The next key.
     pub(super) async fn next(&mut self) -> Option<u8> {
-        self.pressed.recv().await.map(|(_, key)| key)
+        loop {
+            let (read, key) = self.pressed.recv().await?;
+            if self.not_before.is_none_or(|asked| read >= asked) {
+                return Some(key);
+            }
+        }
     }
 
     /// Returns when the terminal is gone. What is typed meanwhile is for nobody.
@@ -71,7 +78,8 @@ impl Keys {
         let tty = self.tty.clone();
         let mut tty = &*tty;
         let hint = if default.is_empty() { String::new() } else { format!(" [{default}]") };
-        write!(tty, "{question}{hint}: ").ok();
+        let colon = if question.ends_with(']') { "" } else { ":" };
+        write!(tty, "{question}{hint}{colon} ").ok();
         let mut typed = Vec::new();
         loop {
             match self.next().await {
@@ -89,22 +97,12 @@ impl Keys {
         if typed.is_empty() { default.to_owned() } else { typed }
     }
 
-    /// Asks; anything but `y` is a no. What was typed before the question is no answer to it.
+    /// Asks for a line; anything but `y` or `yes` is a no. What was typed before the question is no answer to it.
     pub(super) async fn confirm(&mut self, question: &str) -> bool {
-        let tty = self.tty.clone();
-        let mut tty = &*tty;
-        tcflush(tty, QueueSelector::IFlush).ok();
-        let asked = Instant::now();
-        write!(tty, "{question} [y/N] ").ok();
-        let answer = loop {
-            match self.pressed.recv().await {
-                Some((read, _)) if read < asked => {}
-                answer => break answer,
-            }
-        };
-        let yes = matches!(answer, Some((_, b'y' | b'Y')));
-        writeln!(tty, "{}", if yes { "yes" } else { "no" }).ok();
-        yes
+        tcflush(&*self.tty, QueueSelector::IFlush).ok();
+        self.not_before = Some(Instant::now());
+        let answer = self.shown_line(&format!("{question} [y/N]"), "").await;
+        matches!(&*answer.to_lowercase(), "y" | "yes")
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::factors::Answered;
 use super::terminal::Keys;
 use super::{browser, factors, person, say, tunnel};
-use crate::api::{AcceptRequest, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
+use crate::api::{AcceptRequest, LeaveReply, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 
@@ -19,7 +19,7 @@ const FRAME: Duration = Duration::from_millis(120);
 /// Seconds that one long poll is held.
 const POLL: u64 = 25;
 
-/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends the wait, not the sign-in. A person who came for
+/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends it, unless another command at a terminal waits. A person who came for
 /// nothing else (`in_person`) is asked for a password here, even if another terminal was asked before and left.
 pub(super) async fn until_done(client: &Client, sign_in: SignIn, in_person: bool) -> Result<()> {
     let label = sign_in.cloud.clone();
@@ -44,7 +44,10 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
         screen.notices(&sign_in);
         match sign_in.state {
             SignInState::Done => return Ok(()),
-            SignInState::Failed => return Err(reason(&mut sign_in)),
+            SignInState::Failed => {
+                let error = reason(&mut sign_in);
+                return Err(Error { cloud: error.cloud.map(|_| sign_in.cloud), ..error });
+            }
             SignInState::Asking if asks || sign_in.opener => {
                 let terminal = keys.as_mut().ok_or_else(|| no_terminal(&sign_in))?;
                 if let Answered::Interrupted =
@@ -67,12 +70,18 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
                 next = &mut poll => break next?,
                 _ = interrupt.recv() => {
                     drop(keys);
-                    interrupted(&mut screen, &sign_in, "not waiting any longer; the sign-in goes on in the browser");
+                    let why = if leave(client, &sign_in).await {
+                        "the sign-in was called off"
+                    } else {
+                        "not waiting any longer; another command waits for the sign-in"
+                    };
+                    interrupted(&mut screen, &sign_in, why);
                 }
                 key = next_key(&mut keys) => {
                     if let Some(keys) = &mut keys {
                         screen.clear();
                         match key {
+                            Some(b'o' | b'O') if can_be_opened(&sign_in) => open(client, &sign_in, &mut screen).await?,
                             Some(b'c' | b'C') => offer(client, &sign_in, keys).await?,
                             Some(b'p' | b'P') if sign_in.elsewhere.is_some() => paste(client, &sign_in, keys).await?,
                             _ => {}
@@ -82,8 +91,20 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
                 _tick = tokio::time::timeout(FRAME, std::future::pending::<()>()) => {}
             }
         };
-        sign_in = next;
+        // Whoever began it may call the cloud by another name.
+        sign_in = SignIn { cloud: sign_in.cloud, ..next };
     }
+}
+
+/// Whether a browser beside us can do it.
+fn can_be_opened(sign_in: &SignIn) -> bool {
+    sign_in.state == SignInState::Waiting && !sign_in.url.is_empty() && sign_in.tunnel.is_none()
+}
+
+/// Tells the agent that we do not wait any longer; whether the sign-in ends by that.
+async fn leave(client: &Client, sign_in: &SignIn) -> bool {
+    let left = client.post(&format!("/v1/sign-ins/{}/leave", sign_in.id), &json!({})).await;
+    left.is_ok_and(|reply| reply.json::<LeaveReply>().is_ok_and(|reply| reply.ended))
 }
 
 /// The sign-in as soon as something about it is new, or as it was.
@@ -264,12 +285,16 @@ impl Screen {
             _ if sign_in.user_code.is_some() => "waiting for your approval",
             _ => "waiting for the browser",
         };
-        let hint = match (keys, sign_in.elsewhere.is_some(), sign_in.user_code.is_some()) {
-            (false, ..) | (_, _, true) => "",
-            _ if sign_in.url.is_empty() => "",
-            (true, true, _) => " · p: a browser on another machine",
-            (true, false, _) => " · c: signed in with another browser",
-        };
+        let hints = [
+            (can_be_opened(sign_in), " · o: open the browser again"),
+            (
+                sign_in.elsewhere.is_some() && sign_in.user_code.is_none(),
+                " · p: a browser on another machine",
+            ),
+            (sign_in.offers > 0, " · c: signed in with another browser"),
+        ];
+        let hint: String =
+            hints.iter().filter(|(is_good, _)| keys && *is_good).map(|(_, hint)| *hint).collect();
         let frame = SPINNER[self.frame % SPINNER.len()];
         eprint!("\r\x1b[2K{frame} {}: {doing} · {waited} s{hint}", sign_in.cloud);
         std::io::stderr().flush().ok();

@@ -227,7 +227,7 @@ impl Facade {
     /// The lease of whoever shows this. While the agent is locked nobody can be told from a stranger.
     fn whose(&self, shown: &Shown<'_>) -> Result<String, Failure> {
         self.broker.holder(shown).map_err(|error| match error.code {
-            Code::Locked => Failure::from(error),
+            Code::Locked | Code::VaultUnavailable => Failure::from(error),
             _ => self.stranger(),
         })
     }

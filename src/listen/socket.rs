@@ -1,12 +1,14 @@
 //! The broker's API on its unix socket: HTTP to operations and back. `docs/openapi.json` describes it.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::{BytesRejection, JsonRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
@@ -18,16 +20,17 @@ use utoipa_axum::routes;
 
 use crate::api::{
     AcceptRequest, AnswerRequest, CloudRequest, DiscoverReply, DiscoverRequest, FactorsRequest, LeaseReply,
-    LeaseRequest, LeasesReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply, LogoutRequest,
-    Offers, ProbeReply, Problem, Question as Confirmation, ReachReply, RedirectedRequest, RefreshReply,
-    RevokeReply, SessionReply, SignInReply, Status, TokenReply, TokenRequest, VERSION_HEADER, VaultReport,
-    VaultRequest,
+    LeaseRequest, LeasesReply, LeaveReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply,
+    LogoutRequest, Offers, ProbeReply, Problem, Question as Confirmation, ReachReply, RedirectedRequest,
+    RefreshReply, RevokeReply, SessionReply, SignIn, SignInReply, Status, TokenReply, TokenRequest,
+    VERSION_HEADER, VaultReport, VaultRequest, WAITER_HEADER,
 };
 use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
 use crate::http::guard;
 use crate::http::serve::{Caller, Parting};
+use crate::model::Cloud;
 use crate::sync::locked;
 
 /// A request names a cloud and a scope; nothing larger makes sense.
@@ -61,6 +64,7 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens))
         .routes(routes!(login))
         .routes(routes!(sign_in, cancel))
+        .routes(routes!(leave))
         .routes(routes!(opened))
         .routes(routes!(offers))
         .routes(routes!(accept))
@@ -202,6 +206,28 @@ impl FromRequest<Agent> for Question {
     }
 }
 
+/// The id that a caller at a terminal chose for itself, by which its requests are known while it waits for a sign-in.
+struct Waiter(Option<String>);
+
+impl<S: Sync> FromRequestParts<S> for Waiter {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let id = parts.headers.get(WAITER_HEADER).and_then(|id| id.to_str().ok());
+        let is_id =
+            |id: &&str| id.len() <= 64 && !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        Ok(Self(id.filter(is_id).map(str::to_owned)))
+    }
+}
+
+impl Agent {
+    /// `202`: a person is needed.
+    fn joined(&self, sign_in: SignIn, cloud: &Cloud, Waiter(waiter): &Waiter) -> Response {
+        let sign_in = self.broker.joined(sign_in, cloud.label(), waiter.as_deref());
+        (StatusCode::ACCEPTED, Json(SignInReply { sign_in })).into_response()
+    }
+}
+
 /// A token of a scope, or the sign-in that must come first.
 #[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses(
     (status = 200, body = TokenReply),
@@ -211,13 +237,12 @@ impl FromRequest<Agent> for Question {
 async fn tokens(
     State(agent): State<Agent>,
     Extension(caller): Extension<Caller>,
+    waiter: Waiter,
     Question(request): Question,
 ) -> Result<Response, Failure> {
     Ok(match agent.broker.token(&request, caller.peer).await? {
         Served::Token(held) => json_bytes(held.reply()),
-        Served::SignIn(sign_in) => {
-            (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
-        }
+        Served::SignIn(sign_in) => agent.joined(*sign_in, &request.cloud, &waiter),
     })
 }
 
@@ -236,13 +261,12 @@ fn json_bytes(json: Bytes) -> Response {
 async fn login(
     State(agent): State<Agent>,
     Extension(caller): Extension<Caller>,
+    waiter: Waiter,
     Input(request): Input<LoginRequest>,
 ) -> Result<Response, Failure> {
     Ok(match agent.broker.login(&request, caller.peer).await? {
         LoggedIn::Session(session) => Json(SessionReply { session: *session }).into_response(),
-        LoggedIn::SignIn(sign_in) => {
-            (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
-        }
+        LoggedIn::SignIn(sign_in) => agent.joined(*sign_in, &request.cloud, &waiter),
     })
 }
 
@@ -266,10 +290,11 @@ struct Poll {
 async fn sign_in(
     State(agent): State<Agent>,
     Path(id): Path<String>,
+    Waiter(waiter): Waiter,
     Asked(poll): Asked<Poll>,
 ) -> Result<Json<SignInReply>, Failure> {
     let patience = Duration::from_secs(poll.wait.min(MAX_WAIT));
-    let sign_in = agent.broker.sign_in(&id, poll.seen, patience).await?;
+    let sign_in = agent.broker.sign_in(&id, poll.seen, patience, waiter.as_deref()).await?;
     Ok(Json(SignInReply { sign_in }))
 }
 
@@ -281,6 +306,20 @@ async fn sign_in(
 async fn cancel(State(agent): State<Agent>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
     agent.broker.cancel(&id)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The caller does not wait any longer. If no other one at a terminal waits (`Ksb-Waiter`), the sign-in ends.
+#[utoipa::path(post, path = "/v1/sign-ins/{id}/leave", params(("id" = String, Path)), responses(
+    (status = 200, body = LeaveReply),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn leave(
+    State(agent): State<Agent>,
+    Path(id): Path<String>,
+    Waiter(waiter): Waiter,
+) -> Result<Json<LeaveReply>, Failure> {
+    let ended = waiter.map_or(Ok(false), |waiter| agent.broker.leave(&id, &waiter))?;
+    Ok(Json(LeaveReply { ended }))
 }
 
 /// The opener says that it opened the browser.
@@ -432,13 +471,12 @@ async fn logout(
 async fn lease(
     State(agent): State<Agent>,
     Extension(caller): Extension<Caller>,
+    waiter: Waiter,
     Input(request): Input<LeaseRequest>,
 ) -> Result<Response, Failure> {
     Ok(match agent.broker.lease(&request, caller.peer).await? {
         Leased::Lease(reply) => (StatusCode::CREATED, Json(*reply)).into_response(),
-        Leased::SignIn(sign_in) => {
-            (StatusCode::ACCEPTED, Json(SignInReply { sign_in: *sign_in })).into_response()
-        }
+        Leased::SignIn(sign_in) => agent.joined(*sign_in, &request.cloud, &waiter),
     })
 }
 

@@ -14,6 +14,9 @@ use tokio::time::timeout;
 /// The program itself, also when its file has gone.
 pub const OWN: &str = "/proc/self/exe";
 
+/// The format of what an agent hands to the next one. It changes when an earlier program would not understand that.
+pub const HANDOVER: u32 = 1;
+
 /// Time for a program to say what it is.
 const TRIAL: Duration = Duration::from_secs(10);
 
@@ -41,13 +44,20 @@ pub fn was_replaced() -> bool {
     }
 }
 
-/// Whether what lies there now is this program, of whatever version, and runs: half of one, or one for another machine,
-/// would take with it what it is handed.
-pub async fn runs() -> bool {
+/// Whether what lies there now is this program, of whatever version, runs, and understands what it would be handed: half of
+/// one, one for another machine, or an earlier one would lose it.
+pub async fn takes_over() -> bool {
     let mut asking = Command::new(path());
-    asking.arg("--version").env_clear().stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    asking
+        .args(["agent", "--takes-over", &HANDOVER.to_string()])
+        .env_clear()
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
     let answer = timeout(TRIAL, asking.output()).await;
-    answer.is_ok_and(|answer| answer.is_ok_and(|answer| answer.stdout.starts_with(b"ksb ")))
+    answer.is_ok_and(|answer| {
+        answer.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"ksb "))
+    })
 }
 
 /// What of our environment an agent is to have: proxies and CA files come with each request, and its own must not add to

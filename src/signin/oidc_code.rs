@@ -69,7 +69,8 @@ impl Errand for OidcCode {
         format!(
             "still waiting. If the identity provider's page speaks of an invalid redirect, ask its operator to register \
              {redirect} ({register}) for client {client}, or set redirect_uri to one that is registered; if of an unknown \
-             client, correct client_id"
+             client, correct client_id; if it shows 5xx or another error, its operator has to mend that: name the time and \
+             the number on the page"
         )
     }
 }

@@ -70,7 +70,8 @@ impl Errand for Websso {
         format!(
             "still waiting. If Keystone's page shows 404, the cloud has no {idp}protocol {}: correct the entry; if it \
              shows 401, ask the operator for this line in keystone.conf, [federation]: trusted_dashboard = {}; if that \
-             is there, or it shows 403, no mapping rule fits your account",
+             is there, or it shows 403, no mapping rule fits your account; if it shows 500 or another 5xx, or the \
+             identity provider an error page, its operator has to mend that: name the time and the number on the page",
             cloud.protocol, self.callback_url
         )
     }

@@ -79,8 +79,8 @@ pub struct Place {
 pub struct Vault {
     place: Place,
     file: PathBuf,
-    /// Ours for as long as the agent lives.
-    lock: Option<File>,
+    /// Ours until the agent lets go of it.
+    lock: Mutex<Option<File>>,
     keyring: Keyring,
     state: Mutex<State>,
     /// Held while the file is read or written.
@@ -150,7 +150,7 @@ impl Vault {
         };
         let state = State { condition, note: None, problem: None };
         let (keyring, at_work) = (Keyring::default(), Mutex::default());
-        Self { place, file, lock, keyring, state: Mutex::new(state), at_work }
+        Self { place, file, lock: Mutex::new(lock), keyring, state: Mutex::new(state), at_work }
     }
 
     /// Whether there is one to be opened.
@@ -168,8 +168,17 @@ impl Vault {
 
     /// Goes on in the place of a process that had it open.
     pub fn take_over(&self, seal: Seal) {
-        if self.lock.is_some() {
+        if locked(&self.lock).is_some() {
             locked(&self.state).condition = Condition::Open(seal);
+        }
+    }
+
+    /// Lets the next agent have it. Nothing is written any more.
+    pub fn release(&self) {
+        let _turn = locked(&self.at_work);
+        if locked(&self.lock).take().is_some() {
+            let ended = Error::new(Code::VaultUnusable, "the agent ends");
+            locked(&self.state).condition = Condition::Memory(ended);
         }
     }
 
@@ -447,7 +456,7 @@ impl Vault {
         let _turn = locked(&self.at_work);
         match &locked(&self.state).condition {
             Condition::Sealed(why) => return Err(why.clone()),
-            Condition::Memory(why) if self.lock.is_none() => return Err(why.clone()),
+            Condition::Memory(why) if locked(&self.lock).is_none() => return Err(why.clone()),
             _ => {}
         }
         let seal = self.kept(kind, passphrase).map_err(|why| match why {

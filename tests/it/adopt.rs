@@ -421,9 +421,9 @@ fn each_python_without_the_plugin_is_named_once() {
 
     let said = person.ksb(&["adopt", "demo"]).ok().stdout;
     let lines: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
-    let pip = |python: &Path| format!("{} -m pip install keystoneauth-broker", python.display());
+    let pip = |python: &Path| format!("{} -m pip install ./plugin-shim", python.display());
     assert!(lines.contains(&pip(&bare).as_str()), "{said}");
-    assert!(lines.contains(&"'/opt/a venv/bin/python' -m pip install keystoneauth-broker"), "{said}");
+    assert!(lines.contains(&"'/opt/a venv/bin/python' -m pip install ./plugin-shim"), "{said}");
     let told = |python: &Path| lines.iter().find(|line| line.starts_with(python.to_str().unwrap()));
     assert!(told(&managed).is_some_and(|line| line.contains(" --user --break-system-packages ")), "{said}");
     assert!(told(&old).is_some_and(|line| line.contains("needs 3.10")), "{said}");

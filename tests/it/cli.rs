@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
 use crate::support::http::PATIENCE;
+use crate::support::lab::until;
 use crate::support::openapi;
 use crate::support::sandbox::{KSB, Outcome, Sandbox, end_of, within};
 use crate::support::spawn::start;
@@ -155,15 +156,14 @@ fn switching_the_user_changes_over() {
 }
 
 #[test]
-fn ctrl_c_ends_the_wait_and_not_the_sign_in() {
+fn ctrl_c_ends_the_sign_in_that_nobody_else_waits_for() {
     let desk = Desk::new();
-    let (login, url) = desk.waiting(&["login"]);
+    let (login, _) = desk.waiting(&["login"]);
     kill_process(Pid::from_child(&login), Signal::INT).unwrap();
     let outcome = end_of(login);
     assert_eq!(outcome.code, Some(130));
-    assert!(outcome.stderr.contains("the sign-in goes on"), "{}", outcome.stderr);
-    assert_eq!(Browser::of("alice").tab().sign_in(&url).state, "done");
-    desk.run(&["token"]).ok();
+    assert!(outcome.stderr.contains("the sign-in was called off"), "{}", outcome.stderr);
+    until("it is over", || desk.api().status()["sign_ins"] == json!([]));
 }
 
 #[test]
@@ -225,8 +225,18 @@ impl Terminal {
     }
 
     fn press(&mut self, key: char) {
-        write!(self.keys, "{key}").unwrap();
+        self.types(&key.to_string());
+    }
+
+    fn types(&mut self, text: &str) {
+        write!(self.keys, "{text}").unwrap();
         self.keys.flush().unwrap();
+    }
+
+    /// The window is closed.
+    fn kill(&self) {
+        let pid = i32::try_from(self.script.id()).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 
     fn end(mut self) -> Option<i32> {
@@ -247,18 +257,82 @@ fn a_token_from_another_browser_is_taken_with_a_key_and_a_yes() {
     let mut elsewhere = browser.tab();
     elsewhere.post(&form);
     let code = elsewhere.claim().reply["code"].as_str().unwrap().to_owned();
-    for (key, answer) in [('\r', "no"), ('n', "no"), ('y', "yes")] {
+    for typed in ["", "n", "maybe", "y"] {
         terminal.press('c');
         terminal.until(&format!(
             "the code {code}, and do you want to be alice (lab) at lab-idp for demo? [y/N] "
         ));
-        terminal.press(key);
-        terminal.until(&format!("{answer}\r\n"));
+        terminal.types(&format!("{typed}\r"));
+        terminal.until(&format!("{typed}\r\n"));
         let waiting = desk.api().status()["sign_ins"].as_array().unwrap().len();
-        assert!(answer == "yes" || waiting == 1, "a no leaves the sign-in as it was");
+        assert!(typed == "y" || waiting == 1, "a no leaves the sign-in as it was");
     }
     terminal.until("signed in as alice (lab)");
     assert_eq!(terminal.end(), Some(0));
+}
+
+#[test]
+fn a_closed_tab_is_opened_again_by_a_key_and_by_the_next_command() {
+    let desk = Desk::new();
+    let home = desk.sandbox.path("home");
+    let mut terminal = Terminal::run(&desk, "login", &home);
+    let url = desk.sandbox.opened();
+    terminal.until("o: open the browser again");
+    terminal.press('o');
+    assert_eq!(desk.sandbox.opened(), url, "the same attempt");
+    // Another terminal, while the first one waits: it shows the address and opens nothing.
+    let second = Terminal::run(&desk, "login", &home);
+    second.until(&url);
+    // Killed with its terminal: nobody waits any more.
+    for terminal in [&terminal, &second] {
+        terminal.kill();
+    }
+    let sign_ins = || desk.api().status()["sign_ins"].as_array().unwrap().len();
+    assert_eq!(sign_ins(), 1);
+    until("nobody waits", || desk.api().status()["sign_ins"][0]["waiters"] == 0);
+    let third = Terminal::run(&desk, "login", &home);
+    assert_eq!(desk.sandbox.opened(), url);
+    assert_eq!(Browser::of("alice").tab().sign_in(&url).state, "done");
+    third.until("signed in as alice (lab)");
+    assert_eq!(third.end(), Some(0));
+}
+
+#[test]
+fn ctrl_c_of_the_last_command_that_waits_ends_the_sign_in() {
+    let desk = Desk::new();
+    let home = desk.sandbox.path("home");
+    let mut first = Terminal::run(&desk, "login", &home);
+    let url = desk.sandbox.opened();
+    first.until("waiting for the browser");
+    let mut second = Terminal::run(&desk, "token", &home);
+    second.until("waiting for the browser");
+    let sign_ins = || desk.api().status()["sign_ins"].as_array().unwrap().len();
+    first.press('\x03');
+    first.until("not waiting any longer; another command waits for the sign-in");
+    assert_eq!((first.end(), sign_ins()), (Some(130), 1));
+    second.press('\x03');
+    second.until("the sign-in was called off");
+    assert_eq!(second.end(), Some(130));
+    until("it is over", || sign_ins() == 0);
+    let third = Terminal::run(&desk, "login", &home);
+    assert_ne!(desk.sandbox.opened(), url, "a new attempt, in the browser");
+    drop(third);
+}
+
+#[test]
+fn a_sign_in_is_shown_by_the_name_that_was_asked_for() {
+    let desk = Desk::new();
+    desk.sandbox.clouds(&format!("clouds:\n{}{}", desk.entry("demo", ""), desk.entry("other", "")));
+    let home = desk.sandbox.path("home");
+    let first = Terminal::run(&desk, "login demo", &home);
+    let url = desk.sandbox.opened();
+    first.until("demo: waiting for the browser");
+    let second = Terminal::run(&desk, "login other", &home);
+    second.until(&format!("ksb: other: sign in: {url}"));
+    second.until("other: waiting for the browser");
+    assert_eq!(Browser::of("alice").tab().sign_in(&url).state, "done");
+    second.until("other: signed in as alice (lab)");
+    first.until("demo: signed in as alice (lab)");
 }
 
 #[test]
@@ -267,18 +341,18 @@ fn a_strangers_cloud_is_used_after_a_yes_only() {
     let repository = desk.sandbox.path("home/cloned");
     fs::create_dir(&repository).unwrap();
     fs::write(repository.join("clouds.yaml"), format!("clouds:\n{}", desk.entry("theirs", ""))).unwrap();
-    for key in ['n', '\r'] {
+    for typed in ["n\r", "\r"] {
         let mut terminal = Terminal::run(&desk, "login", &repository);
         terminal.until("cloned/clouds.yaml");
         terminal.until("Sign in there? [y/N] ");
-        terminal.press(key);
+        terminal.types(typed);
         terminal.until("ksb trust theirs");
         assert_eq!(terminal.end(), Some(1));
     }
     assert_eq!(desk.keystone.requests(), 0);
     let mut terminal = Terminal::run(&desk, "login", &repository);
     terminal.until("Sign in there? [y/N] ");
-    terminal.press('y');
+    terminal.types("yes\r");
     assert_eq!(desk.sign_in("alice").state, "done");
     terminal.until("signed in as alice (lab)");
     assert_eq!(terminal.end(), Some(0));
@@ -563,7 +637,8 @@ fn completions_are_scripts_that_the_shell_accepts() {
 fn help_names_every_exit_status() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).ok().stdout;
-    for part in ["0 done", "1 failed", "2 wrong usage", "4 the session", "75 a person", "130 interrupted"] {
+    for part in ["0 done", "1 failed", "2 wrong usage", "4 it ends sooner", "75 a person", "130 interrupted"]
+    {
         assert!(help.contains(part), "{part} is missing: {help}");
     }
     let version = sandbox.run(&["--version"]).ok().stdout;

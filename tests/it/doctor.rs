@@ -271,14 +271,14 @@ fn plugins_that_are_missing_old_or_shadowed_are_told_apart() {
         ("plugin", &without),
         "warn",
         "without the plugin",
-        "python3.11 -m pip install keystoneauth-broker",
+        "python3.11 -m pip install ./plugin-shim",
     );
     assert_names(
         &found,
         ("plugin", &old),
         "warn",
         "0.0.9: older than ksb",
-        "-m pip install --upgrade keystoneauth-broker",
+        "-m pip install --upgrade ./plugin-shim",
     );
     let helps = "python3.13 -m pip uninstall keystoneauth-websso";
     assert_names(

@@ -621,7 +621,7 @@ fn variables_of_a_lease_survive_a_shell_and_serve_a_tool() {
 #[test]
 fn a_lease_is_made_listed_and_ended() {
     let desk = signed_in();
-    let made = desk.run(&["lease", "create", "--name", "ci job", "--ttl", "2h", "--format", "json"]).ok();
+    let made = desk.run(&["lease", "create", "--name", "ci job", "--ttl", "30m", "--format", "json"]).ok();
     let made: Value = serde_json::from_str(&made.stdout).unwrap();
     let text = |at: &str| made.pointer(at).unwrap().as_str().unwrap();
     let tool = client(text("/auth_url"), text("/lease/id"), text("/secret"));

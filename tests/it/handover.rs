@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use memchr::memmem;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use crate::support::api::scope;
 use crate::support::desk::Desk;
 use crate::support::keystone::{EXCHANGE, Fault};
 use crate::support::killing::at_every_word;
@@ -187,6 +189,43 @@ fn a_program_that_cannot_run_costs_no_sign_in_and_one_that_anybody_wrote_is_not_
     desk.api().poke("/v1/handover").problem("handover-refused");
     assert!(desk.keystone.accepts(desk.run(&["token"]).ok().stdout.trim()));
     assert_eq!(desk.keystone.logins(), 1);
+}
+
+/// A tool at the facade never asks for an upgrade; the agent notices that another program lies there.
+#[test]
+fn a_rebuild_of_the_same_version_takes_over_by_itself() {
+    let desk = Desk::new();
+    install(&desk, own());
+    signed_in(&desk);
+    let request = json!({"cloud": desk.cloud(), "scope": scope::project("demo")});
+    let tool = Tool::of(&desk.api().post("/v1/leases", &request));
+    let started_at = || desk.api().status()["started_at"].clone();
+    let before = started_at();
+    // One that cannot take over, however often it is looked at, changes nothing.
+    let half = desk.sandbox.path("half");
+    fs::write(&half, &fs::read(KSB).unwrap()[..4096]).unwrap();
+    install(&desk, &half);
+    tool.token();
+    install(&desk, own());
+    until("the other build", || {
+        // It takes half a minute: not a question for each millisecond.
+        thread::park_timeout(Duration::from_millis(300));
+        tool.token();
+        started_at() != before
+    });
+    tool.token();
+    assert_eq!(desk.keystone.logins(), 1);
+}
+
+/// So does a program of another time: it knows no such option, or not this format.
+#[test]
+fn a_program_that_does_not_know_what_it_would_be_handed_says_so() {
+    let desk = Desk::new();
+    install(&desk, own());
+    let known = run(&desk, &["agent", "--takes-over", "1"]).ok();
+    assert_eq!(known.stdout, format!("ksb {OWN}\n"));
+    assert_eq!(run(&desk, &["agent", "--takes-over", "2"]).code, Some(1));
+    assert!(desk.sandbox.agent_pid().is_none());
 }
 
 #[test]

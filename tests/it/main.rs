@@ -30,6 +30,7 @@ mod logout;
 mod oidc;
 mod password;
 mod peer;
+mod promises;
 mod prompt;
 mod real;
 mod scenarios;

@@ -65,7 +65,7 @@ fn from_horizons_address_to_a_token() {
     let said = desk.run_and_sign_in(&words, "alice").ok().stdout;
     assert!(said.contains("identity provider  lab-idp\nprotocol           openid\n"), "{said}");
     assert!(
-        said.contains("new: written to ") && said.contains("Next: openstack token issue --os-cloud new"),
+        said.contains("new: written to ") && said.contains("Next: openstack catalog list --os-cloud new"),
         "{said}"
     );
     assert_eq!(horizon.asked(), ["GET /", "GET /auth/login/?next=/", "POST /auth/login/"]);
@@ -94,7 +94,7 @@ fn a_python_whose_openstack_cannot_use_the_entry_yet_is_named_with_what_helps() 
     fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
     let url = desk.keystone.url().to_owned();
     let said = quietly(&desk, &url, &["--protocol", "openid", "--project-name", "demo"]).ok().stdout;
-    let install = format!("  {} -m pip install keystoneauth-broker\nNext: ", python.display());
+    let install = format!("  {} -m pip install ./plugin-shim\nNext: ", python.display());
     assert!(said.contains("openstacksdk without the plugin") && said.contains(&install), "{said}");
 }
 

@@ -6,11 +6,13 @@ use serde_json::{Value, json};
 
 use super::Add;
 use super::draft::{Draft, Entry};
-use crate::api::{KeyKind, Reach, Status, VaultState};
+use super::own::{Own, own_entries};
+use super::remove::remove;
+use crate::api::{KeyKind, LeasesReply, Reach, Status, VaultState};
 use crate::cli::environment::{self, Shape};
 use crate::cli::grant::{self, Grant, Limits};
 use crate::cli::yaml::quoted;
-use crate::cli::{lease, projects, target};
+use crate::cli::{lease, projects, service, target};
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Resolved};
 use crate::error::{Code, Error, Result};
@@ -31,9 +33,16 @@ pub(super) async fn run(args: Add) -> Result<()> {
     let client = target::client()?;
     let wanted = if args.each_project {
         let projects = projects::reach(&client, &resolved.cloud).await?.projects;
-        left_to_add(&env, each_project(&name, &projects))?
+        let mut wanted = each_project(&name, &projects);
+        if wanted.is_empty() {
+            println!("You have no role on any project of this cloud.");
+        }
+        renew(&env, &client, &mut wanted, true).await?;
+        wanted
     } else {
-        vec![Wanted { name, scope: resolved.scope.clone() }]
+        let mut wanted = vec![Wanted { name, scope: resolved.scope.clone() }];
+        renew(&env, &client, &mut wanted, false).await?;
+        wanted
     };
     if wanted.is_empty() {
         return Ok(());
@@ -54,7 +63,12 @@ pub(super) async fn run(args: Add) -> Result<()> {
             }
             report(&env, &draft, &wanted)?;
             if let Some(end) = end_of_leases(&client).await {
-                println!("Note: {end}, and the entry with it: see ksb vault");
+                println!("Note: {end}, and the entry with it; to renew it, run this again (ksb vault)");
+            }
+            if !service::is_installed() {
+                println!(
+                    "Note: the entry works while an agent runs; to have it started when needed: ksb service install"
+                );
             }
             Ok(())
         }
@@ -131,20 +145,27 @@ fn each_project(name: &str, projects: &[Reach]) -> Vec<Wanted> {
     projects.iter().map(wanted).collect()
 }
 
-/// Those that have no entry yet: whoever gets a role in one more project asks for all again.
-fn left_to_add(env: &Environment, mut wanted: Vec<Wanted>) -> Result<Vec<Wanted>> {
+/// Takes out the entries that are to be written anew. With `is_for_all`, those whose leases live stay as they are: after a
+/// role in one more project the command is run again.
+async fn renew(env: &Environment, client: &Client, wanted: &mut Vec<Wanted>, is_for_all: bool) -> Result<()> {
     let config = Config::load(env)?;
-    if wanted.is_empty() {
-        println!("You have no role on any project of this cloud.");
-    }
+    let own = own_entries(env, &config);
+    let leases = client.get("/v1/leases").await?.json::<LeasesReply>()?.leases;
+    let lives = |own: &Own| leases.iter().any(|lease| own.lease.as_ref() == Some(&lease.id));
     wanted.retain(|wanted| {
-        let there = config.entries().contains_key(&wanted.name);
-        if there {
+        let stays = match own.get(&wanted.name) {
+            Some(own) => lives(own),
+            None => config.entries().contains_key(&wanted.name),
+        };
+        if stays && is_for_all {
             println!("{}: is there already and left as it is", wanted.name);
         }
-        !there
+        !(stays && is_for_all)
     });
-    Ok(wanted)
+    for Wanted { name, .. } in wanted.iter().filter(|wanted| own.contains_key(&wanted.name)) {
+        remove(env, client, name).await.map_err(|error| error.cloud(name))?;
+    }
+    Ok(())
 }
 
 fn report(env: &Environment, draft: &Draft, wanted: &[Wanted]) -> Result<()> {

@@ -39,7 +39,7 @@ impl Draft {
         clouds.must_be_read(&config)?;
         secure.must_be_read(&config)?;
         for entry in entries {
-            is_new(&config, &clouds, &entry.name)?;
+            is_new(&config, &entry.name)?;
         }
         let clouds_text = with(&clouds, entries, |entry| &entry.open)?;
         let secure_text = with(&secure, entries, |entry| &entry.secret)?;
@@ -64,17 +64,12 @@ impl Draft {
     }
 }
 
-fn is_new(config: &Config<'_>, clouds: &PersonsFile, name: &str) -> Result<()> {
+fn is_new(config: &Config<'_>, name: &str) -> Result<()> {
     if !config.entries().contains_key(name) {
         return Ok(());
     }
-    let refuse =
-        |why: &str, remedy: String| Err(Error::new(Code::InvalidRequest, why).cloud(name).remedy(remedy));
-    if clouds.text().is_some_and(|text| yaml::marked(text, &[], Mark::Add).iter().any(|ours| ours == name)) {
-        let again = format!("ksb clouds remove {}", yaml::quoted(name));
-        return refuse("`ksb clouds add` has written it before", format!("{again}, or --name with another"));
-    }
-    refuse("there is an entry of this name, and it is not written over", "--name with another".into())
+    let why = "there is an entry of this name, and it is not written over";
+    Err(Error::new(Code::InvalidRequest, why).cloud(name).remedy("--name with another"))
 }
 
 fn with(file: &PersonsFile, entries: &[Entry], part: impl Fn(&Entry) -> &Value) -> Result<String> {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::own::lease_of;
 use crate::cli::yaml::{self, CLOUDS, Kind, Mark, PersonsFile};
 use crate::cli::{lease, say, target};
 use crate::client::Client;
@@ -19,7 +20,7 @@ pub(super) async fn run(names: &[String]) -> Result<()> {
 }
 
 /// The lease goes first: what is left of the files by a failure after that is good for nothing.
-async fn remove(env: &Environment, client: &Client, name: &str) -> Result<()> {
+pub(super) async fn remove(env: &Environment, client: &Client, name: &str) -> Result<()> {
     let config = Config::load(env)?;
     let places: Vec<_> = [Kind::Clouds, Kind::Secure]
         .into_iter()
@@ -82,12 +83,6 @@ fn without(text: &str, path: &Path, name: &str) -> Result<String> {
         Error::new(Code::InvalidConfig, why).remedy(remedy)
     })?;
     Ok(left.unwrap_or_else(|| text.to_owned()))
-}
-
-/// Its id. Anything else there is not ours, and might be another lease's name.
-fn lease_of(text: &str, name: &str) -> Option<String> {
-    let id = yaml::said(text, &[CLOUDS, name, "auth", "application_credential_id"])?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 async fn end(client: &Client, id: &str) -> Result<String> {

@@ -5,12 +5,14 @@
 mod agent;
 mod cloud;
 mod files;
+mod leases;
 mod ports;
 mod python;
 mod service;
 mod show;
 mod variables;
 
+use super::clouds::own_entries;
 use super::{Done, say, target};
 use crate::api::{Finding, Found, Status};
 use crate::clouds::{Config, Environment};
@@ -82,7 +84,13 @@ pub(super) async fn run(args: Args) -> Result<Done> {
 
     let config = Config::load(&env);
     let clouds = match &config {
-        Ok(config) => cloud::entries(config, args.cloud.as_deref(), &mut findings),
+        Ok(config) => {
+            let only = args.cloud.as_deref();
+            match only.filter(|name| own_entries(&env, config).contains_key(*name)) {
+                Some(_) => Vec::new(),
+                None => cloud::entries(config, only, &mut findings),
+            }
+        }
         Err(error) => {
             findings.push(failed("clouds.yaml", "", error.clone()));
             Vec::new()
@@ -103,6 +111,9 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let within = agent::within(status.as_ref(), client.paths()).await;
     let is_new = |one: &Finding| findings.iter().all(|said| said.detail != one.detail);
     findings.extend(within.into_iter().filter(is_new).collect::<Vec<_>>());
+    if let Ok(config) = &config {
+        findings.extend(leases::check(&env, config, args.cloud.as_deref(), status.as_ref()));
+    }
     findings.extend(ports::check(&clouds, status.as_ref()));
     findings.extend(service::check(client.paths(), &env));
     findings.extend(variables::check(&env, config.as_ref().ok()));

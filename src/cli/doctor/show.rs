@@ -55,7 +55,13 @@ fn summary(findings: &[Finding]) -> String {
     .into_iter()
     .flatten()
     .collect();
-    let bad = if bad.is_empty() { "all is well".to_owned() } else { bad.join(", ") };
+    let is_empty =
+        findings.iter().any(|finding| finding.check == "entry" && finding.finding == Found::Skipped);
+    let bad = match (bad.is_empty(), is_empty) {
+        (false, _) => bad.join(", "),
+        (true, false) => "all is well".to_owned(),
+        (true, true) => "nothing is wrong, and no cloud is set up yet: ksb setup ADDRESS".to_owned(),
+    };
     format!("{} checks: {bad}", findings.len())
 }
 

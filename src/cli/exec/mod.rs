@@ -8,6 +8,7 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
@@ -148,7 +149,12 @@ async fn with_leases(
         request.for_caller = true;
         request.s3 = args.s3;
         let grant = grant::make(client, resolved, request, args.shape.names_scope()).await?;
-        grant::notices(&grant.reply.lease);
+        // A script's output stays its own.
+        if std::io::stderr().is_terminal() || args.limits.unattended.is_some() {
+            grant::describe(&grant.reply.lease, args.limits.unattended);
+        } else {
+            grant::notices(&grant.reply.lease);
+        }
         grants.push(grant);
     }
     let env = Environment::of_this_process()?;

@@ -109,7 +109,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
         println!("Note: passwords and secrets of {} are not taken over; ksb needs none", printable(&from));
     }
     pythons::tell(&env);
-    let next = if args.no_sign_in { "ksb login" } else { "openstack token issue --os-cloud" };
+    // Not `token issue`: that leaves a bearer token in the terminal's history.
+    let next = if args.no_sign_in { "ksb login" } else { "openstack catalog list --os-cloud" };
     println!("Next: {next} {}", quoted(&name));
     Ok(())
 }

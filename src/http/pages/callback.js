@@ -111,7 +111,7 @@
       heading.classList.toggle('long', heading.textContent.length > 72);
     }
     if (reply.state === 'done') {
-      const command = cloud ? `openstack --os-cloud ${quoted(cloud)} token issue` : 'openstack token issue';
+      const command = cloud ? `openstack --os-cloud ${quoted(cloud)} catalog list` : 'openstack catalog list';
       section.querySelector('[data-command] code').textContent = command;
       for (const step of document.querySelectorAll('#ksb-steps li')) {
         step.removeAttribute('aria-current');

@@ -214,7 +214,7 @@ fn what_is_answered_at_a_terminal_is_taken_off_the_desktop() {
         let program = front.start(&["token"]);
         shown.recv_timeout(wait::LIMIT).unwrap();
         terminal.shows("Allow? [y/N]");
-        terminal.types("y");
+        terminal.types("y\r");
         assert_eq!(program.ends().code, Some(0));
         // Also where the desktop's number for it comes later than the answer.
         if let Does::Dawdle(may) = does {
@@ -279,7 +279,7 @@ fn what_was_typed_before_a_question_is_no_answer_to_it() {
     end_of(first).ok();
     let second = desk.sandbox.start(&["token"]);
     terminal.shows("Allow? [y/N]");
-    terminal.types("n");
+    terminal.types("n\r");
     let refused = end_of(second);
     assert!(refused.stderr.contains("you said no"), "{refused:?}");
 }

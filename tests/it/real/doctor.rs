@@ -337,7 +337,7 @@ fn a_plugin_that_takes_anothers_place_is_named() {
         "plugin",
         &python,
         "warn",
-        ("keystoneauth-broker 0.0.1: older", "--upgrade keystoneauth-broker"),
+        ("keystoneauth-broker 0.0.1: older", "--upgrade ./plugin-shim"),
     );
     let helps = "-m pip uninstall keystoneauth-websso";
     assert_names(

@@ -18,7 +18,7 @@ fn start(front: &Front, address: &str) -> Terminal {
 /// The person trusts it, signs in, chooses a project, and has it written. What the screen showed, and the project.
 fn goes_on(mut terminal: Terminal) -> String {
     terminal.shows("Trust this Keystone, and sign in there? [y/N] ");
-    terminal.types("y");
+    terminal.types("y\r");
     terminal.shows("Name of the entry [");
     terminal.types("new\n");
     terminal.shows("signed in as ");
@@ -30,7 +30,7 @@ fn goes_on(mut terminal: Terminal) -> String {
     let number = line.split_whitespace().next().unwrap().to_owned();
     terminal.types(&format!("{number}\n"));
     terminal.shows("Write it? [y/N] ");
-    terminal.types("y");
+    terminal.types("y\r");
     let (screen, code) = terminal.ends();
     assert_eq!(code, Some(0), "{screen}");
     screen

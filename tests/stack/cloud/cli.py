@@ -22,6 +22,7 @@ from . import (
     plan,
     postgres,
     processes,
+    releases,
     secrets_file,
     swift,
     venvs,
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> int:
     commands.add_parser("plan", help="print what `make demo` has yet to download and to build")
     commands.add_parser("tofu", help="build OpenTofu and its provider, and tell how far it is")
     venv = commands.add_parser("venv", help="make a Python environment and print its path")
-    venv.add_argument("name", choices=venvs.NAMES)
+    venv.add_argument("name", choices=(*venvs.NAMES, *releases.names()))
     clean = commands.add_parser("clean", help="end everything and forget the cloud (downloads stay)")
     clean.add_argument("--all", action="store_true", help="downloads and environments too")
     options = parser.parse_args(arguments)

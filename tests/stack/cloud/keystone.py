@@ -68,6 +68,15 @@ sso_callback_template = {venv}/etc/keystone/sso_callback_template.html
 """
 
 
+APPLICATION = """\
+try:
+    from keystone.wsgi.api import application
+except ModuleNotFoundError:  # before 2025.1
+    from keystone.server.wsgi import initialize_public_application
+    application = initialize_public_application()
+"""
+
+
 def config(instance: str) -> Path:
     return HOME / f"{instance}.conf"
 
@@ -76,6 +85,7 @@ def prepare(admin_password: str) -> None:
     """Configuration, keys and the database with its first administrator."""
     HOME.mkdir(parents=True, exist_ok=True)
     HOME.chmod(0o700)
+    write(HOME / "application.py", APPLICATION)
     _write_config("long", LONG_LIFETIME)
     _write_config("short", _short_lifetime())
     done = postgres.HOME / "keystone-made"  # beside the database: with a new one it is to be done again
@@ -154,7 +164,7 @@ def _start(instance: str) -> None:
     argv: list[str | Path] = [
         uwsgi, "--http-socket", f"127.0.0.1:{BACKENDS[instance]}", "--master", "--processes", str(WORKERS),
         "--die-on-term", "--need-app", "--buffer-size", "65535", "--listen", "128",
-        "--venv", venvs.path("keystone"), "--module", "keystone.wsgi.api:application", "--disable-logging",
+        "--venv", venvs.path("keystone"), "--wsgi-file", HOME / "application.py", "--disable-logging",
     ]  # fmt: skip
     environment = {"OS_KEYSTONE_CONFIG_FILES": str(config(instance)), "PYTHONDONTWRITEBYTECODE": "1"}
     processes.start(f"keystone-{instance}", argv, HOME, [BACKENDS[instance]], environment)

@@ -10,7 +10,8 @@ CACHE = Path(
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "keystone-broker"
 )
 DOWNLOADS = CACHE / "downloads"  # keyed by version: never stale, shared by all checkouts
-STATE = CACHE / "stack"  # one cloud: its database, keys, certificates, secrets
+# One cloud: its database, keys, certificates, secrets. A Keystone of another release has one of its own.
+STATE = CACHE / "-".join(filter(None, ("stack", os.environ.get("KSB_STACK_KEYSTONE"))))
 LOG = STATE / "log"
 RUN = STATE / "run"  # what is running: process ids
 TLS = STATE / "tls"

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from pathlib import Path
 
+from . import releases
 from .layout import CACHE, DOWNLOADS, PYTHON, SOURCE
 from .running import StackError, command, only_one
 
@@ -45,23 +46,32 @@ def wheel_path(requirement: str) -> Path:
 
 
 def path(name: str) -> Path:
-    """Where the environment of this lock file lies, made or not."""
+    """Where the environment of this lock file, or of another release, lies, made or not."""
+    if name == "keystone" and (other := releases.keystone()):
+        name = f"keystone-{other}"
+    if release := releases.named(name):
+        return HOME / f"{name}-{hashlib.sha256(repr(release).encode()).hexdigest()[:10]}"
     lock = (SOURCE / "locks" / f"{name}.txt").read_bytes()
     return HOME / f"{name}-{hashlib.sha256(lock).hexdigest()[:10]}"
 
 
 def make(name: str) -> Path:
     """Makes an environment unless it is there; returns its path."""
-    if name not in NAMES:
-        raise StackError(f"no environment {name!r}; there are {', '.join(NAMES)}")
+    if name not in NAMES and not releases.named(name):
+        raise StackError(f"no environment {name!r}; there are {', '.join((*NAMES, *releases.names()))}")
+    if name == "keystone" and (other := releases.keystone()):
+        name = f"keystone-{other}"
     home = path(name)
     done = home / "complete"
     if done.exists():
         return home
     shutil.rmtree(home, ignore_errors=True)
     _run("venv", "--quiet", "--seed", "--python", _python(), home)
-    lock = SOURCE / "locks" / f"{name}.txt"
-    _run("pip", "install", "--quiet", "--compile-bytecode", "--python", home / "bin" / "python", "-r", lock)
+    install = "pip", "install", "--quiet", "--compile-bytecode", "--python", home / "bin" / "python"
+    if release := releases.named(name):
+        _run(*install, "--exclude-newer", release.date, *release.requirements)
+    else:
+        _run(*install, "-r", SOURCE / "locks" / f"{name}.txt")
     done.touch()
     return home
 
