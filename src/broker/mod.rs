@@ -435,7 +435,9 @@ impl Broker {
         let now = self.inner.clock.now();
         let mut joined = sign_in;
         if let (Some(waiter), Ok(entry)) = (waiter, self.entry(&joined.id)) {
-            if !joined.opener && !entry.waiters.has_others(waiter, now) {
+            // A code may be typed on any device: no browser is opened for that, neither now nor at first.
+            let is_ours_to_open = joined.user_code.is_none() && joined.tunnel.is_none();
+            if is_ours_to_open && !joined.opener && !entry.waiters.has_others(waiter, now) {
                 entry.reopen();
                 joined = entry.view(now);
             }

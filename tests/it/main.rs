@@ -20,6 +20,7 @@ mod exec;
 mod facade;
 mod handover;
 mod hostile;
+mod junk;
 mod keep;
 mod killed;
 mod leases;

@@ -1,11 +1,9 @@
 //! What a browser brings to the callback: a form, or an address.
-#![no_main]
 
 use keystone_broker::signin::loopback::{response_in, token_in};
-use libfuzzer_sys::fuzz_target;
 use url::Url;
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn feed(bytes: &[u8]) {
     if let Some(token) = token_in(bytes) {
         // It becomes a header's value.
         assert!(!token.expose().is_empty() && token.expose().bytes().all(|byte| byte.is_ascii_graphic()));
@@ -17,4 +15,4 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(answer.code.is_some() || answer.error.is_some());
         }
     }
-});
+}

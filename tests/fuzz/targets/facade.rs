@@ -1,15 +1,15 @@
 //! What a tool sends to the facade to be authenticated.
-#![no_main]
 
 use keystone_broker::listen::{AuthRequest, Unfit};
-use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+pub fn feed(bytes: &[u8]) {
     match AuthRequest::read(bytes) {
         // It was JSON with an identity, and one method.
-        Ok(_) => assert!(serde_json::from_slice::<serde_json::Value>(bytes).unwrap().pointer("/auth/identity").is_some()),
+        Ok(_) => assert!(
+            serde_json::from_slice::<serde_json::Value>(bytes).unwrap().pointer("/auth/identity").is_some()
+        ),
         // What is refused is not quoted at length: it may be a secret.
         Err(Unfit::Malformed(why)) => assert!(why.len() < 20_000, "{}", why.len()),
         Err(Unfit::Method(_)) => {}
     }
-});
+}

@@ -230,12 +230,12 @@ fn at_another_terminal_the_person_is_asked_where_there_is_no_desktop() {
     let front = signed_in(&bus);
     let mut terminal = Terminal::start(&front.sandbox, &format!("{KSB} confirm"), &[]);
     terminal.shows("asks here before a program gets a token");
-    for (key, works) in [("y", true), ("n", false)] {
+    for (answer, works) in [("y\r", true), ("n\r", false)] {
         let program = Program::start(front.openstack(&["token", "issue"]));
         let question = terminal.shows("Allow? [y/N]");
         assert!(question.contains("demo: may openstack have a token?"), "{question}");
         assert!(question.contains(&format!("openstack (process {}", program.pid())), "{question}");
-        terminal.types(key);
+        terminal.types(answer);
         let outcome = program.ends();
         assert_eq!(outcome.code == Some(0), works, "{}", outcome.stderr);
     }
@@ -275,7 +275,7 @@ fn what_was_typed_before_a_question_is_no_answer_to_it() {
     terminal.shows("asks here before a program gets a token");
     let first = desk.sandbox.start(&["token"]);
     terminal.shows("Allow? [y/N]");
-    terminal.types(&"y".repeat(40));
+    terminal.types(&"y\r".repeat(20));
     end_of(first).ok();
     let second = desk.sandbox.start(&["token"]);
     terminal.shows("Allow? [y/N]");

@@ -50,7 +50,7 @@ fn a_strangers_keystone_gets_no_bearer_without_a_persons_yes() {
         let line = format!("cd {} && {KSB} login", repository.display());
         let mut terminal = Terminal::start(&front.sandbox, &line, &[("BROWSER", &stack("BROWSER"))]);
         terminal.shows("Sign in there? [y/N] ");
-        terminal.types(answer);
+        terminal.types(&format!("{answer}\r"));
         terminal.shows(then);
         terminal
     };

@@ -37,7 +37,7 @@ fn a_person_who_waits_in_vain_is_told_what_keystones_page_means() {
         program.signal(Signal::INT);
         let outcome = program.ends();
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(130), ""), "{outcome:?}");
-        assert!(outcome.stderr.contains("the sign-in goes on"), "{outcome:?}");
+        assert!(outcome.stderr.contains("the sign-in was called off"), "{outcome:?}");
     }
     assert_eq!(front.counts(), Counts { browsers: 2, logins: 0, exchanges: 0 });
 }

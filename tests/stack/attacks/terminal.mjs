@@ -3,7 +3,7 @@ import { password } from '../lib/settings.mjs'
 import { go, shoot, shows, signIn, until } from './tabs.mjs'
 
 // Without JavaScript, or in a tab that did not come by the start page, a code is shown, and the person types c where
-// `ksb login` waits. What is asked there is never unasked, and everything but y is a no.
+// `ksb login` waits. What is asked there is never unasked, and every line but y or yes is a no.
 export async function without_a_proof_the_terminal_decides ({ broker, tab, site, mallory, victim, keystone, kind }) {
   const attempt = await broker.beginInTerminal()
   const real = await tab()
@@ -26,7 +26,7 @@ export async function without_a_proof_the_terminal_decides ({ broker, tab, site,
   const question = await attempt.command.says(/Does your page show the code [^\n]*\[y\/N\]/)
   if (!question.includes(code(text)) || !question.includes(`${victim} `)) throw new Error(`${question} about ${code(text)}`)
   attempt.press('\n')
-  await attempt.command.says(/\[y\/N\] no/)
+  await attempt.command.says(/\[y\/N\] \s*\n/)
   await attempt.goesOn()
 
   // A page of the attacker's waits too by now: both are offered, each with its name and its code.
@@ -34,16 +34,16 @@ export async function without_a_proof_the_terminal_decides ({ broker, tab, site,
   go(other, site.posting(await mallory.token(), broker.callback))
   await shows(other, 'unproven')
   attempt.press('c')
-  await attempt.command.says(new RegExp(`\\[y/N\\] no[^]*code ${code(text)}[^]*\\[y/N\\]`))
-  attempt.press('n')
+  await attempt.command.says(new RegExp(`\\[y/N\\] \\s*\\n[^]*code ${code(text)}[^]*\\[y/N\\]`))
+  attempt.press('n\n')
   await attempt.command.says(/you want to be mallory [^\n]*\[y\/N\]/)
-  attempt.press(' ')
-  await attempt.command.says(/mallory [^\n]*\[y\/N\] no/)
+  attempt.press(' \n')
+  await attempt.command.says(/mallory [^\n]*\[y\/N\] \s*\n/)
   await attempt.goesOn()
 
   attempt.press('c')
   await attempt.command.says(new RegExp(`mallory[^]*code ${code(text)}[^]*\\[y/N\\]`))
-  attempt.press('y')
+  attempt.press('y\n')
   await attempt.endsAs(victim)
 }
 
