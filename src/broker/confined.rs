@@ -15,7 +15,7 @@ use super::{Inner, Minting, NOBODY, policy, sign_in_needed};
 use crate::api::S3Key;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, NO_LIFETIME};
-use crate::model::{Cloud, Identity, ProjectRef, Secret, Token, hex, random_hex};
+use crate::model::{Cloud, Identity, ProjectRef, Scope, Secret, Token, hex, random_hex};
 use crate::platform::machine;
 use crate::sync::locked;
 
@@ -95,11 +95,32 @@ impl Inner {
         }
         if locked(&self.state).leases.contains_key(id) {
             self.watch(id);
+            self.try_confinement(id, &keystone).await;
         } else {
             // Revoked while Keystone answered: whoever did that may have looked before they were there.
             self.reap(&keystone, &credentials, Some(&by)).await?;
         }
         Ok(())
+    }
+
+    /// Looks, by the lease's first token, whether this Keystone keeps its holder to the project, and says so if it does not.
+    async fn try_confinement(self: &Arc<Self>, id: &str, keystone: &Keystone) {
+        let Ok(Some(token)) = self.mint_confined(id).await else { return };
+        let reaches = keystone.reaches_credentials(&token).await;
+        let now = self.clock.now();
+        self.with_lease(id, |lease| {
+            if let Some(Scope::Project(project)) = lease.reaches(None) {
+                lease.insert(Scope::Project(project), Arc::new(token), now);
+            }
+            if matches!(reaches, Ok(true)) {
+                lease.notice(
+                    "this Keystone does not keep it to the project: its holder can make EC2 credentials that act with all \
+                     your roles; ask the operator for the fixes of CVE-2026-43001 and CVE-2026-90460 (27.0.3, 28.0.3, \
+                     29.0.3)"
+                        .to_owned(),
+                );
+            }
+        });
     }
 
     /// The person's own token of a lease's project, and the cloud; `None` when the lease was revoked meanwhile.

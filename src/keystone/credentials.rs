@@ -110,6 +110,14 @@ impl Keystone {
         Ok(found.credentials.iter().filter_map(|credential| access_key(&credential.blob)).collect())
     }
 
+    /// Whether a token that is to reach one project only may read its user's EC2 credentials. Keystone has refused that since
+    /// 27.0.3, 28.0.3 and 29.0.3 (CVE-2026-90460), which also keep it from making and changing them.
+    pub async fn reaches_credentials(&self, by: &Token) -> Result<bool> {
+        let path = format!("/users/{}/credentials/OS-EC2", by.user.id);
+        let answer = self.send(authenticated(self.request(Method::GET, &path), &by.id)).await?;
+        Ok(answer.status == 200)
+    }
+
     /// Deletes an EC2 credential, which has the digest of its access key for an id.
     pub async fn delete_ec2(&self, by: &Token, access: &str) -> Result<()> {
         self.delete(by, &format!("/credentials/{}", hex(&Sha256::digest(access)))).await
@@ -132,6 +140,10 @@ impl Keystone {
     fn refused(&self, answer: &Answer, what: &str) -> Error {
         let error = self.refusal(answer, Code::CredentialsRefused);
         let ask = match answer.status {
+            // 27.0.0: its schema of `POST /v3/credentials`.
+            400 if error.detail.contains("'uuid'") => {
+                "ask the operator for a newer Keystone: this one takes no federated user's id there"
+            }
             400 | 404 => NO_LIFETIME,
             403 if error.detail.contains("imit") => "delete some: openstack application credential list",
             403 => "ask the operator to allow users to make them for themselves (policy.yaml)",

@@ -418,6 +418,15 @@ fn a_lease_whose_credentials_were_deleted_gets_new_ones_while_the_person_is_ther
     assert_eq!(lab.keystone.credentials(), [] as [&str; 0]);
 }
 
+#[test]
+fn a_keystone_that_confines_no_lease_is_told_by_its_answer() {
+    let lab = signed_in();
+    let notices = || lease(&lab, &json!({"confined": true})).json["lease"]["notices"].to_string();
+    assert!(!notices().contains("CVE"), "{}", notices());
+    lab.keystone.credentials_are(Policy::Unfixed);
+    assert!(notices().contains("CVE-2026-43001"), "{}", notices());
+}
+
 // --- S3 ---
 
 #[test]

@@ -263,17 +263,30 @@ fn what_an_agent_without_a_vault_leaves_is_found_by_its_name() {
     let user = front.keystone.look_at(&front.token(&[])).unwrap()["user"]["id"].as_str().unwrap().to_owned();
     let tool = Tool::of(&front.lease("demo", &json!({"unattended": true, "ttl": 3600})));
     let mine = tool.token();
-    Tool::of(&front.lease("demo", &json!({"s3": true})));
     let left = || ours(&front, &user).into_iter().filter(|name| name.contains(&tool.id)).count();
-    let ec2 = || {
+    assert_eq!(left(), 2);
+    front.sandbox.kill_agent();
+    front.browsers.ended();
+    front.ksb(&["login"]).ok();
+    assert_eq!(left(), 0);
+    wait::until("its tokens' end", || (!front.keystone.accepts(&mine)).then_some(()));
+}
+
+/// Keystone 27.0.0 lets no federated user make one: their ids are no UUIDs.
+#[test]
+fn an_ec2_credential_that_an_agent_without_a_vault_leaves_is_found_by_its_access_key() {
+    let front = Front::free();
+    front.ksb(&["login"]).ok();
+    let user = front.keystone.look_at(&front.token(&[])).unwrap()["user"]["id"].as_str().unwrap().to_owned();
+    Tool::of(&front.lease("demo", &json!({"s3": true})));
+    let left = || {
         let listed =
             front.keystone.admin().call(Method::GET, &format!("/credentials?user_id={user}&type=ec2"));
         listed.json["credentials"].as_array().unwrap().len()
     };
-    assert_eq!((left(), ec2()), (2, 1));
+    assert_eq!(left(), 1);
     front.sandbox.kill_agent();
     front.browsers.ended();
     front.ksb(&["login"]).ok();
-    assert_eq!((left(), ec2()), (0, 0));
-    wait::until("its tokens' end", || (!front.keystone.accepts(&mine)).then_some(()));
+    assert_eq!(left(), 0);
 }

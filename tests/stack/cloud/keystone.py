@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from . import postgres, processes, venvs
+from . import postgres, processes, releases, venvs
 from .layout import (
     CALLBACK_PORTS,
     FRONTS,
@@ -57,7 +57,7 @@ provider = fernet
 expiration = {lifetime}
 
 [auth]
-methods = external,password,token,totp,oauth1,mapped,application_credential,openid,ec2credential
+methods = external,password,token,totp,oauth1,mapped,application_credential,openid{methods}
 
 [openid]
 remote_id_attribute = HTTP_OIDC_ISS
@@ -65,6 +65,13 @@ remote_id_attribute = HTTP_OIDC_ISS
 [federation]
 {dashboards}
 sso_callback_template = {venv}/etc/keystone/sso_callback_template.html
+{more}"""
+
+# So that the administrator of a project may fill the cloud, as in the newest release.
+EARLIER = """
+[oslo_policy]
+enforce_scope = false
+enforce_new_defaults = false
 """
 
 
@@ -133,6 +140,9 @@ def _write_config(instance: str, lifetime: int) -> None:
         log=LOG / f"keystone-{instance}-api.log",
         lifetime=lifetime,
         dashboards=dashboards,
+        # Earlier ones know it under no name.
+        methods="" if releases.keystone() else ",ec2credential",
+        more=EARLIER if releases.keystone() else "",
     )
     if write(config(instance), text, mode=0o600):
         processes.stop(f"keystone-{instance}")

@@ -18,10 +18,12 @@ class Release(NamedTuple):
 _SERVER = ("pyuwsgi", "psycopg2-binary", "setuptools<81")
 
 KEYSTONES = {
-    "22": Release(("keystone==22.0.0", *_SERVER), "2023-04-01"),  # Zed
+    # Zed; its migrations are for SQLAlchemy 1.
+    "22": Release(("keystone==22.0.0", "sqlalchemy<2", *_SERVER), "2023-04-01"),
     "25": Release(("keystone==25.0.0", *_SERVER), "2024-09-01"),  # 2024.1
-    "26": Release(("keystone==26.0.0", *_SERVER), "2025-03-01"),  # 2024.2
-    "27": Release(("keystone==27.0.0", *_SERVER), "2025-09-01"),  # 2025.1
+    # 2024.2; pysaml2 wants a pyOpenSSL that wants this.
+    "26": Release(("keystone==26.0.0", "cryptography<44", *_SERVER), "2025-03-01"),
+    "27": Release(("keystone==27.0.0", "cryptography<44", *_SERVER), "2025-09-01"),  # 2025.1, likewise
 }
 
 # As distributions have them.

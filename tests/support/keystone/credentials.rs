@@ -13,6 +13,8 @@ pub enum Policy {
     Allowed,
     /// The operator's policy.
     Forbidden,
+    /// As before the fix of CVE-2026-90460: any token of a user reads and makes EC2 credentials.
+    Unfixed,
     /// The identity provider has no `authorization_ttl`: the roles are nobody's own.
     NoLifetime,
 }
@@ -115,6 +117,10 @@ impl Identity {
                 }
                 Answer { status: 204, headers: vec![], body: String::new() }
             }
+            ("GET", ["users", _, "credentials", "OS-EC2"]) => match self.credentials.policy {
+                Policy::Unfixed => Answer::json(200, &json!({"credentials": [], "links": {"next": null}})),
+                _ => forbidden("identity:ec2_list_credentials"),
+            },
             ("GET", ["credentials"]) => {
                 let all = self.credentials.ec2.iter().filter(|(_, owner, _)| *owner == own);
                 let all: Vec<_> =
