@@ -619,6 +619,21 @@ fn variables_of_a_lease_survive_a_shell_and_serve_a_tool() {
 }
 
 #[test]
+fn a_lease_that_ends_sooner_than_asked_tells_its_real_end_first_and_exits_with_4() {
+    let desk = signed_in();
+    for command in [&["env"][..], &["lease", "create"]] {
+        desk.run(command).ok();
+        desk.run(&[command, &["--ttl", "30m"]].concat()).ok();
+        let cut = desk.run(&[command, &["--ttl", "4h"]].concat());
+        assert_eq!(cut.code, Some(4), "{cut:?}");
+        assert!(cut.stdout.contains("OS_APPLICATION_CREDENTIAL_SECRET"), "it is made all the same");
+        let first = cut.stderr.lines().next().unwrap();
+        assert!(first.contains(", when your session ends; after a new sign-in until "), "{first}");
+        assert!(cut.stderr.ends_with("demo: that is sooner than asked\n"), "{}", cut.stderr);
+    }
+}
+
+#[test]
 fn a_lease_is_made_listed_and_ended() {
     let desk = signed_in();
     let made = desk.run(&["lease", "create", "--name", "ci job", "--ttl", "30m", "--format", "json"]).ok();

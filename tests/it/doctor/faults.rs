@@ -81,6 +81,20 @@ fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
 }
 
 #[test]
+fn an_entry_that_ksb_wrote_is_as_good_as_its_lease() {
+    let desk = Desk::with_quick_vault().without_pythons();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    desk.run(&["clouds", "add", "demo"]).ok();
+    let entry = ("clouds-add", "demo-ksb");
+    assert_names(&doctor(&desk), entry, "ok", "its lease is good until", "");
+    desk.run(&["lock"]).ok();
+    assert_names(&doctor(&desk), entry, "unknown", "the agent is locked", "");
+    desk.run(&["unlock"]).ok();
+    desk.run(&["logout", "demo"]).ok();
+    assert_names(&doctor(&desk), entry, "fail", "its lease has ended", "ksb clouds add");
+}
+
+#[test]
 fn a_key_that_is_gone_is_missed_before_an_agent_has_to_start_without_it() {
     let desk = Desk::with_quick_vault().without_pythons();
     desk.run_and_sign_in(&["login"], "alice").ok();
