@@ -2,16 +2,14 @@
 //! in its place.
 
 mod handover;
+mod reachable;
 mod seat;
 mod sockets;
 mod upgrade;
 
 use std::convert::Infallible;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -29,19 +27,16 @@ use crate::http::serve::{Askers, Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
-use crate::platform::paths::{Paths, private_folder};
-use crate::platform::socket::is_served;
+use crate::platform::paths::{Paths, make_private};
 use crate::platform::{descriptors, files, harden, machine};
+use crate::sync::locked;
 use crate::vault::{Cost, Place, Vault, Wish};
 use handover::Estate;
-use sockets::Sockets;
 pub use sockets::own_port;
+use sockets::{ApiSocket, Sockets};
 
 /// Time for what the last requests began and must not be cut off.
 const LAST_WORK: Duration = Duration::from_secs(1);
-/// A stopping agent keeps its lock while it drains: wait a little longer than that.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
-const LOCK_TRIES: u32 = 400;
 
 /// How an agent comes to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +48,7 @@ pub enum Start {
 }
 
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
-pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()> {
+pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce(&Path)) -> Result<()> {
     if let (Some(why), Start::Fresh) = (harden::process(), start) {
         tracing::info!("memory is not locked, and may be swapped: {why}");
     }
@@ -73,8 +68,8 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()
         Start::Fresh => settle_in(paths, &config).await?,
         Start::Handed => handover::take()?,
     };
-    let ready = || {
-        ready();
+    let ready = |socket: &Path| {
+        ready(socket);
         let notified = sd_notify::notify(&[NotifyState::Ready]);
         if let Err(error) = notified {
             tracing::warn!(%error, "the service manager could not be told");
@@ -87,7 +82,11 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce()) -> Result<()
 }
 
 /// The same within another program, until `end`: nothing is kept, and the facade has any port that is free.
-pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Output = ()>) -> Result<()> {
+pub async fn run_within(
+    paths: &Paths,
+    ready: impl FnOnce(&Path),
+    end: impl Future<Output = ()>,
+) -> Result<()> {
     let mut config = Config::load(&paths.config)?;
     config.vault = Wish::Memory;
     config.facade_port = Some(0);
@@ -101,16 +100,10 @@ pub async fn run_within(paths: &Paths, ready: impl FnOnce(), end: impl Future<Ou
 /// Takes its place, where no other agent is.
 async fn settle_in(paths: &Paths, config: &Config) -> Result<Estate> {
     umask(Mode::RWXG | Mode::RWXO);
-    let folder = folder_of(paths);
-    private_folder(folder)?;
-    private_folder(&paths.state)?;
-    let lock = lock(&paths.socket.with_extension("lock"), &paths.socket).await?;
-    files::remove_abandoned(folder);
-    Ok(Estate { sockets: Sockets::open(paths, config, lock)?, packed: None })
-}
-
-fn folder_of(paths: &Paths) -> &Path {
-    paths.socket.parent().unwrap_or(Path::new("."))
+    make_private(&paths.state)?;
+    let sockets = Sockets::open(paths, config).await?;
+    files::remove_abandoned(&sockets.api.directory());
+    Ok(Estate { sockets, packed: None })
 }
 
 /// Serves, and returns why it left and what it leaves.
@@ -118,7 +111,7 @@ async fn serve_until(
     paths: &Paths,
     config: Config,
     Estate { mut sockets, packed }: Estate,
-    ready: impl FnOnce(),
+    ready: impl FnOnce(&Path),
     end: impl Future<Output = ()>,
 ) -> Result<(Departure, Estate)> {
     if sockets.facade.is_err() {
@@ -132,18 +125,14 @@ async fn serve_until(
         cost: Cost::RECOMMENDED,
     });
     let (lock_when, makes_room) = (config.lock.clone(), config.makes_room);
-    let broker = Broker::new(Arc::new(SystemClock), config, vault, folder_of(paths), Arc::new(Desktop));
+    let directory = sockets.api.directory();
+    let broker = Broker::new(Arc::new(SystemClock), config, vault, &directory, Arc::new(Desktop));
     if let Some(packed) = packed {
         broker.unpack(&packed)?;
     }
     broker.recall().await;
     let mut servers = open_facade(&broker, &sockets.facade);
-    let api = sockets.api.try_clone().and_then(|api| {
-        api.set_nonblocking(true)?;
-        UnixListener::from_std(api)
-    });
-    let api = api.map_err(|error| Error::new(Code::Io, format!("{}: {error}", paths.socket.display())))?;
-    servers.push(serve(api, Askers::Programs, socket::router(broker.clone())));
+    servers.push(serve_api(&broker, &sockets.api)?);
     if let Some(idle) = lock_when.idle {
         let broker = broker.clone();
         tokio::spawn(async move { broker.lock_when_idle(idle).await });
@@ -158,12 +147,15 @@ async fn serve_until(
             }
         });
     }
-    tracing::info!(socket = %paths.socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
-    ready();
-    let take_name_away = || {
-        if sockets.is_ours {
-            fs::remove_file(&paths.socket).ok();
+    let socket = sockets.api.path();
+    tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    ready(&socket);
+    let (sockets, servers) = (Mutex::new(sockets), Mutex::new(servers));
+    let stays_reachable = async {
+        if makes_room {
+            reachable::keep(&broker, &sockets, &servers).await;
         }
+        std::future::pending::<Infallible>().await
     };
     let ended = async {
         end.await;
@@ -172,7 +164,8 @@ async fn serve_until(
     };
     tokio::select! {
         never = ended => match never {},
-        () = leave(&broker, servers, take_name_away) => {}
+        never = stays_reachable => match never {},
+        () = leave(&broker, &sockets, &servers) => {}
     }
     let departure = broker.departure().await;
     let packed = if departure == Departure::Stop { None } else { Some(broker.pack().await?) };
@@ -180,25 +173,36 @@ async fn serve_until(
     if departure == Departure::Stop {
         broker.release_vault();
     }
+    let sockets = sockets.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((departure, Estate { sockets, packed }))
 }
 
 /// Returns when the process is to leave, and nobody waits for it any more. What for may change until then.
-async fn leave(broker: &Broker, servers: Vec<Server>, take_name_away: impl Fn()) {
+async fn leave(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Server>>) {
     let why = broker.departure().await;
     tracing::info!(?why, "stopping");
     broker.rest_before_departure().await;
     let why = broker.departure().await;
     if why == Departure::Stop {
-        // Whoever comes now finds no socket and starts a new agent once this one has let go of its lock.
-        take_name_away();
+        // A command that comes now starts a new agent, once this one has let go of its lock.
+        locked(sockets).api.remove();
     }
+    let servers = std::mem::take(&mut *locked(servers));
     let drained = join_all(servers.into_iter().map(|server| server.stop(why.grace())));
     tokio::join!(drained, broker.rest(why.grace()));
     broker.rest(LAST_WORK).await;
     if broker.departure().await == Departure::Stop {
-        take_name_away();
+        locked(sockets).api.remove();
     }
+}
+
+fn serve_api(broker: &Broker, api: &ApiSocket) -> Result<Server> {
+    let listener = api.listener.try_clone().and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        UnixListener::from_std(listener)
+    });
+    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", api.path().display()));
+    Ok(serve(listener.map_err(failed)?, Askers::Programs, socket::router(broker.clone())))
 }
 
 /// Serves the facade, or says why there is none: everything else works without.
@@ -237,33 +241,4 @@ pub fn passphrase_file() -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let credential = named("CREDENTIALS_DIRECTORY").map(|folder| folder.join("ksb-passphrase"));
     named("KSB_PASSPHRASE_FILE").or_else(|| credential.filter(|file| file.exists()))
-}
-
-/// Held for as long as the process lives; the kernel lets go of it however the process ends.
-async fn lock(path: &Path, socket: &Path) -> Result<File> {
-    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
-    let mut options = OpenOptions::new();
-    let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(path).map_err(failed)?;
-    let mut tries = 0;
-    while file.try_lock().is_err() {
-        // An agent that holds the lock without a socket is about to end or about to be ready.
-        let serving = is_served(socket);
-        if serving || tries == LOCK_TRIES {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).ok();
-            return Err(Error::new(
-                Code::AgentUnavailable,
-                format!("an agent (process {}) serves {} already", pid.trim(), socket.display()),
-            )
-            .remedy("ksb status; or end it: ksb stop"));
-        }
-        tries += 1;
-        #[expect(clippy::disallowed_methods, reason = "another process's lock tells nobody when it is free")]
-        tokio::time::sleep(LOCK_PAUSE).await;
-    }
-    file.set_len(0).map_err(failed)?;
-    file.rewind().map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(file)
 }

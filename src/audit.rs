@@ -6,7 +6,7 @@ mod file;
 mod programs;
 mod recorder;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::Code;
+use crate::platform::machine;
 use crate::platform::program::{Peer, Program};
 use crate::sync::locked;
 
@@ -24,8 +25,11 @@ pub use file::{File, read};
 use programs::Programs;
 use recorder::{Recorder, Seen};
 
-/// What its file is called, in the state folder.
-pub const FILE: &str = "audit.jsonl";
+/// Its file, below a state directory.
+pub fn file_in(state: &Path) -> PathBuf {
+    state.join(machine::file_name("audit", ".jsonl"))
+}
+
 /// How far the thread may be behind.
 const QUEUE: usize = 4096;
 

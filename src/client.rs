@@ -22,7 +22,7 @@ use crate::api::{Problem, VERSION_HEADER, WAITER_HEADER};
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
 use crate::platform::own;
-use crate::platform::paths::{Paths, private_folder};
+use crate::platform::paths::{Paths, make_private, named_socket};
 use crate::platform::socket::{connect_in_line, is_served};
 
 /// A client of one agent.
@@ -70,6 +70,11 @@ impl Client {
         Self { waiter: Some(random_hex::<16>()), ..self }
     }
 
+    /// Where the agent listens.
+    pub fn socket(&self) -> &Path {
+        self.paths.reachable_socket().unwrap_or(&self.paths.socket)
+    }
+
     /// Where the agent's files lie.
     pub fn paths(&self) -> &Paths {
         &self.paths
@@ -77,7 +82,7 @@ impl Client {
 
     /// Whether an agent answers.
     pub async fn is_running(&self) -> bool {
-        connect(&self.paths.socket).await.is_ok()
+        connect(self.socket()).await.is_ok()
     }
 
     /// `GET`, from an agent that is started if none runs.
@@ -106,7 +111,7 @@ impl Client {
 
     /// Notices when the agent that answers now leaves.
     pub async fn presence(&self) -> Presence {
-        let idle = async { begin(connect(&self.paths.socket).await.ok()?).await.ok() }.await;
+        let idle = async { begin(connect(self.socket()).await.ok()?).await.ok() }.await;
         let Some((mut sender, connection)) = idle else { return Presence(None) };
         ask(&mut sender, Method::GET, "/v1/status", Bytes::new(), None).await.ok();
         Presence(Some((sender, connection)))
@@ -143,15 +148,15 @@ impl Client {
     }
 
     async fn once(&self, method: &Method, path: &str, body: Bytes) -> Result<Answer, Lost> {
-        let stream = match connect(&self.paths.socket).await {
+        let socket = self.paths.reachable_socket().map_err(Lost::Failed)?;
+        let stream = match connect(socket).await {
             Ok(stream) => stream,
             Err(Unreachable::Refused(error)) => return Err(Lost::Failed(error)),
             Err(Unreachable::NotRunning) if !self.starts => return Err(Lost::Failed(gone("it has ended"))),
             Err(Unreachable::NotRunning) => {
                 ensure(&self.paths).map_err(Lost::Failed)?;
-                connect(&self.paths.socket)
-                    .await
-                    .map_err(|_| Lost::Left(gone("it started and ended again")))?
+                let socket = self.paths.reachable_socket().map_err(Lost::Failed)?;
+                connect(socket).await.map_err(|_| Lost::Left(gone("it started and ended again")))?
             }
         };
         let answer = exchange(stream, method.clone(), path, body, self.waiter.as_deref()).await?;
@@ -313,25 +318,44 @@ async fn ask(
 
 fn gone(why: &str) -> Error {
     Error::new(Code::AgentUnavailable, format!("the agent is gone: {why}"))
-        .remedy("run your command again; the reason is in agent.log: ksb status")
+        .remedy("run your command again; the reason is in the agent's log: ksb status")
 }
 
 /// Starts the agent unless one runs, and returns when it is ready. Of many callers one starts it:
 /// the lock makes the others wait and then find it running.
 pub fn ensure(paths: &Paths) -> Result<()> {
-    let folder = paths.socket.parent().unwrap_or(Path::new("."));
-    private_folder(folder)?;
-    let lock = private_file(&folder.join("start.lock"))?;
-    lock.lock().map_err(|error| Error::new(Code::Io, format!("{}: {error}", folder.display())))?;
-    if is_served(&paths.socket) {
+    let _turn = start_lock(paths)?;
+    if is_served(paths.reachable_socket()?) {
         return Ok(());
     }
     spawn(paths)
 }
 
+/// Held by the one command that starts an agent, in the first directory where that can be.
+fn start_lock(paths: &Paths) -> Result<File> {
+    let lock_beside = |socket: &Path| {
+        let directory = socket.parent().unwrap_or(Path::new("."));
+        make_private(directory)?;
+        let lock = private_file(&directory.join("start.lock"))?;
+        let failed =
+            |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", directory.display()));
+        lock.lock().map_err(failed)?;
+        Ok::<_, Error>(lock)
+    };
+    let mut failed = Error::new(Code::Io, "there is no place for a socket");
+    for socket in paths.sockets() {
+        match lock_beside(socket) {
+            Ok(lock) => return Ok(lock),
+            Err(error) if error.code == Code::Io => failed = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(failed)
+}
+
 fn spawn(paths: &Paths) -> Result<()> {
-    private_folder(&paths.state)?;
-    let log_path = paths.state.join("agent.log");
+    make_private(&paths.state)?;
+    let log_path = paths.agent_log();
     let log = private_file(&log_path)?;
     let failed = |why: String| {
         Error::new(Code::AgentUnavailable, format!("the agent could not be started: {why}"))
@@ -339,10 +363,12 @@ fn spawn(paths: &Paths) -> Result<()> {
     };
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     // The agent outlives this command: it must not keep its environment, folder or terminal.
+    let named = named_socket().map(|socket| ("KSB_SOCK", socket));
     let mut agent = Command::new(program)
         .args(["agent", "--detached"])
         .env_clear()
         .envs(own::environment_of_an_agent())
+        .envs(named)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -352,7 +378,7 @@ fn spawn(paths: &Paths) -> Result<()> {
     let mut word = [0];
     let ready = agent.stdout.take().is_some_and(|mut pipe| pipe.read(&mut word).is_ok_and(|read| read == 1));
     // One that was started by hand at the same moment is as good.
-    if ready || is_served(&paths.socket) {
+    if ready || is_served(paths.reachable_socket()?) {
         return Ok(());
     }
     Err(failed("it ended at once".into()))

@@ -47,22 +47,78 @@ class Reply(NamedTuple):
 
 
 def socket_path() -> str:
-    """Where the agent listens, by the rules that `ksb` follows."""
+    """Where the agent listens, by the rules that `ksb` follows (docs/api.md)."""
     if path := os.environ.get("KSB_SOCK"):
         return os.path.abspath(path)
-    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if os.path.isabs(runtime):
-        return os.path.join(runtime, "keystone-broker", "broker.sock")
-    runtime = f"/run/user/{os.geteuid()}"
+    first, *fallbacks = _directories()
+    path = os.path.join(first, "broker.sock")
+    for fallback in fallbacks:
+        elsewhere = os.path.join(fallback, "broker.sock")
+        if _is_of_this_home(fallback) and not _is_served(path) and _is_served(elsewhere):
+            return elsewhere
+    return path
+
+
+def _directories() -> list[str]:
+    """Where an agent may listen, the best first."""
+    usual = f"/run/user/{os.geteuid()}"
+    runtime = dict.fromkeys((os.environ.get("XDG_RUNTIME_DIR", ""), usual))
+    directories = [os.path.join(each, "keystone-broker") for each in runtime if _is_our_directory(each)]
+    return [*directories, _shared_directory()]
+
+
+def _shared_directory() -> str:
+    return f"/tmp/keystone-broker-{os.geteuid()}"  # noqa: S108 (checked before it is used)
+
+
+def _is_our_directory(path: str) -> bool:
     try:
-        if os.stat(runtime).st_uid == os.geteuid():
-            return os.path.join(runtime, "keystone-broker", "broker.sock")
+        found = os.stat(path)
     except OSError:
-        pass
+        return False
+    return os.path.isabs(path) and stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
+def _is_of_this_home(directory: str) -> bool:
+    """Whether the agent there keeps its state where ours does; that of another home is not ours."""
+    if directory == _shared_directory() and _flaw_of_shared():
+        return False
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
         state = os.path.expanduser("~/.local/state")
-    return os.path.join(state, "keystone-broker", "broker.sock")
+    try:
+        with open(os.path.join(directory, "broker.lock"), encoding="utf-8", errors="surrogateescape") as lock:
+            lines = lock.read().splitlines()
+    except OSError:
+        return False
+    return len(lines) > 1 and os.path.normpath(lines[1]) == os.path.normpath(f"{state}/keystone-broker")
+
+
+def _is_served(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as sock:
+        return sock.connect_ex(path) in (0, errno.EAGAIN)
+
+
+def _flaw_of_shared() -> str | None:
+    """Why `/tmp/keystone-broker-UID` must not be used: another user may have made that name first."""
+    directory = _shared_directory()
+    try:
+        found = os.lstat(directory)
+        above = os.stat(os.path.dirname(directory))
+        root = os.stat("/").st_uid  # in a user namespace root's files may show as another user's
+    except OSError as error:
+        return None if error.errno == errno.ENOENT else str(error.strerror)
+    if found.st_uid != os.geteuid():
+        return f"it belongs to user id {found.st_uid}"
+    if not stat.S_ISDIR(found.st_mode):
+        return "it is not a directory"
+    if found.st_mode & 0o022:
+        return "other users may change it"
+    if above.st_uid not in (0, root, os.geteuid()) or (
+        above.st_mode & 0o022 and not above.st_mode & stat.S_ISVTX
+    ):
+        return "other users may replace it, as /tmp is not yours alone"
+    return None
 
 
 def find_ksb() -> str | None:
@@ -152,6 +208,13 @@ class _Connection(http.client.HTTPConnection):
         self.sock = sock
 
     def _check_file(self) -> None:
+        directory = os.path.dirname(self._path)
+        if directory == _shared_directory() and (flaw := _flaw_of_shared()):
+            raise BrokerError(
+                f"{directory} is not safe to use: {flaw}",
+                code="agent-unavailable",
+                remedy="set XDG_RUNTIME_DIR to a private directory of yours, or KSB_SOCK to a socket in one",
+            )
         try:
             found = os.lstat(self._path)
             if stat.S_ISLNK(found.st_mode):

@@ -24,19 +24,19 @@ def start(
     command: str | None,
     *,
     private: bool,
-    display: bool,
+    windows: bool,
     opened: Callable[[], None],
     failed: Callable[[str], None],
 ) -> None:
     """Open `url` with `command`, else with Python's `webbrowser`; a daemon thread then says how it went."""
-    argv = _argv(url, command, private=private, display=display)
+    argv = _argv(url, command, private=private, windows=windows)
     if isinstance(argv, str):
         failed(argv)
         return
     threading.Thread(target=_run, args=(argv, opened, failed), name="ksb-browser", daemon=True).start()
 
 
-def _argv(url: str, command: str | None, *, private: bool, display: bool) -> list[str] | str:
+def _argv(url: str, command: str | None, *, private: bool, windows: bool) -> list[str] | str:
     """The command to run, or why there is none."""
     if not url.startswith(("http://", "https://")):
         return "its address is no web page"
@@ -52,8 +52,9 @@ def _argv(url: str, command: str | None, *, private: bool, display: bool) -> lis
             return argv if argv != words else [*words, url]
     if private:
         return "no command for a private window is configured"
-    if not display and not os.environ.get("BROWSER"):
-        return "there is no graphical session here"
+    if windows:
+        # The shell of Windows would take an `&` for its own.
+        return ["rundll32.exe", "url.dll,FileProtocolHandler", url]
     if not sys.executable or getattr(sys, "frozen", False):
         return "there is no Python to start it with"
     return [sys.executable, "-I", "-S", "-c", _WEBBROWSER, url]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -132,17 +135,124 @@ def has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def sees_browser() -> bool:
-    """Whether there is a browser that a person sees; one at the other end of SSH is slow at best."""
-    if os.environ.get("KSB_NO_BROWSER"):
-        return False
-    return bool(os.environ.get("BROWSER")) or (has_display() and not os.environ.get("SSH_CONNECTION"))
+# Where the user's browser is, as `src/platform/browser.rs` has it; tests/browser-locations.json tests both.
+HERE, BEYOND_SSH, BEYOND_EDITOR = "here", "beyond_ssh", "beyond_editor"
+WEB_TERMINAL, WINDOWS, NOWHERE = "web_terminal", "windows", "nowhere"
+
+_OF_WEB_TERMINALS = ("JUPYTERHUB_USER", "VSCODE_PROXY_URI", "GOOGLE_CLOUD_SHELL")
+_OF_JUPYTER = ("JUPYTER_SERVER_URL", "JPY_PARENT_PID")
+_WEB_TERMINALS = ("ttyd", "gotty", "wetty", "jupyter")
+_SSH_SERVERS = ("sshd", "sshd-session", "sshd-auth", "dropbear", "mosh-server")
+_OF_TMUX = ("SSH_CONNECTION", "DISPLAY", "WAYLAND_DISPLAY")
+
+_IN_ANY_BROWSER = "open the address in any browser, also on another device"
+#: What the user should know, where a sign-in's page is on this machine, and where it is anywhere.
+_ADVICE = {
+    BEYOND_SSH: (
+        (
+            "your browser is at the other end of SSH; sign in with `ksb login`, which shows "
+            "the ssh command that leads here"
+        ),
+        _IN_ANY_BROWSER,
+    ),
+    BEYOND_EDITOR: (
+        (
+            "your editor opens the browser on your own computer; it must forward the ports of this sign-in "
+            "to the same ports there, as its list of forwarded ports shows"
+        ),
+        None,
+    ),
+    WEB_TERMINAL: (
+        (
+            "this terminal is in a browser that does not reach this machine's ports; without ssh to this "
+            "machine, use an entry with `sign_in: oidc_device`"
+        ),
+        "open the address in another tab of your browser",
+    ),
+    WINDOWS: ("Windows opens the browser; it reaches this machine by WSL's localhost", None),
+    NOWHERE: ("no browser is known here; open the address in one on this computer", _IN_ANY_BROWSER),
+}
 
 
-def is_remote() -> bool:
-    """Whether the person's browser is at the other end of an SSH session. `BROWSER` says that one is here."""
-    here = os.environ.get("BROWSER") and not os.environ.get("KSB_NO_BROWSER")
-    return bool(os.environ.get("SSH_CONNECTION")) and not here
+def browser_location() -> str:
+    """Where the user's browser is."""
+    return find_browser(os.environ, _names_of_parents(), _tmux_environment())
+
+
+def find_browser(variables: Mapping[str, str], parents: list[str], tmux: str) -> str:
+    """The same from the environment, the names of the parents, and what `tmux show-environment` printed."""
+
+    def value(name: str) -> str:
+        return _current(variables, tmux, name)
+
+    opens = not value("KSB_NO_BROWSER")
+    if any(map(value, _OF_WEB_TERMINALS)):
+        return WEB_TERMINAL
+    if opens and (browser := value("BROWSER")):
+        return BEYOND_EDITOR if "/helpers/browser" in browser else HERE
+    if value("SSH_CONNECTION") or any(name in _SSH_SERVERS for name in parents):
+        return BEYOND_SSH
+    if opens and value("WSL_INTEROP"):
+        return WINDOWS
+    if opens and (value("DISPLAY") or value("WAYLAND_DISPLAY")):
+        return HERE
+    if any(map(value, _OF_JUPYTER)) or any(name.startswith(_WEB_TERMINALS) for name in parents):
+        return WEB_TERMINAL
+    return NOWHERE
+
+
+def can_be_opened(location: str) -> bool:
+    """Whether a program of this machine can open it."""
+    return location in (HERE, BEYOND_EDITOR, WINDOWS)
+
+
+def is_remote(location: str) -> bool:
+    """Whether it reaches this machine's ports through an SSH tunnel at most."""
+    return location in (BEYOND_SSH, WEB_TERMINAL)
+
+
+def advice(location: str, *, is_local: bool) -> str | None:
+    """What the user should know of it."""
+    local, anywhere = _ADVICE.get(location, (None, None))
+    return local if is_local else anywhere
+
+
+def _current(variables: Mapping[str, str], tmux: str, name: str) -> str:
+    """A variable as it is now: tmux knows how its user attached, and says `NAME=value` or `-NAME`."""
+    if name in _OF_TMUX:
+        for line in tmux.splitlines():
+            if line == f"-{name}":
+                return ""
+            if line.startswith(f"{name}="):
+                return line.partition("=")[2]
+    return variables.get(name, "")
+
+
+def _tmux_environment() -> str:
+    if not os.environ.get("TMUX"):
+        return ""
+    import subprocess
+
+    command = ["tmux", "show-environment"]
+    try:
+        asked = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return asked.stdout.decode(errors="replace")
+
+
+def _names_of_parents() -> list[str]:
+    names, pid = [], os.getppid()
+    while pid > 0:
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as comm:
+                names.append(comm.read().rstrip("\n"))
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+                # The second field is the command's name in parentheses, which may hold anything.
+                pid = int(stat.read().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            break
+    return names
 
 
 def this_machine() -> tuple[str, str]:
@@ -151,7 +261,8 @@ def this_machine() -> tuple[str, str]:
     As `src/cli/tunnel.rs` has it.
     """
     user = os.environ.get("USER") or os.environ.get("LOGNAME")
-    words = os.environ.get("SSH_CONNECTION", "").split(" ")  # client, its port, server, its port
+    connection = _current(os.environ, _tmux_environment(), "SSH_CONNECTION")
+    words = connection.split(" ")  # client, its port, server, its port
     address, port = (words[2], words[3]) if len(words) == 4 else (os.uname().nodename, "22")
     guess = f"{user}@{address}" if user else address
     return (guess if port == "22" else f"-p {port} {guess}"), guess
@@ -165,8 +276,8 @@ class Prompting:
         self.display = has_display()
         #: May a browser be opened at all?
         self.browser = not os.environ.get("KSB_NO_BROWSER")
-        #: Is the person's browser on another machine?
-        self.remote = is_remote()
+        #: Where is the user's browser?
+        self.location = browser_location()
         #: Can a person be asked for a password?
         self.terminal = terminal = has_terminal()
         #: May a sign-in be started, and a browser be opened?

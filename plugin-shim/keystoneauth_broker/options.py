@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from keystoneauth1 import exceptions
 
 from keystoneauth_broker import unattended
-from keystoneauth_broker.environment import ca_bundle, proxy_for, sees_browser
+from keystoneauth_broker.environment import browser_location, ca_bundle, can_be_opened, proxy_for
 
 #: Options of other plugins that a shared entry may hold, and what openstacksdk adds: nothing to warn about.
 NOT_OURS = frozenset(
@@ -102,7 +102,7 @@ def sign_in(
     if chosen is None and text(more["access_token"]):
         chosen = "workload"
     if chosen == "auto":
-        chosen = "oidc_code" if sees_browser() else "oidc_device"
+        chosen = "oidc_code" if can_be_opened(browser_location()) else "oidc_device"
     options: dict[str, Any] = {}
     if chosen == "workload":
         options["workload"] = unattended.workload({**oidc, **more})

@@ -12,7 +12,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from keystoneauth_broker import agent, browser, unattended
-from keystoneauth_broker.environment import Prompting, this_machine
+from keystoneauth_broker.environment import (
+    HERE,
+    WEB_TERMINAL,
+    WINDOWS,
+    Prompting,
+    advice,
+    can_be_opened,
+    is_remote,
+    this_machine,
+)
 from keystoneauth_broker.errors import BrokerError, from_problem, one_line
 
 if TYPE_CHECKING:
@@ -61,7 +70,7 @@ class TokenRequest:
     ) -> None:
         self._prompting = Prompting()
         self._request = {**request, "prompt": self._prompting.allowed}
-        if self._prompting.remote:
+        if is_remote(self._prompting.location):
             self._request["remote"] = True
         self._label = label
         self._clock = clock
@@ -234,8 +243,14 @@ class TokenRequest:
                 else f"waiting {_PATIENCE} s for it, there is no terminal",
                 once=f"{sign_in_id} waiting",
             )
-            if sign_in.get("opener") is True and self._prompting.allowed and self._prompting.browser:
-                self._open(sign_in_id, url, sign_in.get("browser"), private=bool(private))
+            command = sign_in.get("browser")
+            location = HERE if command and self._prompting.browser else self._prompting.location
+            opens = sign_in.get("opener") is True and self._prompting.allowed
+            text = advice(location, is_local="user_code" not in sign_in)
+            if text and (opens or (isinstance(tunnel, str) and location == WEB_TERMINAL)):
+                say(self._label, text, once=f"{sign_in_id} {text}")
+            if opens and can_be_opened(location):
+                self._open(sign_in_id, url, command, private=bool(private))
         for number, notice in enumerate(sign_in.get("notices") or ()):
             say(self._label, notice, once=f"{sign_in_id} {number} {notice}")
 
@@ -259,8 +274,8 @@ class TokenRequest:
                 once=f"{sign_in_id} failed",
             )
 
-        display = self._prompting.display
-        browser.start(url, command, private=private, display=display, opened=opened, failed=failed)
+        windows = self._prompting.location == WINDOWS
+        browser.start(url, command, private=private, windows=windows, opened=opened, failed=failed)
 
     def _sign_in(self, body: Any) -> dict[str, Any]:
         sign_in = body.get("sign_in") if isinstance(body, dict) else None

@@ -51,6 +51,9 @@ def pytest_make_collect_report(
     return report
 
 
+#: The real one.
+PARENTS = environment._names_of_parents
+
 _LEAVE = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV")
 
 ENTRY = {
@@ -74,6 +77,8 @@ def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(here)
     monkeypatch.setattr(environment, "has_terminal", lambda: False)
+    # The tests may run in an SSH session.
+    monkeypatch.setattr(environment, "_names_of_parents", list)
     monkeypatch.setattr(signin, "_said", set())
     monkeypatch.setattr(plugin, "_warned", set())
 

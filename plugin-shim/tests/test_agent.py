@@ -32,24 +32,92 @@ NOBODY = 65534
 
 def test_socket_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 4242)
-    state = str(tmp_path / "home/.local/state/keystone-broker/broker.sock")
-    assert client.socket_path() == state
-    monkeypatch.setenv("XDG_STATE_HOME", "relative")
-    assert client.socket_path() == state
-    monkeypatch.setenv("XDG_STATE_HOME", "/state")
-    assert client.socket_path() == "/state/keystone-broker/broker.sock"
-
-    class Ours:
-        st_uid = 4242
-
-    monkeypatch.setattr(os, "stat", lambda path: Ours() if path == "/run/user/4242" else None)
+    ours: set[str] = set()
+    monkeypatch.setattr(client, "_is_our_directory", ours.__contains__)
+    assert client.socket_path() == "/tmp/keystone-broker-4242/broker.sock"
+    ours.add("/run/user/4242")
     assert client.socket_path() == "/run/user/4242/keystone-broker/broker.sock"
-    Ours.st_uid = 0
-    assert client.socket_path() == "/state/keystone-broker/broker.sock"
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/runtime")
+    assert client.socket_path() == "/run/user/4242/keystone-broker/broker.sock"
+    ours.add("/runtime")
     assert client.socket_path() == "/runtime/keystone-broker/broker.sock"
     monkeypatch.setenv("KSB_SOCK", "/here")
     assert client.socket_path() == "/here"
+
+
+def test_directories_that_are_ours(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for path, is_ours in (
+        (str(tmp_path), True),
+        (str(tmp_path / "link"), True),
+        (str(tmp_path / "file"), False),
+        (str(tmp_path / "none"), False),
+        (".", False),
+        ("", False),
+    ):
+        assert client._is_our_directory(path) is is_ours, path
+    monkeypatch.setattr(os, "geteuid", lambda: 4242)
+    assert not client._is_our_directory(str(tmp_path))
+
+
+def test_an_agent_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that was started in another environment is ours if it has our state directory."""
+    first, fallback = tmp_path / "first", tmp_path / "fallback"
+    monkeypatch.setattr(client, "_directories", lambda: [str(first), str(fallback)])
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    fallback.mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(fallback / "broker.sock"))
+        listener.listen()
+        for lock, expected in (
+            ("1\n/state/keystone-broker\n", fallback),
+            ("1\n/state/keystone-broker/\n", fallback),
+            ("1\n/other/keystone-broker\n", first),
+            ("1\n", first),
+            ("", first),
+        ):
+            (fallback / "broker.lock").write_text(lock)
+            assert client.socket_path() == str(expected / "broker.sock"), lock
+    (fallback / "broker.lock").write_text("1\n/state/keystone-broker\n")
+    assert client.socket_path() == str(first / "broker.sock"), "nobody listens any more"
+
+
+@pytest.mark.parametrize(
+    ("make_it", "why"),
+    [
+        (lambda path, target: path.symlink_to(target), "it is not a directory"),
+        (lambda path, _: path.write_text(""), "it is not a directory"),
+        (lambda path, _: (path.mkdir(), path.chmod(0o770)), "other users may change it"),
+        (lambda path, _: path.mkdir(0o700), None),
+        (lambda path, _: (path.mkdir(0o700), path.parent.chmod(0o777)), "other users may replace it"),
+    ],
+)
+def test_a_shared_directory_that_is_not_safe(
+    monkeypatch: pytest.MonkeyPatch,
+    make: Make,
+    session: ks_session.Session,
+    tmp_path: Path,
+    make_it: Callable[[Path, Path], object],
+    why: str | None,
+) -> None:
+    """Another user may have made the name in `/tmp` first: nothing is sent there."""
+    shared, target = tmp_path / "tmp/shared", tmp_path / "target"
+    shared.parent.mkdir()
+    target.mkdir()
+    make_it(shared, target)
+    monkeypatch.delenv("KSB_SOCK", raising=False)
+    monkeypatch.setattr(client, "_shared_directory", lambda: str(shared))
+    monkeypatch.setattr(client, "_directories", lambda: [str(shared)])
+    if why is None:
+        assert client._flaw_of_shared() is None
+        return
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    assert f"{shared} is not safe to use: {why}" in str(caught.value)
+    assert "XDG_RUNTIME_DIR" in str(caught.value)
+    assert "KSB_SOCK" in str(caught.value)
 
 
 def test_where_ksb_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, program: Program) -> None:

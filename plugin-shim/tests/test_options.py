@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import PARENTS
 from fakes import token
 from keystoneauth1 import exceptions, loading
 from keystoneauth1 import session as ks_session
 
+from keystoneauth_broker import environment
 from keystoneauth_broker.errors import BrokerError
 from keystoneauth_broker.loader import Broker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from fakes import Agent
 
@@ -200,25 +202,45 @@ def test_a_user_of_keystones_own(told: Any, options: dict[str, Any], expected: d
     assert not {"protocol", "identity_provider", "account"} & set(cloud)
 
 
-@pytest.mark.parametrize(
-    ("environment", "way"),
-    [
-        ({"DISPLAY": ":0"}, "oidc_code"),
-        ({"BROWSER": "links", "SSH_CONNECTION": "a b"}, "oidc_code"),
-        ({"DISPLAY": ":10", "SSH_CONNECTION": "a b"}, "oidc_device"),
-        ({"DISPLAY": ":0", "KSB_NO_BROWSER": "1"}, "oidc_device"),
-        ({}, "oidc_device"),
-    ],
-)
-def test_auto_is_the_browser_where_a_person_sees_one(
-    told: Any, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], way: str
-) -> None:
-    """As in tests/it/clouds.rs."""
+_BROWSERS = json.loads((Path(__file__).parents[2] / "tests/browser-locations.json").read_text())
+
+
+@pytest.mark.parametrize("row", _BROWSERS["rows"], ids=lambda row: row["what"])
+def test_where_the_browser_is(told: Any, monkeypatch: pytest.MonkeyPatch, row: dict[str, Any]) -> None:
+    """The table of `ksb` itself: where it is, whether it is opened, what is said of it."""
+    location = environment.find_browser(row["variables"], row["parents"], row["tmux"])
+    assert location == row["location"]
+    expected = _BROWSERS["locations"][location]
+    assert expected == {
+        "opens": environment.can_be_opened(location),
+        "remote": environment.is_remote(location),
+        "local": environment.advice(location, is_local=True),
+        "anywhere": environment.advice(location, is_local=False),
+    }
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER", "SSH_CONNECTION", "KSB_NO_BROWSER"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
+    for name, value in row["variables"].items():
         monkeypatch.setenv(name, value)
-    assert told(**OIDC, sign_in="auto")["cloud"]["sign_in"]["way"] == way
+    monkeypatch.setattr(environment, "_names_of_parents", lambda: row["parents"])
+    monkeypatch.setattr(environment, "_tmux_environment", lambda: row["tmux"])
+    way = told(**OIDC, sign_in="auto")["cloud"]["sign_in"]["way"]
+    assert way == ("oidc_code" if expected["opens"] else "oidc_device")
+
+
+def test_parents_and_tmux_are_asked(
+    monkeypatch: pytest.MonkeyPatch, program: Callable[[str, str], Path]
+) -> None:
+    assert PARENTS()
+    program("tmux", '[ "$*" = show-environment ] && echo SSH_CONNECTION=a b c 22')
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    monkeypatch.delenv("BROWSER", raising=False)
+    monkeypatch.delenv("TMUX", raising=False)
+    assert environment.browser_location() == "nowhere"
+    monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,7,0")
+    assert environment.browser_location() == "beyond_ssh"
+    assert environment.this_machine()[1].endswith("c")
+    program("tmux", "exit 1")
+    assert environment.browser_location() == "nowhere"
 
 
 def test_protocol_alone(told: Any) -> None:

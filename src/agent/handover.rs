@@ -21,7 +21,7 @@ use rustix::net::{
 use rustix::stdio::{dup2_stdin, stdin};
 use zeroize::Zeroizing;
 
-use super::sockets::Sockets;
+use super::sockets::{ApiSocket, Sockets};
 use crate::broker::Departure;
 use crate::error::{Code, Error, Result};
 use crate::platform::own;
@@ -62,11 +62,11 @@ fn execute(program: &Path, estate: &Estate) -> io::Error {
 }
 
 fn give(estate: &Estate) -> io::Result<OwnedFd> {
-    let Sockets { lock, api, facade, is_ours } = &estate.sockets;
+    let Sockets { api: ApiSocket { lock, listener, is_ours, .. }, facade } = &estate.sockets;
     let mut memory = File::from(memfd_create("ksb", MemfdFlags::CLOEXEC)?);
     memory.write_all(estate.packed.as_ref().map_or(&[], |packed| &packed[..]))?;
     memory.rewind()?;
-    let mut descriptors: Vec<BorrowedFd<'_>> = vec![lock.as_fd(), memory.as_fd(), api.as_fd()];
+    let mut descriptors: Vec<BorrowedFd<'_>> = vec![lock.as_fd(), memory.as_fd(), listener.as_fd()];
     descriptors.extend(facade.iter().flatten().map(AsFd::as_fd));
     let (theirs, ours) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST))];
@@ -83,13 +83,14 @@ pub(super) fn take() -> Result<Estate> {
     };
     let (mut descriptors, is_ours) = receive().map_err(|error| not_by_hand(&error.to_string()))?;
     let mut next = || descriptors.next().ok_or_else(|| not_by_hand("descriptors are missing"));
-    let (lock, memory, api) = (File::from(next()?), next()?, next()?.into());
+    let (lock, memory, listener) = (File::from(next()?), next()?, next()?.into());
     let facade: Vec<_> = descriptors.map(Into::into).collect();
     let mut packed = Zeroizing::new(Vec::new());
     File::from(memory).read_to_end(&mut packed).map_err(|error| not_by_hand(&error.to_string()))?;
     // Without a facade of its own the process before us had a reason, which may be over.
     let facade = if facade.is_empty() { Err("there was none".to_owned()) } else { Ok(facade) };
-    Ok(Estate { sockets: Sockets { lock, api, facade, is_ours }, packed: Some(packed) })
+    let api = ApiSocket::new(lock, listener, is_ours);
+    Ok(Estate { sockets: Sockets { api, facade }, packed: Some(packed) })
 }
 
 fn receive() -> io::Result<(std::vec::IntoIter<OwnedFd>, bool)> {

@@ -1,4 +1,4 @@
-//! The clouds that have been used or confirmed: `known-clouds.json`.
+//! The clouds that have been used or confirmed: `known-clouds-MACHINE.json`.
 //!
 //! A clouds.yaml in the current folder may come with a cloned repository. It must not send a person
 //! to a stranger's Keystone without a word, nor to a known one while trusting a stranger's CA.
@@ -12,7 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Workload, hex};
 use crate::outbound::TrustDigest;
 use crate::platform::files;
-use crate::platform::paths::private_folder;
+use crate::platform::paths::make_private;
 use crate::sync::locked;
 
 /// Auth URL, identity provider with its address, and how Keystone's certificate is checked (and where a client's secret goes).
@@ -73,7 +73,7 @@ impl KnownClouds {
 
     fn save(&self, text: &[u8]) -> std::io::Result<()> {
         let folder = self.file.parent().unwrap_or(&self.file);
-        private_folder(folder).map_err(|error| std::io::Error::other(error.to_string()))?;
+        make_private(folder).map_err(|error| std::io::Error::other(error.to_string()))?;
         files::replace(&self.file, text)
     }
 }

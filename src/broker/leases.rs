@@ -412,7 +412,7 @@ impl Inner {
         self.retry_revocations();
         let replies = over.iter().zip(cleared).map(|((lease, _), cleared)| {
             if let Some(process) = &lease.process {
-                files::remove_left_by(&self.runtime_folder, process.pid);
+                files::remove_left_by(&self.runtime_directory.path(), process.pid);
             }
             let Cleared { revoked, deleted, not_revoked } = cleared;
             RevokeReply { lease: lease.view(), revoked, deleted, not_revoked }

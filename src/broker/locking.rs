@@ -278,7 +278,7 @@ impl Inner {
     }
 
     fn lock_file(&self) -> PathBuf {
-        self.runtime_folder.join("locked")
+        self.runtime_directory.path().join("locked")
     }
 
     /// How many leases go on while it is locked.

@@ -29,7 +29,7 @@ mod waiters;
 mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
 use crate::outbound::Outbound;
+use crate::platform::paths::{RuntimeDirectory, known_clouds_in};
 use crate::platform::program::Peer;
 use crate::ports::{Notices, SharedClock};
 use crate::signin::loopback::Loopback;
@@ -96,7 +97,7 @@ struct Inner {
     changes: Changes,
     saves: Flight<(), ()>,
     started_at: Timestamp,
-    runtime_folder: PathBuf,
+    runtime_directory: RuntimeDirectory,
     /// Why this process is to leave, once it is.
     departure: watch::Sender<Option<Departure>>,
     work: Work,
@@ -225,31 +226,32 @@ pub enum LoggedIn {
 
 impl Broker {
     /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known; sockets lie in
-    /// `runtime_folder`, and `notices` reach the person.
+    /// `runtime_directory`, and `notices` reach the person.
     pub fn new(
         clock: SharedClock,
         config: Config,
         vault: Vault,
-        runtime_folder: &Path,
+        runtime_directory: &Path,
         notices: Arc<dyn Notices>,
     ) -> Self {
         let work = Work::default();
+        let runtime_directory = RuntimeDirectory::new(runtime_directory);
         let inner = Inner {
             started_at: clock.now(),
             outbound: Outbound::new(clock.clone()),
             clock,
             config,
-            loopback: Loopback::new(runtime_folder),
+            loopback: Loopback::new(runtime_directory.clone()),
             used_codes: Arc::default(),
             notices,
-            known: KnownClouds::load(vault.folder().join("known-clouds.json")),
-            log: Arc::new(Log::at(vault.folder().join(crate::audit::FILE))),
+            known: KnownClouds::load(known_clouds_in(vault.folder())),
+            log: Arc::new(Log::at(crate::audit::file_in(vault.folder()))),
             vault: Arc::new(vault),
             confirmations: confirm::Confirmations::default(),
             changes: Changes::default(),
             saves: Flight::from(&work),
             state: Mutex::default(),
-            runtime_folder: runtime_folder.to_owned(),
+            runtime_directory,
             facade: Mutex::new(FacadeReport {
                 url: String::new(),
                 problem: Some("there is no facade".into()),
@@ -270,6 +272,12 @@ impl Broker {
         inner.note(Who::Agent, What { detail: Some(version), ..What::done(Action::Start) });
         tokio::spawn(audit::keep(Arc::downgrade(&inner.log), inner.clock.clone()));
         Self { inner: Arc::new(inner) }
+    }
+
+    /// Keeps in another directory what lay beside the socket: the old one was removed.
+    pub fn move_to(&self, runtime_directory: &Path) {
+        self.inner.runtime_directory.change(runtime_directory);
+        self.inner.remark();
     }
 
     /// Takes in what the vault has, unless it is locked. Returns when that is done, or when its key is long in coming: then it is taken in when
@@ -692,7 +700,7 @@ impl Inner {
 
     /// What the person should know of the agent itself.
     fn warnings(&self) -> Vec<String> {
-        let file = self.vault.folder().join(crate::audit::FILE);
+        let file = crate::audit::file_in(self.vault.folder());
         let incomplete =
             self.log.problem().map(|why| format!("the audit log {} is not complete: {why}", file.display()));
         self.config.overruled.iter().cloned().chain(incomplete).collect()

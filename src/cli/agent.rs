@@ -67,12 +67,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if args.detached {
         // The terminal's hang-up and Ctrl-C are not for us.
         rustix::process::setsid().map_err(|error| Error::new(Code::Io, format!("setsid: {error}")))?;
-        agent::run(&paths, Start::Fresh, release_starter).await
+        agent::run(&paths, Start::Fresh, |_| release_starter()).await
     } else if args.handed {
-        agent::run(&paths, Start::Handed, || ()).await
+        agent::run(&paths, Start::Handed, |_| ()).await
     } else {
         without_our_environment()?;
-        agent::run(&paths, Start::Fresh, || eprintln!("ksb: ready on {}", paths.socket.display())).await
+        agent::run(&paths, Start::Fresh, |socket| eprintln!("ksb: ready on {}", socket.display())).await
     }
 }
 

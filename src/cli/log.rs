@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::audit::{self, Action, Entry, Outcome};
 use crate::error::{Code, Error, Result};
-use crate::platform::paths::{Paths, private_folder};
+use crate::platform::paths::{Paths, make_private};
 use crate::platform::program::Program;
 
 #[derive(clap::Args)]
@@ -24,8 +24,8 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<()> {
     let paths = Paths::from_env()?;
-    private_folder(&paths.state)?;
-    let file = paths.state.join(audit::FILE);
+    make_private(&paths.state)?;
+    let file = audit::file_in(&paths.state);
     let mut out = io::stdout().lock();
     let mut said = 0_u64;
     let told = audit::read(&file, args.follow, |line, entry| {

@@ -3,6 +3,8 @@
 use std::env;
 use std::fs::OpenOptions;
 
+use crate::platform::browser::BrowserLocation;
+
 /// `KSB_PROMPT` wins; else a controlling terminal or a graphical session means a person.
 pub(super) fn may_prompt() -> bool {
     match env::var("KSB_PROMPT").as_deref() {
@@ -12,14 +14,17 @@ pub(super) fn may_prompt() -> bool {
     }
 }
 
-/// Whether there is a browser to open: one that is configured or named, or a graphical session; `KSB_NO_BROWSER` says no.
-pub(super) fn has_browser(configured: bool) -> bool {
-    !is_set("KSB_NO_BROWSER") && (configured || is_set("BROWSER") || has_display())
+/// Where the user's browser is. One that is configured is here; `KSB_NO_BROWSER` says that none may be opened.
+pub(super) fn browser_location(configured: bool) -> BrowserLocation {
+    if configured && !is_set("KSB_NO_BROWSER") {
+        return BrowserLocation::Here;
+    }
+    BrowserLocation::of_this_process()
 }
 
-/// Whether the person's browser is on another machine, at the other end of an SSH session. `BROWSER` says that one is here.
+/// Whether a browser reaches a sign-in of this machine through an SSH tunnel at most.
 pub(super) fn is_remote() -> bool {
-    is_set("SSH_CONNECTION") && (is_set("KSB_NO_BROWSER") || !is_set("BROWSER"))
+    BrowserLocation::of_this_process().is_remote()
 }
 
 /// Whether there is a terminal, also if our output goes elsewhere.

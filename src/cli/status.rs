@@ -74,7 +74,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         status.version,
         status.pid,
         say::since(status.started_at),
-        client.paths().socket.display()
+        client.socket().display()
     );
     if status.locked.is_some() {
         println!("vault: {}, sealed until: ksb unlock", status.vault.file);

@@ -121,6 +121,8 @@ fn id_or_name(text: Option<&str>) -> (Option<String>, Option<String>) {
 
 /// A client of this user's agent.
 pub(super) fn client() -> Result<Client> {
-    let client = Client::new(Paths::from_env()?);
+    let paths = Paths::from_env()?;
+    paths.reachable_socket()?;
+    let client = Client::new(paths);
     Ok(if person::has_terminal() { client.at_a_terminal() } else { client })
 }

@@ -2,6 +2,8 @@
 
 use std::{env, fs};
 
+use crate::platform::browser::ssh_connection;
+
 /// The last words of the `ssh` command, and which of them is only a guess: behind a gateway or by an alias of
 /// `~/.ssh/config` the machine has another name there.
 pub(super) fn this_machine() -> (String, String) {
@@ -9,7 +11,7 @@ pub(super) fn this_machine() -> (String, String) {
     let hostname = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let user = set("USER").or_else(|| set("LOGNAME")).map_or(String::new(), |user| format!("{user}@"));
     let (address, port) =
-        set("SSH_CONNECTION").as_deref().and_then(server).unwrap_or_else(|| (hostname(), String::new()));
+        ssh_connection().as_deref().and_then(server).unwrap_or_else(|| (hostname(), String::new()));
     let guess = format!("{user}{address}");
     (format!("{port}{guess}"), guess)
 }

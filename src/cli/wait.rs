@@ -13,6 +13,7 @@ use super::{browser, factors, person, say, tunnel};
 use crate::api::{AcceptRequest, LeaveReply, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
+use crate::platform::browser::BrowserLocation;
 
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 const FRAME: Duration = Duration::from_millis(120);
@@ -146,8 +147,9 @@ async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
 
 /// We are the one who opens the browser. Without one we do not say that we did: another caller may have one.
 pub(super) async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
-    if !person::has_browser(sign_in.browser.is_some()) {
-        screen.no_browser(sign_in);
+    let location = person::browser_location(sign_in.browser.is_some());
+    screen.advise(sign_in, location);
+    if !location.can_be_opened() {
         return Ok(());
     }
     let shown = sign_in.clone();
@@ -209,19 +211,13 @@ pub(super) struct Screen {
     live: bool,
     frame: usize,
     said: usize,
-    said_no_browser: bool,
+    has_advised: bool,
     spinning: bool,
 }
 
 impl Screen {
     pub(super) fn new() -> Self {
-        Self {
-            live: std::io::stderr().is_terminal(),
-            frame: 0,
-            said: 0,
-            said_no_browser: false,
-            spinning: false,
-        }
+        Self { live: std::io::stderr().is_terminal(), frame: 0, said: 0, has_advised: false, spinning: false }
     }
 
     /// Where to sign in, and in brackets who waits for it.
@@ -237,6 +233,9 @@ impl Screen {
                      write what you connect to this one by):\n{tunnel} {machine}"
                 ));
                 self.line(&format!("ksb: {cloud}: then open this there, and sign in: {url}{who}"));
+                if person::browser_location(false) == BrowserLocation::WebTerminal {
+                    self.advise(sign_in, BrowserLocation::WebTerminal);
+                }
             }
         }
         if sign_in.user_code.is_some() && self.live {
@@ -260,12 +259,12 @@ impl Screen {
         self.said = sign_in.notices.len();
     }
 
-    fn no_browser(&mut self, sign_in: &SignIn) {
-        if !std::mem::replace(&mut self.said_no_browser, true) {
-            self.line(&format!(
-                "ksb: {}: no browser is known here; open the address in one on this computer",
-                sign_in.cloud
-            ));
+    /// Says once what the user should know of where the browser is.
+    fn advise(&mut self, sign_in: &SignIn, location: BrowserLocation) {
+        let is_local = sign_in.user_code.is_none();
+        if let Some(advice) = location.advice(is_local).filter(|_| !self.has_advised) {
+            self.has_advised = true;
+            self.line(&format!("ksb: {}: {advice}", sign_in.cloud));
         }
     }
 

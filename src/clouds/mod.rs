@@ -37,6 +37,7 @@ use self::find::Found;
 use self::merge::Dict;
 use crate::error::{Code, Error, Result};
 use crate::model::Source;
+use crate::platform::browser::BrowserLocation;
 
 /// Names the clouds.yaml.
 pub const CLOUDS_VARIABLE: &str = "OS_CLIENT_CONFIG_FILE";
@@ -55,6 +56,8 @@ pub struct Environment {
     pub home: PathBuf,
     /// Texts that stand for what is in files, so that a change can be looked at before it is made.
     pub drafts: BTreeMap<PathBuf, String>,
+    /// Whether the real parents of this process, and tmux, tell where the browser is.
+    pub is_of_this_process: bool,
 }
 
 impl Environment {
@@ -71,7 +74,16 @@ impl Environment {
             current_dir,
             home: std::env::home_dir().unwrap_or_else(|| "/".into()),
             drafts: BTreeMap::new(),
+            is_of_this_process: true,
         })
+    }
+
+    /// Where the user's browser is.
+    pub fn browser_location(&self) -> BrowserLocation {
+        if self.is_of_this_process {
+            return BrowserLocation::of_this_process();
+        }
+        BrowserLocation::find(|name| self.vars.get(name).cloned(), &[], "")
     }
 
     /// A variable that is set and not empty.

@@ -80,7 +80,7 @@ fn named_way(env: &Environment, name: &str) -> Result<Way, String> {
     match name {
         "websso" => Ok(Way::Websso),
         "oidc_code" => Ok(Way::OidcCode),
-        "auto" if sees_browser(env) => Ok(Way::OidcCode),
+        "auto" if env.browser_location().can_be_opened() => Ok(Way::OidcCode),
         "oidc_device" | "auto" => Ok(Way::OidcDevice),
         "workload" => Ok(Way::Workload),
         "password" => Ok(Way::Password),
@@ -89,13 +89,6 @@ fn named_way(env: &Environment, name: &str) -> Result<Way, String> {
              `workload` and `password`"
         )),
     }
-}
-
-/// Whether the caller has a browser that a person sees. One that runs at the other end of SSH is slow at best.
-fn sees_browser(env: &Environment) -> bool {
-    let set = |name: &str| env.get(name).is_some();
-    let display = set("DISPLAY") || set("WAYLAND_DISPLAY");
-    !set("KSB_NO_BROWSER") && (set("BROWSER") || (display && !set("SSH_CONNECTION")))
 }
 
 /// The client at the OpenID provider; `redirect_uri` also decides where we listen.

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
-use tokio::io::unix::AsyncFd;
 
+use super::descriptors;
 use crate::ports::Clock;
 
 /// The system's wall clock.
@@ -38,11 +38,7 @@ async fn wait_once(when: Timestamp) -> std::io::Result<()> {
         it_value: Timespec { tv_sec: when.as_second(), tv_nsec: i64::from(when.subsec_nanosecond()) },
     };
     timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &at)?;
-    #[expect(
-        deprecated,
-        reason = "deprecated for descriptors that are not owned; this one is, and `register` is unsafe"
-    )]
-    let timer = AsyncFd::new(timer)?;
+    let timer = descriptors::readable(timer)?;
     let _ready = timer.readable().await?;
     Ok(())
 }

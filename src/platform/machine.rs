@@ -19,6 +19,14 @@ pub fn id() -> Option<String> {
     Some(hex(&digest[..8]))
 }
 
+/// The name of a file in a home that other machines may have, too.
+pub fn file_name(stem: &str, extension: &str) -> String {
+    format!("{stem}-{}{extension}", id().as_deref().unwrap_or(UNKNOWN))
+}
+
+/// Stands for the id of a machine that has none.
+pub const UNKNOWN: &str = "nowhere";
+
 /// What the machine calls itself.
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

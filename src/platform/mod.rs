@@ -1,9 +1,11 @@
 //! What differs from system to system: the clock, files, which machine it is, who and which program is at the other end, notifications, the keyring.
 
+pub mod browser;
 pub mod clock;
 pub mod descriptors;
 pub mod files;
 pub mod harden;
+pub mod inotify;
 pub mod logind;
 pub mod machine;
 pub mod network;

@@ -9,9 +9,8 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
+use super::descriptors;
 use crate::ports::SharedClock;
 use crate::sync::locked;
 
@@ -60,11 +59,7 @@ impl Network {
 
 /// Returns when an address or a route has changed; never where the kernel does not tell.
 pub async fn changed() {
-    #[expect(
-        deprecated,
-        reason = "deprecated for descriptors that are not owned; this one is, and `register` is unsafe"
-    )]
-    let told = async { AsyncFd::with_interest(listen()?, Interest::READABLE)?.readable().await.map(drop) };
+    let told = async { descriptors::readable(listen()?)?.readable().await.map(drop) };
     if told.await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -58,6 +58,18 @@ pub async fn takes_over() -> bool {
     answer.is_ok_and(|answer| {
         answer.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"ksb "))
     })
+}
+
+/// The process id in an agent's lock file, if it is of an agent of this user on this machine. Another machine may have
+/// written the file, or the number may be another process's by now.
+pub fn agent_named_in(lock: &Path) -> Option<u32> {
+    let pid = fs::read_to_string(lock).ok()?.lines().next()?.parse().ok()?;
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let is_ours = fs::metadata(&process).is_ok_and(|meta| meta.uid() == rustix::process::getuid().as_raw());
+    let command = fs::read(process.join("cmdline")).ok().filter(|_| is_ours)?;
+    let mut words = command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word));
+    let is_ksb = words.next().is_some_and(|program| Path::new(&*program).file_name() == path().file_name());
+    (is_ksb && words.next().as_deref() == Some("agent")).then_some(pid)
 }
 
 /// What of our environment an agent is to have: proxies and CA files come with each request, and its own must not add to

@@ -4,7 +4,8 @@ use std::fs;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
-use tokio::io::unix::AsyncFd;
+
+use super::descriptors;
 
 /// Number and start time (proc_pid_stat(5), field 22, in clock ticks after the boot) of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,12 +34,7 @@ impl Process {
         if Self::of(self.pid).as_ref() != Some(self) {
             return;
         }
-        #[expect(
-            deprecated,
-            reason = "deprecated for descriptors that are not owned; this one is, and `register` is unsafe"
-        )]
-        let descriptor = AsyncFd::new(descriptor);
-        if let Ok(descriptor) = descriptor {
+        if let Ok(descriptor) = descriptors::readable(descriptor) {
             descriptor.readable().await.map(drop).ok();
         }
     }

@@ -159,6 +159,12 @@ impl Pulse {
     }
 }
 
+/// The names of the processes that this one was started by, the nearest first.
+pub fn names_of_parents() -> Vec<String> {
+    let parents = std::iter::successors(parent_of(std::process::id()), |pid| parent_of(*pid));
+    parents.filter_map(name_of).collect()
+}
+
 fn name_of(pid: u32) -> Option<String> {
     let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::error::{Code, Error, Result};
-use crate::platform::paths::private_folder;
+use crate::platform::paths::make_private;
 use crate::platform::peer::LOOPBACK;
 use crate::platform::socket::{self, is_served};
 
@@ -34,7 +34,7 @@ impl OwnSocket {
     /// Binds `path`, which nobody else may serve.
     pub(super) fn bind(path: &Path) -> Result<(UnixListener, Self)> {
         let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", path.display()));
-        private_folder(path.parent().unwrap_or(Path::new("/")))?;
+        make_private(path.parent().unwrap_or(Path::new("/")))?;
         if is_served(path) {
             let why = format!("{} is served by another agent of yours", path.display());
             return Err(Error::new(Code::PortBusy, why).remedy("end the other agent: ksb stop"));

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path as FilePath, PathBuf};
+use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, Weak};
 
 use axum::Router;
@@ -34,6 +34,7 @@ use crate::http::page;
 use crate::http::serve::{Askers, Server, serve};
 use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
+use crate::platform::paths::RuntimeDirectory;
 use crate::platform::peer::{LOOPBACK, holder_of};
 use crate::sync::locked;
 
@@ -59,7 +60,7 @@ pub fn websso_callback(cloud: &Cloud) -> String {
 /// The callback ports in use; sign-ins of several clouds share one.
 pub struct Loopback {
     /// Where sockets lie.
-    folder: PathBuf,
+    directory: RuntimeDirectory,
     /// The start page's port on the other side of an SSH session: the same for as long as the agent lives, so that one
     /// `ssh -N -L` serves every sign-in of a day.
     start_port: u16,
@@ -68,17 +69,12 @@ pub struct Loopback {
 }
 
 impl Loopback {
-    /// Nothing is open yet. Sockets will lie in `folder`.
-    pub fn new(folder: &FilePath) -> Self {
+    /// Nothing is open yet. Sockets will lie in `directory`.
+    pub fn new(directory: RuntimeDirectory) -> Self {
         // Below the ports that systems give out by themselves, and none that a page could have been prepared at.
         let random = u16::from_str_radix(&random_hex::<2>(), 16).unwrap_or_default();
         let start_port = 20_000 + random % 12_000;
-        Self {
-            folder: folder.to_owned(),
-            start_port,
-            ports: tokio::sync::Mutex::default(),
-            start: Mutex::default(),
-        }
+        Self { directory, start_port, ports: tokio::sync::Mutex::default(), start: Mutex::default() }
     }
 
     /// The listener for `http://host:port`, bound before anyone is sent there.
@@ -90,7 +86,7 @@ impl Loopback {
         }
         let open = match door {
             Door::Ports => CallbackPort::bind(host, port)?,
-            Door::Sockets => CallbackPort::bind_socket(host, port, &self.folder)?,
+            Door::Sockets => CallbackPort::bind_socket(host, port, &self.directory.path())?,
         };
         // Any free port is each sign-in's own.
         if port > 0 {
@@ -108,7 +104,7 @@ impl Loopback {
         if let Some(open) = start.upgrade() {
             return Ok(open);
         }
-        let open = StartPort::on_socket(&self.folder.join("start.sock"), self.start_port)?;
+        let open = StartPort::on_socket(&self.directory.path().join("start.sock"), self.start_port)?;
         *start = Arc::downgrade(&open);
         Ok(open)
     }

@@ -519,7 +519,7 @@ const LONGEST_TOKEN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Where the vault of this machine lies, or would.
 fn path(folder: &Path, machine: Option<&str>) -> PathBuf {
-    folder.join(format!("vault-{}", machine.unwrap_or("nowhere")))
+    folder.join(format!("vault-{}", machine.unwrap_or(machine::UNKNOWN)))
 }
 
 fn unusable(file: &Path, why: &str) -> Error {

@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ports", &[]),
     ("api", &[]),
     ("config", &["vault"]),
-    ("clouds", &[]),
+    ("clouds", &["platform"]),
     ("outbound", &["platform", "ports"]),
     ("platform", &["ports"]),
     ("audit", &["platform"]),

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use keystone_broker::audit;
 use keystone_broker::ports::Clock;
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ use crate::support::tool::Tool;
 use crate::support::world::World;
 
 fn file(lab: &Lab) -> PathBuf {
-    lab.agent.folder().join("state/audit.jsonl")
+    audit::file_in(&lab.agent.folder().join("state"))
 }
 
 fn lines(lab: &Lab) -> Vec<Value> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use keystone_broker::clouds::{Config, Environment, Overrides, Resolved};
 use keystone_broker::error::{Code, Error};
 use keystone_broker::model::Scope;
+use keystone_broker::platform::browser::BrowserLocation;
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -386,6 +387,25 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
     }
     // WebSSO stays what is meant where nothing is said.
     assert_eq!(sign_in(&format!("{{auth_type: v3broker, auth: {{{keystone}}}}}")).unwrap()["way"], "websso");
+}
+
+/// The table that tests the plugin, too.
+#[test]
+fn where_the_browser_is_is_told_by_variables_parents_and_tmux() {
+    let table: Value = serde_json::from_str(include_str!("../browser-locations.json")).unwrap();
+    for row in table["rows"].as_array().unwrap() {
+        let variable = |name: &str| row["variables"][name].as_str().map(str::to_owned);
+        let parents: Vec<_> =
+            row["parents"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().into()).collect();
+        let location = BrowserLocation::find(variable, &parents, row["tmux"].as_str().unwrap());
+        let said = json!({
+            "opens": location.can_be_opened(),
+            "remote": location.is_remote(),
+            "local": location.advice(true),
+            "anywhere": location.advice(false),
+        });
+        assert_eq!(said, table["locations"][row["location"].as_str().unwrap()], "{}", row["what"]);
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::thread;
 
 use keystone_broker::api::TokenRequest;
+use keystone_broker::audit;
 use keystone_broker::platform::program::Peer;
 use serde_json::{Value, json};
 
@@ -194,7 +195,7 @@ fn what_was_answered_is_in_the_audit_log() {
     lab.clock.advance(60);
     lab.agent.will_answer(Answer::Yes);
     lab.api().token(&lab.cloud(), &scope::project("demo")).token_id();
-    let log = lab.agent.folder().join("state/audit.jsonl");
+    let log = audit::file_in(&lab.agent.folder().join("state"));
     let lines = || -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());

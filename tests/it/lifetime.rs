@@ -3,6 +3,7 @@
 use std::fs;
 
 use jiff::Timestamp;
+use keystone_broker::audit;
 use keystone_broker::ports::Clock;
 use serde_json::{Value, json};
 
@@ -50,7 +51,7 @@ fn a_session_is_logged_out_at_its_end_however_long_it_could_go_on() {
     lab.api().token_unprompted(&cloud, &scope::project("demo")).problem("sign-in-needed");
     until("the logout", || sessions(&lab).is_empty());
     until("the revocations", || lab.keystone.all_tokens().iter().all(|token| !lab.accepts(token)));
-    let log = || fs::read_to_string(lab.agent.folder().join("state/audit.jsonl")).unwrap();
+    let log = || fs::read_to_string(audit::file_in(&lab.agent.folder().join("state"))).unwrap();
     until("its line", || log().contains("\"action\":\"logout\""));
     let line = log().lines().find(|line| line.contains("\"logout\"")).unwrap().to_owned();
     assert!(!line.contains("\"program\""), "nobody asked for it: {line}");

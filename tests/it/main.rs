@@ -39,6 +39,7 @@ mod service;
 mod setup;
 mod signin;
 mod soak;
+mod sockets;
 mod ssh;
 mod tell;
 mod vault;

@@ -1,17 +1,23 @@
 //! WebSSO for a person whose browser is at the other end of an SSH session: sockets of one's own instead of ports.
 
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 use std::{fs, io};
 
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use crate::support::api::{Api, SignIn};
 use crate::support::browser::{Browser, navigation};
+use crate::support::desk::Desk;
 use crate::support::http::Response;
 use crate::support::keystone::LAB;
 use crate::support::lab::Lab;
+use crate::support::sandbox::{KSB, within};
+use crate::support::spawn;
 use crate::support::tunnel::{Tunnel, forwards};
 use crate::support::world::World;
 
@@ -43,6 +49,61 @@ fn the_browser_of_another_machine_comes_in_by_sockets_and_signs_in() {
     assert_eq!(lab.api().over(&sign_in.id)["state"], "done");
     assert_eq!(lab.api().status()["sessions"][0]["user"]["name"], "alice");
     drop(tunnel);
+}
+
+/// `ksb login` at a terminal with these variables and this parent says all that.
+#[track_caller]
+fn login_says(what: &str, variables: &[(&str, &str)], parent: &str, expected: &'static [&str]) {
+    let desk = Desk::new();
+    let bin = desk.sandbox.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let tmux = "#!/bin/sh\necho DISPLAY=:0\necho 'SSH_CONNECTION=198.51.100.7 50022 192.0.2.1 2222'\n";
+    fs::write(bin.join("tmux"), tmux).unwrap();
+    fs::set_permissions(bin.join("tmux"), fs::Permissions::from_mode(0o755)).unwrap();
+    let shell = bin.join(parent);
+    spawn::copy("/bin/sh", &shell);
+    let mut command = desk.sandbox.command(&shell);
+    // The shell stays: it has something to do afterwards.
+    command.args(["-c", &format!("'{KSB}' login; true")]).env_remove("BROWSER").env("USER", "alice");
+    let path = std::env::join_paths([&*bin, "/usr/bin".as_ref(), "/bin".as_ref()]).unwrap();
+    command.env("PATH", path).envs(variables.iter().copied()).process_group(0);
+    let mut ksb = spawn::start(&mut command);
+    let mut lines = BufReader::new(ksb.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let what = what.to_owned();
+    within(move || {
+        let mut said = String::new();
+        while !expected.iter().all(|part| said.contains(part)) {
+            let line = lines.next().unwrap_or_else(|| panic!("{what}: {expected:?}: {said}"));
+            said = format!("{said}{line}\n");
+        }
+        let has_tunnel = expected.contains(&TUNNEL);
+        assert_eq!((said.contains(TUNNEL), said.contains(HERE)), (has_tunnel, !has_tunnel), "{what}: {said}");
+    });
+    kill_process_group(Pid::from_child(&ksb), Signal::KILL).unwrap();
+    ksb.wait().unwrap();
+}
+
+const TUNNEL: &str = "\nssh -N -L ";
+const HERE: &str = "ksb: demo: sign in: http://localhost:";
+
+#[test]
+fn a_login_says_how_a_browser_gets_here_from_where_it_is() {
+    let ssh = ("SSH_CONNECTION", "198.51.100.7 50022 192.0.2.1 2222");
+    login_says("ssh", &[ssh], "sh", &[TUNNEL, "-p 2222 alice@192.0.2.1"]);
+    let pane = &[("TMUX", "/tmp/tmux-0/default,7,0"), ("DISPLAY", ":0")];
+    login_says("a tmux pane that was attached by ssh", pane, "sh", &[TUNNEL, "-p 2222 alice@192.0.2.1"]);
+    login_says("sudo in an ssh session", &[], "sshd", &[TUNNEL, " alice@"]);
+    login_says(
+        "JupyterHub",
+        &[("JUPYTERHUB_USER", "alice")],
+        "sh",
+        &[TUNNEL, "this terminal is in a browser"],
+    );
+    login_says("ttyd", &[], "ttyd", &[TUNNEL, "this terminal is in a browser", "sign_in: oidc_device"]);
+    let editor = &[("BROWSER", "/nowhere/helpers/browser.sh"), ssh];
+    login_says("VS Code by ssh", editor, "sh", &[HERE, "your editor opens the browser"]);
+    login_says("WSL", &[("WSL_INTEROP", "/run/WSL/8_interop")], "sh", &[HERE, "Windows opens the browser"]);
+    login_says("nothing", &[], "sh", &[HERE, "no browser is known here"]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use keystone_broker::broker::{Broker, Departure};
 use keystone_broker::config::Config;
 use keystone_broker::http::serve::{Askers, serve};
 use keystone_broker::listen;
-use keystone_broker::platform::paths::private_folder;
+use keystone_broker::platform::paths::make_private;
 use keystone_broker::ports::SharedClock;
 use keystone_broker::vault::{Cost, Place, Vault, Wish};
 use tempfile::TempDir;
@@ -151,7 +151,7 @@ fn run(
     std::fs::remove_file(&socket_path).ok();
     let api = std::os::unix::net::UnixListener::bind(&socket_path).unwrap();
     api.set_nonblocking(true).unwrap();
-    private_folder(&folder.join("state")).unwrap();
+    make_private(&folder.join("state")).unwrap();
     // A restarted agent has the port that its leases name.
     let port_file = socket_path.with_extension("facade");
     let port = fs::read_to_string(&port_file).ok().and_then(|port| port.parse().ok());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use keystone_broker::platform::clock::SystemClock;
 use keystone_broker::platform::machine;
-use keystone_broker::platform::paths::private_folder;
+use keystone_broker::platform::paths::make_private;
 use keystone_broker::vault::{Place, Vault, Wish};
 use serde_json::Value;
 
@@ -29,10 +29,15 @@ pub struct Desk {
 impl Desk {
     /// With a clouds.yaml that has one entry, `demo`, for the project demo.
     pub fn new() -> Self {
+        Self::in_sandbox(Sandbox::new())
+    }
+
+    /// The same in a sandbox of one's choice.
+    pub fn in_sandbox(sandbox: Sandbox) -> Self {
         let keystone = Keystone::start(Arc::new(SystemClock));
         let port = port::free();
         keystone.trust(&format!("http://localhost:{port}/auth/websso/"));
-        let mut desk = Self { sandbox: Sandbox::new(), keystone, port };
+        let mut desk = Self { sandbox, keystone, port };
         desk.sandbox.with_browser();
         desk.write_cloud("project_name: demo\n      project_domain_name: lab");
         desk
@@ -40,7 +45,12 @@ impl Desk {
 
     /// The same, with an agent that keeps a vault, whose facade has the same port after a restart.
     pub fn with_vault() -> Self {
-        let mut desk = Self::new();
+        Self::new().and_vault()
+    }
+
+    /// The same for a desk that has none yet.
+    pub fn and_vault(self) -> Self {
+        let mut desk = self;
         let passphrase = desk.sandbox.path("passphrase");
         fs::write(&passphrase, "correct horse\n").unwrap();
         fs::set_permissions(&passphrase, fs::Permissions::from_mode(0o600)).unwrap();
@@ -53,7 +63,7 @@ impl Desk {
     pub fn with_quick_vault() -> Self {
         let desk = Self::with_vault();
         let folder = desk.sandbox.paths().state;
-        private_folder(&folder).unwrap();
+        make_private(&folder).unwrap();
         let vault = Vault::at(Place {
             folder,
             machine: machine::id(),

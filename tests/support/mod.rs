@@ -11,6 +11,7 @@ pub mod kept;
 pub mod keystone;
 pub mod killing;
 pub mod lab;
+pub mod machine;
 pub mod memory;
 pub mod notices;
 pub mod openapi;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 
-use keystone_broker::platform::paths::Paths;
+use keystone_broker::platform::paths::{Paths, lock_of};
 use rustix::fs::{FileType, Mode};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -55,7 +55,16 @@ impl From<Output> for Outcome {
 impl Sandbox {
     /// An empty home and a bare environment: `PATH`, the folders, and `KSB_PROMPT=never`.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("ksb").tempdir().unwrap();
+        Self::below(&std::env::temp_dir())
+    }
+
+    /// The same where a [`super::machine::Machine`] finds it.
+    pub fn outside_tmp() -> Self {
+        Self::below("/var/tmp".as_ref())
+    }
+
+    fn below(parent: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("ksb").tempdir_in(parent).unwrap();
         let mut sandbox = Self { dir, env: BTreeMap::new() };
         for (name, folder) in [
             ("HOME", "home"),
@@ -87,6 +96,12 @@ impl Sandbox {
     /// Sets a variable for every command from now on.
     pub fn set(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
         self.env.insert(name.into(), value.into());
+        self
+    }
+
+    /// Removes a variable for every command from now on.
+    pub fn unset(&mut self, name: &str) -> &mut Self {
+        self.env.remove(name.as_ref() as &std::ffi::OsStr);
         self
     }
 
@@ -141,6 +156,7 @@ impl Sandbox {
     pub fn paths(&self) -> Paths {
         Paths {
             socket: self.path("run/keystone-broker/broker.sock"),
+            fallbacks: Vec::new(),
             state: self.path("home/.local/state/keystone-broker"),
             config: self.path("home/.config/keystone-broker/config.toml"),
         }
@@ -148,7 +164,8 @@ impl Sandbox {
 
     /// The agent's process id, while it runs.
     pub fn agent_pid(&self) -> Option<u32> {
-        fs::read_to_string(self.paths().socket.with_extension("lock")).ok()?.trim().parse().ok()
+        let lock = fs::read_to_string(lock_of(&self.paths().socket)).ok()?;
+        lock.lines().next()?.parse().ok()
     }
 
     /// Ends the agent as a loss of power would, and returns when it is gone.
@@ -170,7 +187,7 @@ impl Sandbox {
 
     /// What the agent logged.
     pub fn agent_log(&self) -> String {
-        fs::read_to_string(self.paths().state.join("agent.log")).unwrap_or_default()
+        fs::read_to_string(self.paths().agent_log()).unwrap_or_default()
     }
 }
 

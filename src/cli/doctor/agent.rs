@@ -14,7 +14,8 @@ use crate::cli::say;
 use crate::client::{Client, is_older};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::platform::paths::Paths;
+use crate::platform::own;
+use crate::platform::paths::{Paths, lock_of};
 use crate::vault::{self, Wish};
 
 /// An agent that works answers in milliseconds.
@@ -35,39 +36,45 @@ pub(super) async fn status(paths: &Paths) -> Result<Status> {
 }
 
 /// Whether one runs, and which.
-pub(super) async fn check(paths: &Paths) -> (Vec<Finding>, Option<Status>) {
-    let lock = paths.socket.with_extension("lock");
-    let mut findings = unreachable(&lock);
+pub(super) async fn check(paths: &Paths) -> (Finding, Option<Status>) {
+    let socket = match paths.reachable_socket() {
+        Ok(socket) => socket,
+        Err(error) => return (failed(CHECK, "", error), None),
+    };
+    let lock = lock_of(socket);
     let running = Client::of_the_one_that_runs(paths.clone()).is_running().await;
     if !running {
-        findings.push(match stuck(&lock).await {
-            Some(pid) => finding(
+        let finding = match stuck(&lock).await {
+            Some(Holder::Agent(pid)) => finding(
                 CHECK,
                 "",
                 Found::Fail,
                 format!("process {pid} holds {} and serves no socket", lock.display()),
             )
             .remedy(format!("if it stays so, end it: kill {pid}")),
-            None if is_foreign(&paths.socket) => {
-                finding(CHECK, "", Found::Fail, format!("{} belongs to another user", paths.socket.display()))
+            Some(Holder::Unknown) => finding(
+                CHECK,
+                "",
+                Found::Fail,
+                format!("{} is held, and not by an agent of yours on this machine", lock.display()),
+            )
+            .remedy("set KSB_SOCK to a socket in a private directory of this machine"),
+            None if is_foreign(socket) => {
+                finding(CHECK, "", Found::Fail, format!("{} belongs to another user", socket.display()))
                     .remedy("unset KSB_SOCK, or set it to a socket of your own")
             }
             None => finding(CHECK, "", Found::Ok, "none runs; it starts when it is needed"),
-        });
-        return (findings, None);
+        };
+        return (finding, None);
     }
     match status(paths).await {
-        Ok(status) => {
-            findings.push(running_one(&status));
-            (findings, Some(status))
-        }
+        Ok(status) => (running_one(&status), Some(status)),
         Err(mut error) => {
-            if let Some(pid) = holder(&lock) {
+            if let Some(Holder::Agent(pid)) = holder(&lock) {
                 error.detail = format!("{} (process {pid})", error.detail);
                 error.remedy = Some(format!("end it: kill -9 {pid}; the next command starts another"));
             }
-            findings.push(failed(CHECK, "", error));
-            (findings, None)
+            (failed(CHECK, "", error), None)
         }
     }
 }
@@ -101,47 +108,34 @@ fn running_one(status: &Status) -> Finding {
     }
 }
 
-/// The process that holds the lock, in the words of the lock's file.
-fn holder(lock: &Path) -> Option<String> {
+/// The process that holds an agent's lock.
+enum Holder {
+    /// An agent of this user on this machine, by its process id.
+    Agent(u32),
+    /// A process that must not be ended by its number alone: it may run on another machine.
+    Unknown,
+}
+
+fn holder(lock: &Path) -> Option<Holder> {
     let file = File::options().read(true).write(true).open(lock).ok()?;
     if file.try_lock().is_ok() {
         return None;
     }
-    let pid = fs::read_to_string(lock).ok()?;
-    Some(pid.trim().chars().filter(char::is_ascii_digit).collect())
+    Some(own::agent_named_in(lock).map_or(Holder::Unknown, Holder::Agent))
 }
 
 /// The process that holds the lock where there is no socket, unless it lets go of it: one that ends needs a moment.
-async fn stuck(lock: &Path) -> Option<String> {
-    let pid = holder(lock)?;
+async fn stuck(lock: &Path) -> Option<Holder> {
+    let holder = holder(lock)?;
     let file = File::options().read(true).write(true).open(lock).ok()?;
     let (free, wait) = oneshot::channel();
     // Left to itself where nobody lets go.
     thread::spawn(move || file.lock().map(|()| free.send(())));
-    tokio::time::timeout(PATIENCE, wait).await.is_err().then_some(pid)
+    tokio::time::timeout(PATIENCE, wait).await.is_err().then_some(holder)
 }
 
 fn is_foreign(socket: &Path) -> bool {
     fs::metadata(socket).is_ok_and(|meta| meta.uid() != rustix::process::getuid().as_raw())
-}
-
-/// Agents whose lock has lost its name: their folder was removed, as at a logout, and nobody finds them any more.
-fn unreachable(lock: &Path) -> Vec<Finding> {
-    let gone = format!("{}{DELETED}", lock.display());
-    let holds = |process: &Path| {
-        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
-        files.map(|file| file.path()).any(|file| fs::read_link(file).is_ok_and(|name| *name == *gone))
-    };
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path());
-    let pid = |process: &Path| process.file_name()?.to_str()?.parse::<u32>().ok();
-    processes
-        .filter_map(|process| Some((pid(&process)?, process)))
-        .filter(|(_, process)| holds(process))
-        .map(|(pid, _)| {
-            let detail = format!("process {pid} is an agent whose folder was removed: nothing reaches it");
-            finding(CHECK, "", Found::Warn, detail).remedy(format!("kill {pid}"))
-        })
-        .collect()
 }
 
 /// What a running agent says of its vault, of the facade and of what else its person should know.

@@ -12,23 +12,23 @@ use crate::cli::yaml::quoted;
 use crate::clouds::{Config, Environment};
 use crate::config;
 use crate::model::Workload;
-use crate::platform::paths::Paths;
+use crate::platform::paths::{Paths, replaceable_by};
 
 const OTHERS_WRITE: u32 = 0o022;
 const OTHERS_ANYTHING: u32 = 0o077;
-const STICKY: u32 = 0o1000;
 
 /// All of them; what is not there yet is no fault.
 pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let runtime = paths.socket.parent().unwrap_or(Path::new("."));
+    let socket = paths.reachable_socket().unwrap_or(&paths.socket);
+    let runtime = socket.parent().unwrap_or(Path::new("."));
     findings.extend(private("socket-folder", runtime, 0o700));
-    if let Ok(meta) = fs::metadata(&paths.socket) {
+    if let Ok(meta) = fs::metadata(socket) {
         if meta.file_type().is_socket() {
-            findings.extend(private("socket", &paths.socket, 0o600));
+            findings.extend(private("socket", socket, 0o600));
         } else {
-            let detail = format!("{} is no socket", paths.socket.display());
-            let remedy = format!("rm {}", quoted(&paths.socket));
+            let detail = format!("{} is no socket", socket.display());
+            let remedy = format!("rm {}", quoted(socket));
             findings.push(finding("socket", "", Found::Fail, detail).remedy(remedy));
         }
     }
@@ -153,20 +153,10 @@ fn fault(path: &Path, meta: &Metadata) -> Option<Fault> {
     parents(path)
 }
 
-/// Whoever may write to a folder above can put something else in the place of what is below.
 fn parents(path: &Path) -> Option<Fault> {
-    let path = fs::canonicalize(path).ok()?;
-    let ours = rustix::process::getuid().as_raw();
-    path.ancestors().skip(1).find_map(|folder| {
-        let meta = fs::metadata(folder).ok()?;
-        let open = meta.mode() & OTHERS_WRITE != 0 && meta.mode() & STICKY == 0;
-        // In a user namespace root's files may show as nobody's: who owns `/` could do anything anyway.
-        let root = fs::metadata("/").map_or(0, |root| root.uid());
-        let foreign = ![0, ours, root].contains(&meta.uid());
-        (open || foreign).then(|| Fault {
-            found: Found::Fail,
-            why: format!("can be replaced by others: {} is not yours alone", folder.display()),
-            remedy: format!("chmod go-w {}", quoted(folder)),
-        })
+    replaceable_by(path).map(|above| Fault {
+        found: Found::Fail,
+        why: format!("can be replaced by others: {} is not yours alone", above.display()),
+        remedy: format!("chmod go-w {}", quoted(&above)),
     })
 }

@@ -13,10 +13,12 @@ mod show;
 mod variables;
 
 use super::clouds::own_entries;
-use super::{Done, say, target};
+use super::{Done, say};
 use crate::api::{Finding, Found, Status};
+use crate::client::Client;
 use crate::clouds::{Config, Environment};
 use crate::error::{Error, Result};
+use crate::platform::paths::Paths;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -73,14 +75,14 @@ fn failed(check: &str, subject: impl Into<String>, error: Error) -> Finding {
 
 pub(super) async fn run(args: Args) -> Result<Done> {
     let env = Environment::of_this_process()?;
-    let client = target::client()?;
+    let client = Client::new(Paths::from_env()?);
     let pythons = {
         let env = env.clone();
         tokio::task::spawn_blocking(move || python::check(&env))
     };
     let mut findings = files::check(client.paths(), &env);
     let (state, status) = agent::check(client.paths()).await;
-    findings.extend(state);
+    findings.push(state);
 
     let config = Config::load(&env);
     let clouds = match &config {
@@ -115,7 +117,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         findings.extend(leases::check(&env, config, args.cloud.as_deref(), status.as_ref()));
     }
     findings.extend(ports::check(&clouds, status.as_ref()));
-    findings.extend(service::check(client.paths(), &env));
+    findings.extend(service::check(client.paths()));
     findings.extend(variables::check(&env, config.as_ref().ok()));
     findings.extend(pythons.await.unwrap_or_default());
     findings.extend(at_clouds);

@@ -3,12 +3,12 @@
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
 use crate::cli::service::{OUTDATED, is_up_to_date};
-use crate::clouds::Environment;
+use crate::platform::browser::ssh_connection;
 use crate::platform::paths::Paths;
 use crate::platform::systemd::{self, SOCKET};
 
-pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
-    vec![service(paths), linger(env)]
+pub(super) fn check(paths: &Paths) -> Vec<Finding> {
+    vec![service(paths), linger()]
 }
 
 fn service(paths: &Paths) -> Finding {
@@ -37,12 +37,12 @@ fn service(paths: &Paths) -> Finding {
 }
 
 /// Without it systemd ends what a user runs, and removes `/run/user/UID`, with their last session.
-fn linger(env: &Environment) -> Finding {
+fn linger() -> Finding {
     let said = |found, detail: &str| finding("linger", "", found, detail);
     match systemd::lingers() {
         None => said(Found::Skipped, "systemd does not run this machine"),
         Some(true) => said(Found::Ok, "on: the agent outlives your last session"),
-        Some(false) if env.get("SSH_CONNECTION").is_none() => {
+        Some(false) if ssh_connection().is_none() => {
             said(Found::Ok, "off: the agent ends when you log out")
         }
         Some(false) => {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::process::umask;
@@ -16,10 +16,7 @@ use crate::cli::say;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
-use crate::platform::paths::Paths;
-
-/// What `ksb trust` said counts here, too.
-const KNOWN: &str = "known-clouds.json";
+use crate::platform::paths::{Paths, known_clouds_in, runtime_directories};
 
 /// A running agent, and its client.
 pub(super) struct Inside {
@@ -42,18 +39,20 @@ impl Inside {
     /// Starts it, in a folder of its own.
     pub(super) async fn start() -> Result<Self> {
         let usual = Paths::from_env()?;
-        let parent = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty());
-        let parent = parent.map_or_else(std::env::temp_dir, PathBuf::from);
+        let parent = runtime_directories().next().unwrap_or_else(std::env::temp_dir);
         let folder = Folder(parent.join(format!("ksb-{}", random_hex::<16>())));
         let state = folder.0.join("state");
         let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", folder.0.display()));
         for each in [&folder.0, &state] {
             DirBuilder::new().mode(0o700).create(each).map_err(failed)?;
         }
-        if usual.state.join(KNOWN).exists() {
-            fs::copy(usual.state.join(KNOWN), state.join(KNOWN)).map_err(failed)?;
+        // What `ksb trust` said counts here, too.
+        let known = known_clouds_in(&usual.state);
+        if known.exists() {
+            fs::copy(known, known_clouds_in(&state)).map_err(failed)?;
         }
-        let paths = Paths { socket: folder.0.join("broker.sock"), state, config: usual.config };
+        let socket = folder.0.join("broker.sock");
+        let paths = Paths { socket, fallbacks: Vec::new(), state, config: usual.config };
         let stop = Arc::new(Notify::new());
         let (is_ready, ready) = oneshot::channel();
         // The command is to have the one that we were started with.
@@ -62,7 +61,7 @@ impl Inside {
         let agent = tokio::spawn({
             let (paths, stop) = (paths.clone(), stop.clone());
             async move {
-                let ready = move || _ = is_ready.send(());
+                let ready = move |_: &Path| _ = is_ready.send(());
                 agent::run_within(&paths, ready, async move { stop.notified().await }).await
             }
         });
@@ -83,7 +82,7 @@ impl Inside {
     /// `ksb` within the command uses this agent, and starts no other.
     pub(super) fn changes(&self) -> Changes {
         let mut changes = Changes::default();
-        changes.insert("KSB_SOCK", self.client.paths().socket.display().to_string());
+        changes.insert("KSB_SOCK", self.client.socket().display().to_string());
         changes
     }
 

@@ -164,7 +164,7 @@ async fn with_leases(
     let entries: Vec<_> = entries.filter(|(name, _)| name != OF_VARIABLES).collect();
     let names: Vec<_> = entries.iter().map(|(name, _)| name.clone()).collect();
     secure::warn(&names, args.shape, &env);
-    let folder = Folder::make(&client.paths().socket, entries)?;
+    let folder = Folder::make(client.socket(), entries)?;
     changes.add(match &grants[..] {
         [only] => environment::of_lease(only, args.shape, &env),
         several => environment::of_several(several, &env),

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keystone_broker::audit;
 use keystone_broker::platform::clock::SystemClock;
 use serde_json::{Value, json};
 
@@ -120,7 +121,7 @@ fn a_key_that_is_gone_is_missed_before_an_agent_has_to_start_without_it() {
 fn what_the_agent_has_to_say_besides_is_a_line_of_its_own() {
     let desk = Desk::with_quick_vault().without_pythons();
     // Nothing can be written there.
-    fs::create_dir_all(desk.sandbox.paths().state.join("audit.jsonl")).unwrap();
+    fs::create_dir_all(audit::file_in(&desk.sandbox.paths().state)).unwrap();
     desk.run_and_sign_in(&["login"], "alice").ok();
     let found = doctor(&desk);
     let said: Vec<_> =

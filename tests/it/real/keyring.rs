@@ -338,7 +338,7 @@ fn a_bus_that_never_answers_costs_some_seconds_and_leaves_no_process() {
         // As old as the agent, and so older than the key.
         assert_eq!(helper.environment(), agent.environment());
         if let (Some(helper), Some(agent)) = (helper.open(), agent.open()) {
-            let log = desk.sandbox.paths().state.join("agent.log");
+            let log = desk.sandbox.paths().agent_log();
             let shared: Vec<_> = helper.intersection(&agent).filter(|open| !is_anonymous(open)).collect();
             assert_eq!(shared, [Path::new("/dev/null"), &log]);
         }

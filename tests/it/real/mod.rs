@@ -45,6 +45,7 @@ mod scopes;
 mod seat;
 mod service;
 mod setup;
+mod sockets;
 mod ssh;
 mod strangers;
 mod terraform;

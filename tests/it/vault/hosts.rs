@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, Mutex};
 
+use keystone_broker::model::hex;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::real::wait;
 use crate::support::browser::Browser;
 use crate::support::desk::Desk;
-use crate::support::sandbox::{KSB, Outcome, end_of};
+use crate::support::machine::Machine;
+use crate::support::sandbox::{KSB, Outcome, Sandbox, end_of};
 use crate::support::spawn;
 
 /// A machine with the same home. It ends as one that loses its power.
@@ -43,12 +46,6 @@ impl<'a> Host<'a> {
         Self { desk, socket, agent, logged }
     }
 
-    fn with_machine_id(desk: &'a Desk, name: &str, id: char) -> Self {
-        let file = desk.sandbox.path(format!("machine-id-{name}"));
-        fs::write(&file, format!("{}\n", String::from(id).repeat(32))).unwrap();
-        Self::start(desk, name, &format!("mount --bind {} /etc/machine-id", file.display()))
-    }
-
     fn run(&self, args: &[&str]) -> Outcome {
         let state = self.path(&self.desk.sandbox.path("home/.local/state"));
         let mut ksb = self.desk.sandbox.ksb(args);
@@ -66,12 +63,6 @@ impl<'a> Host<'a> {
         wait::until("a free port", || TcpStream::connect(port).is_err().then_some(()));
     }
 
-    /// Whether it gives a token without a person.
-    fn serves(&self) -> bool {
-        let mut token = self.desk.sandbox.ksb(&["token"]);
-        end_of(spawn::start(token.env("KSB_SOCK", &self.socket).env("KSB_PROMPT", "never"))).code == Some(0)
-    }
-
     /// A path as it is there.
     fn path(&self, path: &Path) -> PathBuf {
         Path::new(&format!("/proc/{}/root", self.agent.id())).join(path.strip_prefix("/").unwrap())
@@ -85,38 +76,86 @@ impl Drop for Host<'_> {
     }
 }
 
+/// A machine with a machine-id of its own, and no runtime directory, as in a batch job.
+fn machine(desk: &Desk, id: char) -> Machine<'_> {
+    let file = desk.sandbox.path(format!("machine-id-{id}"));
+    fs::write(&file, format!("{}\n", String::from(id).repeat(32))).unwrap();
+    Machine::start(&desk.sandbox, &format!("mount --bind {} /etc/machine-id", file.display()))
+}
+
+fn sign_in(desk: &Desk, machine: &Machine) {
+    let ksb = spawn::start(&mut machine.ksb(&["login"]));
+    assert_eq!(Browser::of("alice").tab().sign_in(&desk.sandbox.opened()).state, "done");
+    end_of(ksb).ok();
+    // Both machines have this one's network: the port is let go when the last page does not ask to keep it.
+    let port = ("127.0.0.1", desk.port);
+    wait::until("a free port", || TcpStream::connect(port).is_err().then_some(()));
+}
+
+/// Whether it gives a token without a person.
+fn serves(machine: &Machine) -> bool {
+    end_of(spawn::start(machine.ksb(&["token"]).env("KSB_PROMPT", "never"))).code == Some(0)
+}
+
+/// What lies in the state directory.
+fn kept(desk: &Desk) -> Vec<PathBuf> {
+    let entries = fs::read_dir(desk.sandbox.paths().state).unwrap();
+    let mut kept: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    kept.sort();
+    kept
+}
+
 #[test]
-fn two_hosts_with_one_home_keep_apart_what_each_signed_in() {
-    let desk = Desk::with_vault();
-    let start = || [("one", '1'), ("two", '2')].map(|(name, id)| Host::with_machine_id(&desk, name, id));
-    let [one, two] = start();
-    one.sign_in();
-    assert!(one.serves() && !two.serves());
-    two.sign_in();
-    drop((one, two));
-    let [one, two] = start();
-    assert!(one.serves() && two.serves(), "each has its own");
+fn two_machines_with_one_home_keep_apart_what_each_signed_in() {
+    let mut desk = Desk::in_sandbox(Sandbox::outside_tmp()).and_vault();
+    desk.sandbox.set("XDG_RUNTIME_DIR", "/run/user/99");
+    let [one, two] = ['1', '2'].map(|id| machine(&desk, id));
+    sign_in(&desk, &one);
+    assert!(serves(&one) && !serves(&two));
+    sign_in(&desk, &two);
+    assert!(serves(&one) && serves(&two), "both at once");
     assert_eq!(desk.keystone.logins(), 2);
-    // A home that is copied, or a vault that is renamed, is not taken over.
-    let vaults = |desk: &Desk| {
-        let all = fs::read_dir(desk.sandbox.paths().state).unwrap().map(|entry| entry.unwrap().path());
-        let mut all: Vec<_> = all.filter(|path| path.to_str().unwrap().contains("/vault-")).collect();
-        all.retain(|path| path.extension().is_none());
-        all.sort();
-        all
+    for machine in [&one, &two] {
+        let status = machine.run(&["status"]).ok().stdout;
+        assert!(status.contains("demo: alice") && status.contains("/tmp/keystone-broker-0"), "{status}");
+    }
+    // Nothing in the home belongs to both.
+    let stems = |names: &[PathBuf]| {
+        let stem = |path: &PathBuf| {
+            path.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().0.to_owned()
+        };
+        names.iter().map(stem).collect::<Vec<_>>()
     };
-    let both = vaults(&desk);
-    assert_eq!(both.len(), 2);
+    let of_machine = |id: char| {
+        let id = Sha256::digest(format!("keystone-broker {}", String::from(id).repeat(32)));
+        let name = hex(&id[..8]);
+        kept(&desk).into_iter().filter(|path| path.to_str().unwrap().contains(&name)).collect::<Vec<_>>()
+    };
+    let (first, second) = (of_machine('1'), of_machine('2'));
+    assert_eq!(stems(&first), stems(&second));
+    assert_eq!(first.len() + second.len(), kept(&desk).len(), "{:?}", kept(&desk));
+
+    // As after a loss of power.
     drop((one, two));
-    for (from, to) in [(&both[0], &both[1]), (&both[1], &both[0])] {
-        let kept = fs::read(to).unwrap();
+    let [one, two] = ['1', '2'].map(|id| machine(&desk, id));
+    assert!(serves(&one) && serves(&two), "each has its own");
+    assert_eq!(desk.keystone.logins(), 2);
+
+    // A home that is copied, or a vault that is renamed, is not taken over.
+    drop((one, two));
+    let is_vault = |path: &PathBuf| path.to_str().unwrap().contains("/vault-") && path.extension().is_none();
+    let vaults: Vec<_> = kept(&desk).into_iter().filter(is_vault).collect();
+    for (owner, own) in ['1', '2'].map(|id| (id, of_machine(id))) {
+        let is_own = |vault: &&PathBuf| own.contains(vault);
+        let (to, from) =
+            (vaults.iter().find(is_own).unwrap(), vaults.iter().find(|vault| !is_own(vault)).unwrap());
+        let bytes = fs::read(to).unwrap();
         fs::copy(from, to).unwrap();
-        let refused = ["1", "2"].iter().any(|id| {
-            let host = Host::with_machine_id(&desk, "copied", id.chars().next().unwrap());
-            host.run(&["status"]).ok().stdout.contains("it was made on another machine")
-        });
-        assert!(refused);
-        fs::write(to, kept).unwrap();
+        let machine = machine(&desk, owner);
+        machine.run(&["agent", "--ensure"]).ok();
+        let said = machine.run(&["status"]).ok().stdout;
+        assert!(said.contains("it was made on another machine"), "{said}");
+        fs::write(to, bytes).unwrap();
     }
 }
 

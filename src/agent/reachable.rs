@@ -1,0 +1,69 @@
+//! Opens another socket when the agent's own has lost its name: the last logout removes `/run/user/UID`, and what cleans
+//! `/tmp` may remove a socket there. Otherwise the vault would stay locked to an agent that no command reaches.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::serve_api;
+use super::sockets::{ApiSocket, Sockets};
+use crate::broker::Broker;
+use crate::error::Result;
+use crate::http::serve::Server;
+use crate::platform::inotify::{Watch, WatchFlags};
+use crate::platform::paths::Paths;
+use crate::sync::locked;
+
+/// When a new socket is looked for again. A logout removes one directory after the other, and a mount above them without
+/// a word.
+const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
+
+/// Has the agent listen somewhere for as long as it lives; stops it where that cannot be.
+pub(super) async fn keep(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Server>>) {
+    let mut again: &[Duration] = &[];
+    loop {
+        if !locked(sockets).api.is_ours {
+            return;
+        }
+        until_lost(sockets, again).await;
+        // Then it was removed by us.
+        if broker.is_leaving() {
+            return;
+        }
+        let lost = locked(sockets).api.path();
+        if let Err(error) = open_another(broker, sockets, servers).await {
+            tracing::error!(%error, lost = %lost.display(), "the socket was removed, and there is no other");
+            return broker.stop();
+        }
+        tracing::info!(lost = %lost.display(), now = %locked(sockets).api.path().display(), "another socket");
+        again = &AGAIN;
+    }
+}
+
+async fn until_lost(sockets: &Mutex<Sockets>, again: &[Duration]) {
+    const KINDS: WatchFlags = WatchFlags::DELETE
+        .union(WatchFlags::MOVED_FROM)
+        .union(WatchFlags::DELETE_SELF)
+        .union(WatchFlags::MOVE_SELF);
+    let path = locked(sockets).api.path();
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
+    let Ok(mut changes) = Watch::of(directory, KINDS) else { return };
+    let mut pauses = again.iter();
+    while locked(sockets).api.has_its_name() {
+        match pauses.next() {
+            Some(pause) => _ = timeout(*pause, changes.changed(name)).await,
+            None => changes.changed(name).await,
+        }
+    }
+}
+
+async fn open_another(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Server>>) -> Result<()> {
+    let held = locked(sockets).api.lock.try_clone().ok();
+    let api = ApiSocket::open(&Paths::from_env()?, held.as_ref()).await?;
+    let server = serve_api(broker, &api)?;
+    broker.move_to(&api.directory());
+    locked(servers).push(server);
+    locked(sockets).api = api;
+    Ok(())
+}
