@@ -42,9 +42,7 @@ fn linger() -> Finding {
     match systemd::lingers() {
         None => said(Found::Skipped, "systemd does not run this machine"),
         Some(true) => said(Found::Ok, "on: the agent outlives your last session"),
-        Some(false) if ssh_connection().is_none() => {
-            said(Found::Ok, "off: the agent ends when you log out")
-        }
+        Some(false) if ssh_connection().is_none() => said(Found::Ok, "off: the agent ends when you log out"),
         Some(false) => {
             let detail =
                 "off: when your last SSH session ends, so does the agent, also for what runs on in tmux";

@@ -3,6 +3,7 @@
 
 mod applies;
 mod kept;
+mod rebuilt;
 mod unattended;
 
 use std::time::Duration;
