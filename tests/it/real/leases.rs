@@ -30,10 +30,11 @@ pub fn rescoped(front: &Front, token: &str, scope: &Value) -> Answer {
     front.keystone.call(Method::POST, "/auth/tokens", &[], Some(&body))
 }
 
-/// How Keystone refuses another scope to the token of an application credential. 22.0.0 crashes (`KeyError` in
-/// `authenticate_for_token`), and gives no token either; Apache answers for it.
-pub fn refused_scope() -> u16 {
-    if std::env::var("KSB_STACK_KEYSTONE").as_deref() == Ok("22") { 502 } else { 403 }
+/// Whether Keystone refused another scope to the token of an application credential. Old ones crash (`KeyError` in
+/// `authenticate_for_token`), and give no token either; Apache answers for them.
+pub fn is_refused_scope(answer: &Answer) -> bool {
+    let is_old = std::env::var("KSB_STACK_KEYSTONE").is_ok_and(|release| !release.is_empty());
+    answer.token.is_none() && (answer.status == 403 || is_old && answer.status == 502)
 }
 
 /// An application credential that would outlive everything.
