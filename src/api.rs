@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, Upstream};
 use crate::model::{Cloud, Evidence, Factor, Scope, Secret, User};
 
 /// The header that names the agent's version in every reply.
@@ -651,6 +651,9 @@ pub struct Session {
     /// Whether the session is renewed without the person, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,
+    /// Why the last renewal failed: the identity provider's name and words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal_failure: Option<String>,
     /// Whether that goes on after the person's own session at the identity provider has ended (`offline_access`).
     #[serde(default)]
     pub offline_access: bool,
@@ -861,13 +864,17 @@ pub struct Problem {
     /// Keystone's request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Seconds after which the server wants to be asked again; so does the header `Retry-After`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u32>,
 }
 
 impl From<Error> for Problem {
     fn from(error: Error) -> Self {
         Self {
             kind: format!("urn:ksb:problem:{}", error.code.name()),
-            status: error.code.status(),
+            status: error.status(),
+            retry_after: error.upstream.and_then(|upstream| upstream.retry_after),
             code: error.code,
             detail: error.detail,
             remedy: error.remedy,
@@ -879,7 +886,9 @@ impl From<Error> for Problem {
 
 impl From<Problem> for Error {
     fn from(problem: Problem) -> Self {
+        let upstream = Upstream { status: problem.status, retry_after: problem.retry_after };
         Self {
+            upstream: (problem.status != problem.code.status()).then_some(upstream),
             code: problem.code,
             detail: problem.detail,
             remedy: problem.remedy,

@@ -16,7 +16,7 @@ use url::{Host, Url, form_urlencoded};
 
 use crate::api::{Choice, DiscoverReply};
 use crate::error::{Code, Error, Result};
-use crate::model::Cloud;
+use crate::model::{Cloud, is_tricky, page_words};
 use crate::outbound::{self, Answer, Client, Outbound, Peer};
 
 /// All of it together. A person waits.
@@ -233,7 +233,7 @@ fn websso(url: &Url, label: &str) -> Option<Choice> {
     let mut root = url.clone();
     root.set_path(&segments[..start].join("/"));
     Some(Choice {
-        label: label_of(label),
+        label: page_words(label),
         auth_url: shown(&root),
         identity_provider,
         protocol: Some(name(protocol)?),
@@ -244,18 +244,6 @@ fn websso(url: &Url, label: &str) -> Option<Choice> {
 /// What a person can read and a file can hold.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= LONGEST_NAME && !text.chars().any(is_tricky)
-}
-
-/// A page's words, for a terminal.
-fn label_of(text: &str) -> String {
-    let words: Vec<_> = text.split_whitespace().collect();
-    words.join(" ").chars().filter(|char| !is_tricky(*char)).take(80).collect()
-}
-
-/// Controls, and what turns or hides text (Unicode's bidirectional and zero-width formats).
-fn is_tricky(char: char) -> bool {
-    char.is_control()
-        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// The cookies that an answer sets, as the next request brings them.
@@ -313,11 +301,5 @@ mod tests {
         // The one name that leads here on every machine; somebody else's is looked up in the same way.
         assert!(leads_here(&Url::parse("https://localhost/").unwrap()).await);
         assert!(!leads_here(&Url::parse("https://192.0.2.1/").unwrap()).await);
-    }
-
-    #[test]
-    fn a_pages_words_steer_no_terminal() {
-        assert_eq!(label_of(" a\u{1b}[2J\n b\u{202e}c "), "a[2J bc");
-        assert_eq!(label_of(&"x".repeat(500)).len(), 80);
     }
 }

@@ -151,12 +151,28 @@ pub struct Error {
     pub cloud: Option<String>,
     /// Keystone's `x-openstack-request-id`, for the operator's grep.
     pub request_id: Option<String>,
+    /// What a server answered that cannot do it now, or not so.
+    pub upstream: Option<Upstream>,
+}
+
+/// The status of a server's answer, which a caller may understand better than we do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upstream {
+    /// HTTP status: 400, 408, 429 or 5xx.
+    pub status: u16,
+    /// Seconds (`Retry-After`, RFC 9110 section 10.2.3).
+    pub retry_after: Option<u32>,
 }
 
 impl Error {
     /// A failure with its detail.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), remedy: None, cloud: None, request_id: None }
+        Self { code, detail: detail.into(), remedy: None, cloud: None, request_id: None, upstream: None }
+    }
+
+    /// The HTTP status that stands for it: the server's own, where that says more than ours.
+    pub fn status(&self) -> u16 {
+        self.upstream.map_or(self.code.status(), |upstream| upstream.status)
     }
 
     /// Adds what helps.

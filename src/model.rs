@@ -4,6 +4,7 @@
 
 pub mod address;
 pub mod duration;
+mod page_words;
 mod password;
 mod workload;
 
@@ -17,6 +18,7 @@ use url::Url;
 use utoipa::ToSchema;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+pub use page_words::{is_tricky, page_words};
 pub use password::{Factor, LocalUser, UserRef, password_first};
 pub use workload::{ClientCredentials, Workload, command_limit};
 

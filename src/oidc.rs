@@ -86,6 +86,14 @@ pub struct Device {
     verifier: Secret,
 }
 
+/// What a refresh token comes to.
+pub enum Refreshed {
+    /// New tokens.
+    Granted(Box<Granted>),
+    /// The provider does not honour it any more, and says so in these words.
+    Ended(Error),
+}
+
 /// What the token endpoint gave.
 pub struct Granted {
     /// The token that Keystone takes.
@@ -303,8 +311,8 @@ impl Provider {
         }
     }
 
-    /// New tokens for a refresh token (RFC 6749 section 6). `Ok(None)`: the provider does not honour it any more.
-    pub async fn refresh(&self, token: &Secret) -> Result<Option<Granted>> {
+    /// New tokens for a refresh token (RFC 6749 section 6).
+    pub async fn refresh(&self, token: &Secret) -> Result<Refreshed> {
         if let Some(rest) = self.heard.rest(self.clock.now()) {
             return Err(busy(
                 &self.at,
@@ -317,11 +325,13 @@ impl Provider {
             .exchange_refresh_token(&refresh_token)
             .map_err(|_| failed(&self.at, "its metadata names no token endpoint"))?;
         match request.request_async(&self.caller()).await {
-            Ok(response) => self.granted(&response, None).map(Some),
+            Ok(response) => self.granted(&response, None).map(Box::new).map(Refreshed::Granted),
             Err(RequestTokenError::ServerResponse(said))
                 if matches!(said.error(), CoreErrorResponseType::InvalidGrant) =>
             {
-                Ok(None)
+                Ok(Refreshed::Ended(
+                    self.refusal("invalid_grant", said.error_description().map(String::as_str)),
+                ))
             }
             Err(error) => Err(self.token_error(error)),
         }

@@ -14,12 +14,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::http;
+use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Certificate, Identity as ClientIdentity, IntoUrl, Method, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Tls};
+use crate::model::{Cloud, Tls, page_words};
 use crate::platform::network::Network;
 use crate::ports::SharedClock;
 use crate::sync::locked;
@@ -119,6 +120,33 @@ impl Answer {
     /// A header's value, when it is there and readable.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The server's clock (`Date`, RFC 9110 section 6.6.1).
+    pub fn date(&self) -> Option<Timestamp> {
+        rfc2822::parse(self.header("date")?).ok().map(|date| date.timestamp())
+    }
+
+    /// How long a server that is busy wants to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
+    pub fn retry_after(&self, now: Timestamp) -> Option<SignedDuration> {
+        let value = self.header("retry-after").filter(|_| matches!(self.status, 429 | 503))?.trim();
+        if let Ok(seconds) = value.parse::<u32>() {
+            return Some(SignedDuration::from_secs(seconds.into()));
+        }
+        let then = rfc2822::parse(value).ok()?.timestamp();
+        Some(then.duration_since(self.date().unwrap_or(now)))
+    }
+
+    /// What a page calls itself, or the first words of a text: for an answer that is not what was asked for.
+    pub fn title(&self) -> Option<String> {
+        let lower = self.body.to_ascii_lowercase();
+        let of_page = lower.find("<title").and_then(|at| {
+            let begin = at + lower[at..].find('>')? + 1;
+            self.body.get(begin..begin + lower[begin..].find('<')?)
+        });
+        let is_page = lower.trim_start().starts_with('<');
+        let words = page_words(of_page.unwrap_or(if is_page { "" } else { &self.body }));
+        Some(words).filter(|words| !words.is_empty())
     }
 }
 

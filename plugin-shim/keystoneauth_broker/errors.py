@@ -23,7 +23,11 @@ class BrokerError(exceptions.AuthorizationFailure):  # type: ignore[misc, unused
         code: str = "internal",
         remedy: str | None = None,
         request_id: str | None = None,
+        http_status: int | None = None,
+        retry_after: int | None = None,
     ) -> None:
+        #: Keystone's own status where it is busy or broken, and the seconds that it wants to be left alone.
+        self.http_status, self.retry_after = http_status, retry_after
         self.detail = one_line(detail)
         self.cloud = cloud and one_line(cloud)
         self.code = code
@@ -36,9 +40,11 @@ class BrokerError(exceptions.AuthorizationFailure):  # type: ignore[misc, unused
         if self.cloud:
             return self
         detail = self.detail.removeprefix(f"{cloud}: ")
-        return BrokerError(
-            detail, cloud=cloud, code=self.code, remedy=self.remedy, request_id=self.request_id
-        )
+        return BrokerError(detail, cloud=cloud, **self._more())
+
+    def _more(self) -> dict[str, Any]:
+        names = ("code", "remedy", "request_id", "http_status", "retry_after")
+        return {name: getattr(self, name) for name in names}
 
     def _text(self) -> str:
         text = f"{self.cloud}: {self.detail}" if self.cloud else self.detail
@@ -51,13 +57,11 @@ class BrokerError(exceptions.AuthorizationFailure):  # type: ignore[misc, unused
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Survives pickling, as Ansible and multiprocessing do to exceptions."""
-        return _rebuild, (self.detail, self.cloud, self.code, self.remedy, self.request_id)
+        return _rebuild, (self.detail, self.cloud, self._more())
 
 
-def _rebuild(
-    detail: str, cloud: str | None, code: str, remedy: str | None, request_id: str | None
-) -> BrokerError:
-    return BrokerError(detail, cloud=cloud, code=code, remedy=remedy, request_id=request_id)
+def _rebuild(detail: str, cloud: str | None, more: dict[str, Any]) -> BrokerError:
+    return BrokerError(detail, cloud=cloud, **more)
 
 
 def from_problem(problem: object, *, cloud: str | None, status: int) -> BrokerError:
@@ -66,6 +70,10 @@ def from_problem(problem: object, *, cloud: str | None, status: int) -> BrokerEr
     def text(key: str) -> str | None:
         value = problem.get(key) if isinstance(problem, dict) else None
         return value if isinstance(value, str) and value else None
+
+    def number(key: str) -> int | None:
+        value = problem.get(key) if isinstance(problem, dict) else None
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     detail = text("detail")
     if detail is None:
@@ -80,4 +88,6 @@ def from_problem(problem: object, *, cloud: str | None, status: int) -> BrokerEr
         code=text("code") or "internal",
         remedy=text("remedy"),
         request_id=text("request_id"),
+        http_status=number("status") if text("code") == "keystone-error" else None,
+        retry_after=number("retry_after"),
     )

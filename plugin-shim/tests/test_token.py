@@ -221,6 +221,20 @@ def test_what_went_wrong_is_one_line(agent: Agent, make: Make, session: ks_sessi
     assert (str(copy), copy.code, copy.remedy) == (str(error), error.code, error.remedy)
 
 
+def test_keystones_own_status_is_kept(agent: Agent, make: Make, session: ks_session.Session) -> None:
+    more = {"retry_after": 30, "remedy": "try again in 30 s"}
+    agent.on_tokens(problem(429, "keystone-error", "Keystone answered 429", cloud="demo", **more))
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value)), caught.value.named("other")):  # noqa: S301
+        assert (error.http_status, error.retry_after) == (429, 30)
+        assert str(error) == "demo: Keystone answered 429 (remedy: try again in 30 s)"
+    agent.on_tokens(problem(403, "scope-refused", "no role"))
+    with pytest.raises(BrokerError) as caught:
+        make(cloud="demo").get_token(session)
+    assert (caught.value.http_status, caught.value.retry_after) == (None, None)
+
+
 def test_a_remedy_that_is_no_command() -> None:
     assert (
         str(BrokerError("it broke", cloud="c", remedy="ask the operator"))

@@ -15,8 +15,9 @@ use crate::platform::inotify::{Watch, WatchFlags};
 use crate::platform::paths::Paths;
 use crate::sync::locked;
 
-/// When a new socket is looked for again. A logout removes one directory after the other, and a mount above them without
-/// a word.
+/// What removes the directory is done by then: a new socket in it would be in its way.
+const QUIET: Duration = Duration::from_secs(1);
+/// When a new socket is looked for again: a mount above it goes without a word.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 /// Has the agent listen somewhere for as long as it lives; stops it where that cannot be.
@@ -56,6 +57,7 @@ async fn until_lost(sockets: &Mutex<Sockets>, again: &[Duration]) {
             None => changes.changed(name).await,
         }
     }
+    while timeout(QUIET, changes.changed(name)).await.is_ok() {}
 }
 
 async fn open_another(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Server>>) -> Result<()> {

@@ -352,7 +352,9 @@ impl Broker {
             }
             Minting::SignInNeeded => {
                 self.inner.check_vault(cloud)?;
-                Err(sign_in_needed(cloud, NOBODY))
+                let why = self.inner.renewal_failure(&identity);
+                let why = why.map_or(NOBODY.to_owned(), |why| format!("the session has ended: {why}"));
+                Err(sign_in_needed(cloud, &why))
             }
         }
     }
@@ -704,6 +706,10 @@ impl Inner {
         let incomplete =
             self.log.problem().map(|why| format!("the audit log {} is not complete: {why}", file.display()));
         self.config.overruled.iter().cloned().chain(incomplete).collect()
+    }
+
+    fn renewal_failure(&self, identity: &Identity) -> Option<String> {
+        locked(&self.state).sessions.get(identity)?.renewal_failure.clone()
     }
 
     fn keystone(&self, cloud: &Cloud) -> Result<Keystone> {

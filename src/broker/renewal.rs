@@ -10,7 +10,7 @@ use super::policy::{self, Rests};
 use super::session::{Held, Session};
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Secret, User};
-use crate::signin::Grant;
+use crate::signin::{Grant, Refreshed};
 use crate::sync::locked;
 
 impl Inner {
@@ -20,6 +20,9 @@ impl Inner {
         let (inner, whose) = (self.clone(), identity.clone());
         let work = || async move {
             let outcome = inner.refresh(&whose).await;
+            if let Err(error) = &outcome {
+                inner.note_renewal_failure(&whose, &cloud, error);
+            }
             inner.note_renewal(&cloud, &user, &outcome);
             outcome
         };
@@ -109,10 +112,14 @@ impl Inner {
         };
         let provider = grant.provider(&cloud, &self.outbound, &self.clock).await?;
         let old = &grant.refresh_token;
-        let Some(granted) = provider.refresh(old).await? else {
-            tracing::info!(cloud = cloud.label(), "the identity provider ended the grant");
-            self.with_grant(identity, old, |session| session.grant = None);
-            return Ok(false);
+        let granted = match provider.refresh(old).await? {
+            Refreshed::Granted(granted) => *granted,
+            Refreshed::Ended(why) => {
+                tracing::info!(cloud = cloud.label(), %why, "the identity provider ended the grant");
+                self.with_grant(identity, old, |session| session.grant = None);
+                self.note_renewal_failure(identity, &cloud, &why);
+                return Ok(false);
+            }
         };
         let newest = granted.refresh_token.unwrap_or_else(|| old.clone());
         let kept = self.with_grant(identity, old, |session| {
@@ -145,6 +152,16 @@ impl Inner {
             tokio::spawn(self.clone().keep_renewed(identity.clone()));
         }
         Ok(true)
+    }
+
+    /// Keeps why the session was not renewed, for the user who wonders at its end.
+    fn note_renewal_failure(&self, identity: &Identity, cloud: &Cloud, error: &Error) {
+        let provider = cloud.sign_in.oidc.as_ref().and_then(|oidc| oidc.discovery_endpoint.host_str());
+        let at = provider.map_or(String::new(), |host| format!(" by {host}"));
+        let mut state = locked(&self.state);
+        if let Some(session) = state.sessions.get_mut(identity) {
+            session.renewal_failure = Some(format!("its renewal{at} failed: {}", error.detail));
+        }
     }
 
     /// Changes the session that still has this refresh token.

@@ -202,6 +202,7 @@ pub(super) fn is_unreachable(error: &Error) -> bool {
         error.code,
         Code::KeystoneUnreachable
             | Code::KeystoneError
+            | Code::NotKeystone
             | Code::IdentityProviderUnreachable
             | Code::KeystoneTls
             | Code::IdentityProviderTls

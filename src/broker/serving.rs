@@ -9,6 +9,7 @@ use super::confirm::Wish;
 use super::lease::Answer;
 use super::locking::is_locked;
 use super::policy::{self, Rests};
+use super::revocation::is_unreachable;
 use super::sign_ins::Entry;
 use super::{Broker, Inner, sign_in_needed};
 use crate::api::SignIn;
@@ -327,7 +328,7 @@ impl Inner {
                 Answer::Nothing => None,
             }),
             // Nothing speaks against it.
-            Err(error) if error.code == Code::KeystoneUnreachable => Ok(Some(doubtful)),
+            Err(error) if is_unreachable(&error) => Ok(Some(doubtful)),
             Err(error) => Err(error),
         }
     }

@@ -39,6 +39,9 @@ pub(super) struct Session {
     /// Whether somebody sees to it that it is renewed ahead of need.
     #[serde(skip)]
     pub(super) is_kept_renewed: bool,
+    /// Why the last renewal failed, in a sentence.
+    #[serde(skip)]
+    pub(super) renewal_failure: Option<String>,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
@@ -131,6 +134,7 @@ impl Session {
             evidence,
             tab: None,
             is_kept_renewed: false,
+            renewal_failure: None,
             signed_in_at: now,
             made_at: now,
             tokens: HashMap::new(),
@@ -148,6 +152,7 @@ impl Session {
         self.minted.push(Minted::of(&Scope::Unscoped, &unscoped.token));
         self.unscoped = Arc::new(unscoped);
         self.dead = false;
+        self.renewal_failure = None;
         self.made_at = now;
     }
 
@@ -284,6 +289,7 @@ impl Session {
                 .map_or(self.unscoped.token.expires_at, |end| end.min(self.unscoped.token.expires_at)),
             ends_at: self.ends_at,
             renews: self.renews(),
+            renewal_failure: self.renewal_failure.clone(),
             offline_access: self.grant.is_some()
                 && self.cloud.sign_in.oidc.as_ref().is_some_and(OidcClient::asks_offline_access),
             kept_by_tab: self.tab.as_ref().is_some_and(Hold::keeps),

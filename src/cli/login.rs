@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let label = request.cloud.label();
     println!("{label}: signed in as {} {}", say::user(&session.user), say::lasts(&session));
     if session.expires_at.duration_since(say::now()) < lasting {
-        eprintln!("ksb: {label}: that is sooner than asked; this cloud's sign-ins do not last longer");
+        eprintln!("ksb: {label}: that is sooner than asked; {}", say::why_no_longer(&session));
         return Ok(Done::TooShort);
     }
     Ok(Done::Ok)

@@ -68,6 +68,11 @@ pub(super) fn lasts(session: &Session) -> String {
     format!("until {}, {renews}", until(session.expires_at))
 }
 
+/// Why a session ends sooner than was asked.
+pub(super) fn why_no_longer(session: &Session) -> &str {
+    session.renewal_failure.as_deref().unwrap_or("this cloud's sign-ins do not last longer")
+}
+
 /// What Keystone still honours after it was to be revoked.
 pub(super) fn not_revoked(cloud: &str, what: &NotRevoked) -> String {
     let lives = what.expires_at.map_or(String::new(), |end| format!(", lives until {}", until(end)));

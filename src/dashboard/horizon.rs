@@ -3,8 +3,9 @@
 use url::Url;
 
 use super::html::{self, Tag};
-use super::{MOST_CHOICES, Visit, cookies, goes_to, label_of, websso};
+use super::{MOST_CHOICES, Visit, cookies, goes_to, websso};
 use crate::api::Choice;
+use crate::model::page_words;
 use crate::outbound::Answer;
 
 /// Where Horizon's login page is, by how it is deployed: at the root, by packages, by devstack.
@@ -119,7 +120,7 @@ fn options(fields: &[Tag], name: &str) -> Vec<(String, String)> {
         .filter(|tag| tag.name == "option")
         .map(|tag| {
             let value = tag.get("value").map_or_else(|| tag.text.trim().to_owned(), str::to_owned);
-            (value, label_of(&tag.text))
+            (value, page_words(&tag.text))
         })
         .collect()
 }

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
 
-use super::{MOST_CHOICES, Visit, is_name, label_of, shown, websso};
+use super::{MOST_CHOICES, Visit, is_name, shown, websso};
 use crate::api::Choice;
+use crate::model::page_words;
 use crate::outbound::Answer;
 
 /// `skyline_apiserver.api.v1.login.get_sso`, behind the console's own prefix.
@@ -85,7 +86,7 @@ impl Visit<'_> {
         }
         let auth_url = shown(&auth_url);
         vec![Choice {
-            label: label_of(&name),
+            label: page_words(&name),
             auth_url,
             identity_provider,
             protocol,

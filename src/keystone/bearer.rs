@@ -10,7 +10,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Keystone, wire};
+use super::{Keystone, own_words, wire};
 use crate::error::{Code, Error, Result};
 use crate::model::{Secret, Token};
 use crate::outbound::Answer;
@@ -27,13 +27,13 @@ impl Keystone {
                 self.token(id, answer)
             }
             // Keystone knows no such identity provider or protocol, and says which.
-            404 => {
+            404 if own_words(&answer).is_some() => {
                 let remedy = "correct identity_provider and protocol of the entry: ksb cloud show";
                 Err(self
                     .refusal(&answer, Code::BearerRefused)
                     .remedy(format!("{remedy} {}", self.cloud.argument())))
             }
-            500.. => Err(self.refusal(&answer, Code::KeystoneError)),
+            404 | 408 | 429 | 500.. => Err(self.refusal(&answer, Code::KeystoneError)),
             _ => Err(self.diagnosed(&url, &answer, bearer).await),
         }
     }
@@ -130,8 +130,9 @@ impl Keystone {
                 (format!("the web server before Keystone answered {}", answer.status), open)
             }
         };
-        let mut error = self.refusal(answer, Code::BearerRefused);
-        error.detail = format!("Keystone does not take the identity provider's token: {why}");
+        let why = format!("Keystone does not take the identity provider's token: {why}");
+        let mut error = self.error(Code::BearerRefused, why);
+        error.request_id = answer.header("x-openstack-request-id").map(str::to_owned);
         error.remedy(format!("{wanted}; until then: sign_in: websso"))
     }
 

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Keystone, authenticated, wire};
+use super::{Keystone, authenticated, own_words, wire};
 use crate::error::{Code, Error, Result};
 use crate::model::{Secret, Token, hex};
 use crate::outbound::Answer;
@@ -34,13 +34,13 @@ impl Keystone {
             "application_credential": {"name": name, "secret": secret.expose(), "user": {"id": user_id}},
         }}});
         let request = self.request(Method::POST, "/auth/tokens").header("Content-Type", "application/json");
-        let answer = self.send(request.body(body.to_string())).await?;
+        let answer = self.send_patiently(request.body(body.to_string())).await?;
         match answer.status {
             201 => {
                 let id = self.subject(&answer)?;
                 self.token(id, answer).map(Some)
             }
-            401 | 403 | 404 => Ok(None),
+            401 | 403 | 404 if own_words(&answer).is_some() => Ok(None),
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
     }
@@ -131,7 +131,8 @@ impl Keystone {
     async fn delete(&self, by: &Token, path: &str) -> Result<()> {
         let answer = self.send(authenticated(self.request(Method::DELETE, path), &by.id)).await?;
         match answer.status {
-            204 | 404 => Ok(()),
+            204 => Ok(()),
+            404 if own_words(&answer).is_some() => Ok(()),
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
     }
@@ -139,6 +140,9 @@ impl Keystone {
     /// Why a cloud does not let its users make credentials, as far as its answer tells.
     fn refused(&self, answer: &Answer, what: &str) -> Error {
         let error = self.refusal(answer, Code::CredentialsRefused);
+        if error.code != Code::CredentialsRefused {
+            return error;
+        }
         let ask = match answer.status {
             // 27.0.0: its schema of `POST /v3/credentials`.
             400 if error.detail.contains("'uuid'") => {

@@ -16,13 +16,17 @@ use serde_json::json;
 use url::Url;
 
 use crate::api::Reach;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, Upstream};
 use crate::model::{Cloud, Scope, Secret, Token};
 use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
 pub use credentials::{Listed, NO_LIFETIME};
 pub use password::{Proof, Receipt};
+
+/// What a caller does not notice; longer rests are its own to take.
+const SHORT_REST: SignedDuration = SignedDuration::from_secs(5);
+const SHORT_RESTS: u32 = 2;
 
 /// A cloud's Keystone.
 #[derive(Clone)]
@@ -125,10 +129,10 @@ impl Keystone {
     /// `GET /v3/auth/tokens`: holds a token up to Keystone, in its own name.
     pub async fn validate(&self, id: &Secret) -> Result<Verdict> {
         let request = self.request(Method::GET, "/auth/tokens").header("X-Subject-Token", id.expose());
-        let answer = self.send(authenticated(request, id)).await?;
+        let answer = self.send_patiently(authenticated(request, id)).await?;
         match answer.status {
             200 => Ok(Verdict::Valid(Box::new(self.token(id.clone(), answer)?))),
-            401 | 404 => Ok(Verdict::Invalid),
+            401 | 404 if own_words(&answer).is_some() => Ok(Verdict::Invalid),
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
     }
@@ -141,17 +145,19 @@ impl Keystone {
             "scope": scope,
         }});
         let request = self.request(Method::POST, "/auth/tokens").header("Content-Type", "application/json");
-        let answer = self.send(request.body(body.to_string())).await?;
+        let answer = self.send_patiently(request.body(body.to_string())).await?;
         match answer.status {
             201 => {
                 let id = self.subject(&answer)?;
                 self.token(id, answer)
             }
-            // Keystone 30 crashes on a federated user's system scope (AttributeError, 500).
-            500.. if matches!(scope, Scope::System { .. }) => Err(self
-                .refusal(&answer, Code::ScopeUnsupported)
-                .remedy("system scope needs a local Keystone user; ask the operator for one")),
-            400..500 => {
+            // Keystone 30 crashes on a federated user's system scope (AttributeError), and the server before it may answer.
+            500.. if matches!(scope, Scope::System { .. }) => {
+                let refusal = self.refusal(&answer, Code::ScopeUnsupported);
+                Err(Error { code: Code::ScopeUnsupported, upstream: None, ..refusal }
+                    .remedy("system scope needs a local Keystone user; ask the operator for one"))
+            }
+            401 | 403 | 404 if own_words(&answer).is_some() => {
                 let mut error = self.refusal(&answer, Code::ScopeRefused);
                 error.detail = format!(
                     "no token for {scope}: {} has no role there, or it does not exist ({})",
@@ -190,7 +196,8 @@ impl Keystone {
             .timeout(Duration::from_secs(10));
         let answer = self.send(authenticated(request, id)).await?;
         match answer.status {
-            204 | 401 | 404 => Ok(()),
+            204 => Ok(()),
+            401 | 404 if own_words(&answer).is_some() => Ok(()),
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
     }
@@ -221,6 +228,21 @@ impl Keystone {
         outbound::send(&self.cloud, Peer::Keystone, request).await
     }
 
+    /// The same for a request for a token: if Keystone is too busy and says for how long, and that is short, it is asked
+    /// again then.
+    async fn send_patiently(&self, request: RequestBuilder) -> Result<Answer> {
+        for _ in 0..SHORT_RESTS {
+            let Some(first) = request.try_clone() else { break };
+            let answer = self.send(first).await?;
+            let now = self.clock.now();
+            match answer.retry_after(now) {
+                Some(rest) if rest <= SHORT_REST => self.clock.sleep_until(now + rest).await,
+                _ => return Ok(answer),
+            }
+        }
+        self.send(request).await
+    }
+
     /// `{auth_url}/v3/{path}/…`, with segments that come from the entry.
     fn url(&self, path: &str, segments: &[&str]) -> Result<Url> {
         let mut url = Url::parse(&format!("{}/v3/{path}", self.root))
@@ -249,27 +271,60 @@ impl Keystone {
     }
 
     fn ahead(&self, answer: &Answer) -> Option<SignedDuration> {
-        let date = jiff::fmt::rfc2822::parse(answer.header("date")?).ok()?;
-        Some(date.timestamp().duration_since(self.clock.now()))
+        Some(answer.date()?.duration_since(self.clock.now()))
     }
 
     fn error(&self, code: Code, detail: String) -> Error {
         Error::new(code, detail).cloud(self.cloud.label())
     }
 
-    /// Keystone's own words and request id, where it gave any.
+    /// Keystone's refusal in its own words, with its request id; or that it is not Keystone's.
     fn refusal(&self, answer: &Answer, code: Code) -> Error {
-        let said = serde_json::from_str::<wire::Refusal>(&answer.body).map(|refusal| refusal.error.message);
-        let detail = match said {
-            Ok(message) => {
-                format!("Keystone answered {}: {}", answer.status, message.trim().trim_end_matches('.'))
-            }
-            Err(_) => format!("Keystone answered {} without saying why", answer.status),
-        };
+        let Some(message) = own_words(answer) else { return self.not_keystone(answer) };
+        let detail = format!("Keystone answered {}: {}", answer.status, message.trim().trim_end_matches('.'));
         let mut error = self.error(code, detail);
         error.request_id = answer.header("x-openstack-request-id").map(str::to_owned);
+        if code == Code::KeystoneError {
+            self.pass_through(answer, &mut error);
+        }
         error
     }
+
+    /// What answers in Keystone's place, such as a balancer while Keystone is rolled out: not its word on anything.
+    fn not_keystone(&self, answer: &Answer) -> Error {
+        let title = answer.title().map_or(String::new(), |title| format!(" ({title})"));
+        let via = outbound::via(&self.cloud);
+        let code = match answer.status {
+            408 | 429 | 500.. => Code::KeystoneError,
+            _ => Code::NotKeystone,
+        };
+        let detail =
+            format!("{}/v3 answered {}{title}, and not as Keystone does{via}", self.root, answer.status);
+        let mut error =
+            self.error(code, detail).remedy("try again; if it stays so, ask the cloud's operator");
+        self.pass_through(answer, &mut error);
+        error
+    }
+
+    /// Hands on a status that a caller may understand, and when Keystone wants to be asked again.
+    fn pass_through(&self, answer: &Answer, error: &mut Error) {
+        if !matches!(answer.status, 400 | 408 | 429 | 500..) {
+            return;
+        }
+        let rest = answer.retry_after(self.clock.now());
+        let retry_after = rest.map(|rest| u32::try_from(rest.as_secs()).unwrap_or_default());
+        error.upstream = Some(Upstream { status: answer.status, retry_after });
+        if let Some(seconds) = retry_after {
+            error.remedy = Some(format!("try again in {seconds} s"));
+        }
+    }
+}
+
+/// What Keystone itself says to a refused request: its error document, with the status that it came with (Identity API v3,
+/// "Errors"). Anything else may be a balancer's, a proxy's or a login page's answer.
+fn own_words(answer: &Answer) -> Option<String> {
+    let wire::Refusal { error } = serde_json::from_str(&answer.body).ok()?;
+    (error.code == answer.status).then_some(error.message)
 }
 
 /// The header's value is marked sensitive: HTTP libraries then keep it out of their logs.

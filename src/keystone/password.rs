@@ -4,9 +4,9 @@
 use jiff::Timestamp;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Keystone, wire};
+use super::{Keystone, own_words, wire};
 use crate::error::{Code, Result};
 use crate::model::{Factor, Secret, Token, UserRef};
 use crate::outbound::Answer;
@@ -67,7 +67,9 @@ impl Keystone {
                 let id = self.subject(&answer)?;
                 Ok(Proof::Token(Box::new(self.token(id, answer)?)))
             }
-            401 => self.unproven(&answer, receipt),
+            401 if answer.header(RECEIPT).is_some() || own_words(&answer).is_some() => {
+                self.unproven(&answer, receipt)
+            }
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }
     }
@@ -78,8 +80,7 @@ impl Keystone {
                 .map_err(|error| self.error(Code::NotKeystone, format!("the receipt is not one: {error}")))?;
             return Ok(Proof::More(receipt.read(Secret::new(id), self.clock.now())));
         }
-        let said = serde_json::from_str::<Value>(&answer.body).unwrap_or_default();
-        let said = said.pointer("/error/message").and_then(Value::as_str).unwrap_or_default();
+        let said = own_words(answer).unwrap_or_default();
         // It repeats the receipt that it does not know (any more), which is nobody's business.
         if receipt.is_some_and(|receipt| said.contains(receipt.id.expose())) {
             return Ok(Proof::TooLate);

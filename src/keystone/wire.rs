@@ -75,6 +75,7 @@ pub(super) struct Refusal {
 
 #[derive(Deserialize)]
 pub(super) struct RefusalBody {
+    pub(super) code: u16,
     pub(super) message: String,
 }
 

@@ -316,6 +316,9 @@ impl From<Response> for Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let status = match error.code {
+            _ if error.upstream.is_some() => {
+                StatusCode::from_u16(error.status()).unwrap_or(StatusCode::BAD_GATEWAY)
+            }
             Code::InvalidRequest | Code::InvalidConfig => StatusCode::BAD_REQUEST,
             Code::ScopeUnsupported | Code::CredentialsRefused => StatusCode::FORBIDDEN,
             Code::KeystoneUnreachable
@@ -330,7 +333,10 @@ impl From<Error> for Failure {
         };
         let id = error.request_id.as_ref().map_or(String::new(), |id| format!(" ({id})"));
         let remedy = error.remedy.as_ref().map_or(String::new(), |remedy| format!("; try: {remedy}"));
-        Self::from(refusal(status, &format!("ksb: {error}{id}{remedy}")))
+        let mut response = refusal(status, &format!("ksb: {error}{id}{remedy}"));
+        let retry_after = error.upstream.and_then(|upstream| upstream.retry_after);
+        response.headers_mut().extend(retry_after.map(|seconds| (header::RETRY_AFTER, seconds.into())));
+        Self::from(response)
     }
 }
 

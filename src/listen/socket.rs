@@ -134,7 +134,9 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let problem = Problem::from(self.0);
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let retry_after = problem.retry_after.map(HeaderValue::from);
         let mut response = (status, Json(problem)).into_response();
+        response.headers_mut().extend(retry_after.map(|seconds| (header::RETRY_AFTER, seconds)));
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

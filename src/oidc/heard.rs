@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::outbound::Answer;
@@ -26,21 +25,11 @@ struct Last {
 }
 
 impl Heard {
-    /// Takes note of an answer (RFC 9110: `Date`, section 6.6.1; `Retry-After`, section 10.2.3).
+    /// Takes note of an answer (`Date`, `Retry-After`).
     pub(super) fn note(&self, answer: &Answer, now: Timestamp) {
-        let date = |value: &str| rfc2822::parse(value).ok().map(|date| date.timestamp());
-        let its_now = answer.header("date").and_then(date);
         let mut last = locked(&self.0);
-        last.ahead = its_now.map(|its_now| its_now.duration_since(now)).or(last.ahead);
-        if matches!(answer.status, 429 | 503) {
-            let wanted = answer.header("retry-after").and_then(|value| match value.trim().parse::<u32>() {
-                Ok(seconds) => Some(SignedDuration::from_secs(seconds.into())),
-                Err(_) => Some(date(value)?.duration_since(its_now.unwrap_or(now))),
-            });
-            last.not_before = wanted.map(|wanted| now + wanted.min(LONGEST_REST));
-        } else {
-            last.not_before = None;
-        }
+        last.ahead = answer.date().map(|its_now| its_now.duration_since(now)).or(last.ahead);
+        last.not_before = answer.retry_after(now).map(|wanted| now + wanted.min(LONGEST_REST));
     }
 
     /// How far the provider's clock is before ours, where that is more than the way of an answer explains. Keycloak sends

@@ -28,6 +28,7 @@ use crate::oidc::{Granted, Provider};
 use crate::outbound::Outbound;
 use crate::ports::SharedClock;
 
+pub use crate::oidc::Refreshed;
 pub use keep::Tab;
 
 /// What a sign-in is to achieve.

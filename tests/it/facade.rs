@@ -592,7 +592,7 @@ fn a_cloud_that_stays_away_is_said_to_be_unreachable() {
 fn keystones_own_trouble_is_passed_on() {
     let (lab, tool) = signed_in();
     let rule = lab.keystone.on(EXCHANGE, Fault::Status(500));
-    let why = refusal(&tool.ask(), 502);
+    let why = refusal(&tool.ask(), 500);
     assert!(why.contains("Keystone answered 500"), "{why}");
     drop(rule);
     token(&tool.ask());

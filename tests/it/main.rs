@@ -44,4 +44,5 @@ mod ssh;
 mod tell;
 mod vault;
 mod wake;
+mod weather;
 mod workload;

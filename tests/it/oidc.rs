@@ -357,8 +357,13 @@ fn a_grant_that_the_identity_provider_ended_asks_for_a_sign_in() {
     signed_in(&lab);
     lab.keystone.end_grants();
     lab.clock.advance(3600);
-    unprompted(&lab).problem("sign-in-needed");
-    assert_eq!(session(&lab)["renews"], false);
+    let refused = unprompted(&lab);
+    refused.problem("sign-in-needed");
+    // The provider's name and words, not a guess.
+    let why =
+        "its renewal by 127.0.0.1 failed: the identity provider answered: invalid_grant (not (any more))";
+    assert_eq!(refused.json["detail"], format!("the session has ended: {why}"));
+    assert_eq!((&session(&lab)["renews"], &session(&lab)["renewal_failure"]), (&json!(false), &json!(why)));
     let again = lab.api().token(&lab.oidc(), &scope::project("demo")).sign_in();
     assert_eq!(lab.browse(&again.url, "alice"), "done");
 }
@@ -375,8 +380,11 @@ fn an_identity_provider_in_trouble_signs_nobody_out() {
         lab.clock.advance(600);
         let failed = unprompted(&lab);
         assert!(matches!(failed.status, 502 | 503), "{}", failed.text);
+        let why = session(&lab)["renewal_failure"].as_str().unwrap().to_owned();
+        assert!(why.starts_with("its renewal by 127.0.0.1 failed: the identity provider "), "{why}");
         drop(trouble);
         assert_ne!(unprompted(&lab).token_id(), token);
+        assert_eq!(session(&lab)["renewal_failure"], json!(null));
         assert!(!lab.keystone.saw_reuse());
     }
 }

@@ -131,7 +131,8 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
     if !session.renews && session.expires_at.duration_since(say::now()) < lasting {
         let (label, until) = (cloud.label(), say::until(session.expires_at));
         eprintln!(
-            "ksb: {label}: you are signed in until {until}, sooner than asked: this cloud's sign-ins do not last longer"
+            "ksb: {label}: you are signed in until {until}, sooner than asked: {}",
+            say::why_no_longer(&session)
         );
     }
     Ok(())
