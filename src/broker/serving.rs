@@ -123,9 +123,23 @@ impl Broker {
         if let Some(held) = self.inner.held_for(id, terms, refused).await? {
             return Ok(Made::Token(held));
         }
-        if terms.reach != Reach::Unattended && !self.can_give(terms).await? {
-            return Ok(Made::SignInNeeded);
+        if terms.reach == Reach::Unattended {
+            return self.make_once(id, terms).await;
         }
+        // The second time the session was found to be dead at Keystone, and may renew itself.
+        for _ in 0..2 {
+            if !self.can_give(terms).await? {
+                break;
+            }
+            match self.make_once(id, terms).await? {
+                Made::SignInNeeded => {}
+                made @ Made::Token(_) => return Ok(made),
+            }
+        }
+        Ok(Made::SignInNeeded)
+    }
+
+    async fn make_once(&self, id: &str, terms: &Terms) -> Result<Made> {
         let key = (id.to_owned(), terms.scope.clone());
         let (inner, id) = (self.inner.clone(), id.to_owned());
         let (cloud, identity, scope) = (terms.cloud.clone(), terms.identity.clone(), terms.scope.clone());

@@ -172,3 +172,25 @@ fn no_role_follows_from_keystones_own_refusals_alone() {
         assert_eq!(answer.text.contains("has no role there"), code == "scope-refused", "{}", answer.text);
     }
 }
+
+/// As after Keystone's keys were rotated, or its clock was set.
+#[test]
+fn a_lease_of_a_session_that_renews_itself_outlives_all_of_keystones_tokens() {
+    for wish in [json!({}), json!({"confined": true}), json!({"prompt": true})] {
+        let lab = Lab::new();
+        let sign_in = lab.api().login(&lab.oidc()).sign_in();
+        assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
+        let mut request = json!({"cloud": lab.oidc(), "scope": scope::project("demo")});
+        request.as_object_mut().unwrap().extend(wish.as_object().unwrap().clone());
+        let tool = Tool::of(&lab.api().post("/v1/leases", &request));
+        let before = tool.token();
+        for token in lab.keystone.all_tokens() {
+            lab.keystone.revoke(&token);
+        }
+        // Past the time for which Keystone's word for a token counts.
+        lab.clock.advance(10);
+        let after = tool.token();
+        assert!(after != before && lab.keystone.accepts(&after), "{wish}");
+        assert_eq!(lab.api().status()["sign_ins"], json!([]), "{wish}: nobody was asked");
+    }
+}
