@@ -151,12 +151,12 @@ async fn serve_until(
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     ready(&socket);
     let (sockets, servers) = (Mutex::new(sockets), Mutex::new(servers));
-    let stays_reachable = async {
+    let mut stays_reachable = Box::pin(async {
         if makes_room {
             reachable::keep(&broker, &sockets, &servers).await;
         }
         std::future::pending::<Infallible>().await
-    };
+    });
     let ended = async {
         end.await;
         broker.stop();
@@ -164,7 +164,7 @@ async fn serve_until(
     };
     tokio::select! {
         never = ended => match never {},
-        never = stays_reachable => match never {},
+        never = &mut stays_reachable => match never {},
         () = leave(&broker, &sockets, &servers) => {}
     }
     let departure = broker.departure().await;
@@ -173,6 +173,8 @@ async fn serve_until(
     if departure == Departure::Stop {
         broker.release_vault();
     }
+    // To end what watches a directory takes the kernel some milliseconds: not before the last work is done.
+    drop(stays_reachable);
     let sockets = sockets.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok((departure, Estate { sockets, packed }))
 }

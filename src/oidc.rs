@@ -488,7 +488,7 @@ fn caller(
 async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<Answer> {
     let request = reqwest::Request::try_from(request)
         .map_err(|error| failed(cloud, format!("a request that cannot be sent: {error}")))?;
-    let builder = reqwest::RequestBuilder::from_parts(http.current(), request);
+    let builder = reqwest::RequestBuilder::from_parts(http.clone(), request);
     outbound::send(cloud, Peer::IdentityProvider, builder).await
 }
 

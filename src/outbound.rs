@@ -10,18 +10,18 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::http;
 use jiff::fmt::rfc2822;
 use jiff::{SignedDuration, Timestamp};
-use reqwest::{Certificate, Identity as ClientIdentity, IntoUrl, Method, Proxy, RequestBuilder, redirect};
+pub use reqwest::Client;
+use reqwest::{Certificate, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Tls, page_words};
-use crate::platform::network::Network;
 use crate::ports::SharedClock;
 use crate::sync::locked;
 
@@ -41,61 +41,12 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_secs(1);
 /// The HTTP clients, made when first needed.
 pub struct Outbound {
     clock: SharedClock,
-    network: Arc<Network>,
     clients: Mutex<HashMap<Route, Client>>,
     files: Mutex<HashMap<PathBuf, Seen>>,
 }
 
 /// TLS trust, whether it is checked, and the proxy.
 type Route = (TrustDigest, bool, Option<String>);
-
-/// A client whose connections are used again, as long as they may be alive: what a computer held open before it slept,
-/// or in another network, would have the next request hang until it times out.
-#[derive(Clone)]
-pub struct Client {
-    pool: Arc<Pool>,
-}
-
-struct Pool {
-    cloud: Cloud,
-    network: Arc<Network>,
-    current: Mutex<(u64, reqwest::Client)>,
-}
-
-impl Client {
-    fn new(cloud: &Cloud, network: Arc<Network>) -> Result<Self> {
-        let current = Mutex::new((network.era(), build(cloud)?));
-        Ok(Self { pool: Arc::new(Pool { cloud: cloud.clone(), network, current }) })
-    }
-
-    /// Begins a request.
-    pub fn request(&self, method: Method, url: impl IntoUrl) -> RequestBuilder {
-        self.current().request(method, url)
-    }
-
-    /// Begins a `GET`.
-    pub fn get(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::GET, url)
-    }
-
-    /// Begins a `POST`.
-    pub fn post(&self, url: impl IntoUrl) -> RequestBuilder {
-        self.request(Method::POST, url)
-    }
-
-    /// The client with the connections of today.
-    pub fn current(&self) -> reqwest::Client {
-        let era = self.pool.network.era();
-        let mut current = locked(&self.pool.current);
-        if current.0 != era {
-            match build(&self.pool.cloud) {
-                Ok(client) => *current = (era, client),
-                Err(error) => tracing::warn!(%error, "the connections of before go on being used"),
-            }
-        }
-        current.1.clone()
-    }
-}
 
 /// A TLS file as it was found.
 struct Seen {
@@ -153,8 +104,7 @@ impl Answer {
 impl Outbound {
     /// No client yet.
     pub fn new(clock: SharedClock) -> Self {
-        let network = Arc::new(Network::new(clock.clone()));
-        Self { clock, network, clients: Mutex::default(), files: Mutex::default() }
+        Self { clock, clients: Mutex::default(), files: Mutex::default() }
     }
 
     /// Digest of the files that decide whom we trust and who we are.
@@ -193,21 +143,23 @@ impl Outbound {
         if let Some(client) = locked(&self.clients).get(&key) {
             return Ok(client.clone());
         }
-        let client = Client::new(cloud, self.network.clone())?;
+        let client = build(cloud)?;
         locked(&self.clients).insert(key, client.clone());
         Ok(client)
     }
 }
 
-fn build(cloud: &Cloud) -> Result<reqwest::Client> {
+fn build(cloud: &Cloud) -> Result<Client> {
     // The second and later calls find the provider installed, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = reqwest::Client::builder()
+    let mut builder = Client::builder()
         .user_agent(concat!("keystone-broker/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
-        .pool_idle_timeout(Duration::from_secs(30))
+        // A connection that died unseen, as in a sleep or in another network, would take a request with it; and what
+        // changes something must not be sent twice for that (RFC 9110 section 9.2.2).
+        .pool_max_idle_per_host(0)
         .no_proxy();
     if let Some(proxy) = &cloud.proxy {
         let proxy = Proxy::all(proxy)

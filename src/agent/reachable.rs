@@ -27,11 +27,7 @@ pub(super) async fn keep(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mu
         if !locked(sockets).api.is_ours {
             return;
         }
-        until_lost(sockets, again).await;
-        // Then it was removed by us.
-        if broker.is_leaving() {
-            return;
-        }
+        until_lost(broker, sockets, again).await;
         let lost = locked(sockets).api.path();
         if let Err(error) = open_another(broker, sockets, servers).await {
             tracing::error!(%error, lost = %lost.display(), "the socket was removed, and there is no other");
@@ -42,7 +38,7 @@ pub(super) async fn keep(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mu
     }
 }
 
-async fn until_lost(sockets: &Mutex<Sockets>, again: &[Duration]) {
+async fn until_lost(broker: &Broker, sockets: &Mutex<Sockets>, again: &[Duration]) {
     const KINDS: WatchFlags = WatchFlags::DELETE
         .union(WatchFlags::MOVED_FROM)
         .union(WatchFlags::DELETE_SELF)
@@ -56,6 +52,10 @@ async fn until_lost(sockets: &Mutex<Sockets>, again: &[Duration]) {
             Some(pause) => _ = timeout(*pause, changes.changed(name)).await,
             None => changes.changed(name).await,
         }
+    }
+    if broker.is_leaving() {
+        // It was removed by us. To stop watching now would keep the agent from its last work for some milliseconds.
+        return std::future::pending().await;
     }
     while timeout(QUIET, changes.changed(name)).await.is_ok() {}
 }
