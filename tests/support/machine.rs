@@ -7,6 +7,9 @@ use std::process::{Child, Command, Stdio};
 use super::sandbox::{KSB, Outcome, Sandbox, end_of};
 use super::spawn;
 
+/// Where the sandbox has the `/tmp` of this machine.
+const REAL_TMP: &str = "real-tmp";
+
 /// The machine. All its processes end when it is dropped.
 pub struct Machine<'a> {
     sandbox: &'a Sandbox,
@@ -32,9 +35,10 @@ impl<'a> Machine<'a> {
         let program = sandbox.path("ksb");
         // The program itself may lie below `/tmp`.
         let script = format!(
-            "touch {program}; mount --bind {KSB} {program}\n\
+            "mkdir -p {tmp}; mount --rbind /tmp {tmp}; touch {program}; mount --bind {KSB} {program}\n\
              mount -t tmpfs -o mode=1777 tmpfs /tmp; mount -t tmpfs -o mode=755 tmpfs /run\n\
              {script}\necho ready; exec cat",
+            tmp = sandbox.path(REAL_TMP).display(),
             program = program.display()
         );
         let mut command = sandbox.command("unshare");
@@ -58,14 +62,18 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A program there, in the environment of the sandbox.
+    /// A program there, in the environment of the sandbox. What lies below the real `/tmp` is found there, too.
     pub fn command(&self, program: &str) -> Command {
+        let program = match program.strip_prefix("/tmp/") {
+            Some(below) => self.sandbox.path(REAL_TMP).join(below),
+            None => program.into(),
+        };
         let mut command = self.sandbox.command("nsenter");
         command.args(["--target", &self.init, "--mount", "--pid"]);
         if self.in_user_namespace {
             command.args(["--user", "--preserve-credentials"]);
         }
-        command.args(["--", program]);
+        command.arg("--").arg(program);
         command
     }
 
