@@ -151,7 +151,7 @@ pub struct Error {
     pub cloud: Option<String>,
     /// Keystone's `x-openstack-request-id`, for the operator's grep.
     pub request_id: Option<String>,
-    /// What a server answered that cannot do it now, or not so.
+    /// The answer of a server that cannot do it now, or not so.
     pub upstream: Option<Upstream>,
 }
 

@@ -86,7 +86,7 @@ pub struct Device {
     verifier: Secret,
 }
 
-/// What a refresh token comes to.
+/// The outcome of a refresh.
 pub enum Refreshed {
     /// New tokens.
     Granted(Box<Granted>),

@@ -88,7 +88,7 @@ impl Answer {
         Some(then.duration_since(self.date().unwrap_or(now)))
     }
 
-    /// What a page calls itself, or the first words of a text: for an answer that is not what was asked for.
+    /// The title of a page, or the first words of a text, to name an answer that was not asked for.
     pub fn title(&self) -> Option<String> {
         let lower = self.body.to_ascii_lowercase();
         let of_page = lower.find("<title").and_then(|at| {

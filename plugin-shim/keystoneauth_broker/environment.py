@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -273,14 +274,17 @@ class Prompting:
 
     def __init__(self) -> None:
         wish = os.environ.get("KSB_PROMPT", "").strip().lower()
-        self.display = has_display()
+        display = has_display()
         #: May a browser be opened at all?
         self.browser = not os.environ.get("KSB_NO_BROWSER")
-        #: Where is the user's browser?
-        self.location = browser_location()
         #: Can a person be asked for a password?
         self.terminal = terminal = has_terminal()
         #: May a sign-in be started, and a browser be opened?
-        self.allowed = wish == "always" or (wish != "never" and (terminal or self.display))
+        self.allowed = wish == "always" or (wish != "never" and (terminal or display))
         #: May this process wait as long as the sign-in takes? Else it gives up after a moment, with the URL.
         self.patient = wish == "always" or (wish != "never" and terminal)
+
+    @cached_property
+    def location(self) -> str:
+        """Where the user's browser is."""
+        return browser_location()

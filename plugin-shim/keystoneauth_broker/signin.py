@@ -70,7 +70,8 @@ class TokenRequest:
     ) -> None:
         self._prompting = Prompting()
         self._request = {**request, "prompt": self._prompting.allowed}
-        if is_remote(self._prompting.location):
+        # Without a prompt no sign-in begins, and nothing of the browser need be found out.
+        if self._prompting.allowed and is_remote(self._prompting.location):
             self._request["remote"] = True
         self._label = label
         self._clock = clock

@@ -15,7 +15,7 @@ use crate::platform::inotify::{Watch, WatchFlags};
 use crate::platform::paths::Paths;
 use crate::sync::locked;
 
-/// What removes the directory is done by then: a new socket in it would be in its way.
+/// A program that removes the directory is done by then: a new socket in it would be in its way.
 const QUIET: Duration = Duration::from_secs(1);
 /// When a new socket is looked for again: a mount above it goes without a word.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
@@ -38,14 +38,24 @@ pub(super) async fn keep(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mu
     }
 }
 
+/// Returns when the socket has lost its name; never if that cannot be watched, as where the system's watches are used up.
 async fn until_lost(broker: &Broker, sockets: &Mutex<Sockets>, again: &[Duration]) {
     const KINDS: WatchFlags = WatchFlags::DELETE
         .union(WatchFlags::MOVED_FROM)
         .union(WatchFlags::DELETE_SELF)
         .union(WatchFlags::MOVE_SELF);
     let path = locked(sockets).api.path();
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return };
-    let Ok(mut changes) = Watch::of(directory, KINDS) else { return };
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+        return std::future::pending().await;
+    };
+    let mut changes = match Watch::of(directory, KINDS) {
+        Ok(changes) => changes,
+        Err(_) if !locked(sockets).api.has_its_name() => return,
+        Err(error) => {
+            tracing::warn!(%error, "nothing tells if the socket is removed");
+            return std::future::pending().await;
+        }
+    };
     let mut pauses = again.iter();
     while locked(sockets).api.has_its_name() {
         match pauses.next() {

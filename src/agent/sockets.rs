@@ -59,7 +59,7 @@ pub(super) struct ApiSocket {
 }
 
 impl ApiSocket {
-    /// What is bound already.
+    /// A socket that is bound already.
     pub(super) fn new(lock: File, listener: UnixListener, is_ours: bool) -> Self {
         let mut socket = Self { lock, listener, is_ours, file: None };
         socket.file = fs::symlink_metadata(socket.path()).ok().as_ref().map(id);

@@ -62,7 +62,9 @@ async fn obtain(client: &Client, request: &mut TokenRequest) -> Result<TokenRepl
 }
 
 fn request(cloud: Cloud, scope: Scope) -> TokenRequest {
-    let (prompt, remote) = (person::may_prompt(), person::is_remote());
+    let prompt = person::may_prompt();
+    // Without a prompt no sign-in begins, and nothing of the browser need be found out.
+    let remote = prompt && person::is_remote();
     TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt, remote }
 }
 

@@ -24,7 +24,7 @@ use crate::ports::SharedClock;
 pub use credentials::{Listed, NO_LIFETIME};
 pub use password::{Proof, Receipt};
 
-/// What a caller does not notice; longer rests are its own to take.
+/// A rest that a caller does not notice; longer ones are its own to take.
 const SHORT_REST: SignedDuration = SignedDuration::from_secs(5);
 const SHORT_RESTS: u32 = 2;
 
@@ -290,7 +290,7 @@ impl Keystone {
         error
     }
 
-    /// What answers in Keystone's place, such as a balancer while Keystone is rolled out: not its word on anything.
+    /// The failure that another server answered in Keystone's place, such as a balancer while Keystone is rolled out.
     fn not_keystone(&self, answer: &Answer) -> Error {
         let title = answer.title().map_or(String::new(), |title| format!(" ({title})"));
         let via = outbound::via(&self.cloud);
@@ -320,7 +320,7 @@ impl Keystone {
     }
 }
 
-/// What Keystone itself says to a refused request: its error document, with the status that it came with (Identity API v3,
+/// Keystone's own message to a refused request: its error document, with the status that it came with (Identity API v3,
 /// "Errors"). Anything else may be a balancer's, a proxy's or a login page's answer.
 fn own_words(answer: &Answer) -> Option<String> {
     let wire::Refusal { error } = serde_json::from_str(&answer.body).ok()?;

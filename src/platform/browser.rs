@@ -32,7 +32,7 @@ const OF_JUPYTER: [&str; 2] = ["JUPYTER_SERVER_URL", "JPY_PARENT_PID"];
 const WEB_TERMINALS: [&str; 4] = ["ttyd", "gotty", "wetty", "jupyter"];
 /// Programs that serve remote logins. `sudo` and `su` may keep nothing of the session but these parents.
 const SSH_SERVERS: [&str; 5] = ["sshd", "sshd-session", "sshd-auth", "dropbear", "mosh-server"];
-/// What tmux knows better than a program that was started before its user attached from elsewhere.
+/// Variables that tmux knows better than a program that was started before its user attached from elsewhere.
 const OF_TMUX: [&str; 3] = ["SSH_CONNECTION", "DISPLAY", "WAYLAND_DISPLAY"];
 
 impl BrowserLocation {
@@ -80,7 +80,7 @@ impl BrowserLocation {
         matches!(self, Self::BeyondSsh | Self::WebTerminal)
     }
 
-    /// What the user should know of it, where a sign-in's page is on this machine (`is_local`) or anywhere.
+    /// Advice to the user, for a sign-in whose page is on this machine (`is_local`) or anywhere.
     pub fn advice(self, is_local: bool) -> Option<&'static str> {
         match (self, is_local) {
             (Self::Here, _) | (Self::BeyondEditor | Self::Windows, false) => None,
@@ -120,7 +120,7 @@ fn current(variable: impl Fn(&str) -> Option<String>, tmux: &str, name: &str) ->
     told.unwrap_or_else(|| variable(name)).filter(|value| !value.is_empty())
 }
 
-/// What tmux knows of the client that is attached to this pane's session. Empty without tmux.
+/// The environment that tmux has of the client that is attached to this pane's session. Empty without tmux.
 fn tmux_environment() -> String {
     if env::var_os("TMUX").is_none_or(|value| value.is_empty()) {
         return String::new();

@@ -137,6 +137,22 @@ fn an_agent_whose_directory_vanishes_listens_in_the_next_one() {
 }
 
 #[test]
+fn an_agent_that_cannot_watch_its_directory_serves_on() {
+    let sandbox = sandbox();
+    // As where other programs have used up what the system allows.
+    let machine = Machine::start(&sandbox, "echo 0 > /proc/sys/user/max_inotify_watches");
+    ensure(&machine, &[]);
+    let socket = || machine.sh(&format!("stat -c %i {SHARED}"));
+    let before = (found(&machine, &[]).unwrap(), socket());
+    // A second agent would be started, or this one would open sockets without end.
+    for _ in 0..5 {
+        ensure(&machine, &[]);
+        assert_eq!((found(&machine, &[]).unwrap(), socket()), before);
+    }
+    assert!(machine.run(&["stop"]).ok().stdout.contains("has ended"));
+}
+
+#[test]
 fn a_locked_agent_whose_directory_vanishes_stays_locked_after_its_end() {
     let sandbox = sandbox();
     let runtime = &[("XDG_RUNTIME_DIR", "/run/user/0")];

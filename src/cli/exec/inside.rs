@@ -46,7 +46,7 @@ impl Inside {
         for each in [&folder.0, &state] {
             DirBuilder::new().mode(0o700).create(each).map_err(failed)?;
         }
-        // What `ksb trust` said counts here, too.
+        // `ksb trust` counts here, too.
         let known = known_clouds_in(&usual.state);
         if known.exists() {
             fs::copy(known, known_clouds_in(&state)).map_err(failed)?;
