@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -21,9 +21,9 @@ use tokio::time::timeout;
 use crate::api::{Problem, VERSION_HEADER, WAITER_HEADER};
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
-use crate::platform::own;
 use crate::platform::paths::{Paths, make_private, named_socket};
 use crate::platform::socket::{connect_in_line, is_served};
+use crate::platform::{daemon, own};
 
 /// A client of one agent.
 pub struct Client {
@@ -361,22 +361,25 @@ fn spawn(paths: &Paths) -> Result<()> {
         Error::new(Code::AgentUnavailable, format!("the agent could not be started: {why}"))
             .remedy(format!("see {}, or run it in the foreground: ksb agent", log_path.display()))
     };
-    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     // The agent outlives this command: it must not keep its environment, folder or terminal.
     let named = named_socket().map(|socket| ("KSB_SOCK", socket));
-    let mut agent = Command::new(program)
-        .args(["agent", "--detached"])
-        .env_clear()
-        .envs(own::environment_of_an_agent())
-        .envs(named)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
+    let mut starter = daemon::command(&["agent", "--detached"])
+        .and_then(|mut starter| {
+            starter
+                .env_clear()
+                .envs(own::environment_of_an_agent())
+                .envs(named)
+                .current_dir("/")
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .stderr(log)
+                .spawn()
+        })
         .map_err(|error| failed(error.to_string()))?;
     let mut word = [0];
-    let ready = agent.stdout.take().is_some_and(|mut pipe| pipe.read(&mut word).is_ok_and(|read| read == 1));
+    let ready =
+        starter.stdout.take().is_some_and(|mut pipe| pipe.read(&mut word).is_ok_and(|read| read == 1));
+    starter.wait().ok();
     // One that was started by hand at the same moment is as good.
     if ready || is_served(paths.reachable_socket()?) {
         return Ok(());

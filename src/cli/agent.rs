@@ -25,7 +25,7 @@ pub(super) struct Args {
     /// Start the agent in the background unless one runs, and return when it is ready
     #[arg(long)]
     ensure: bool,
-    /// Run as `--ensure` starts it: in a session of its own; one byte on standard output means ready
+    /// Run as a daemon that `ksb helper detach` started; one byte on standard output means ready
     #[arg(long, hide = true, conflicts_with = "ensure")]
     detached: bool,
     /// Go on in the place of the process that this one was, with what it left on standard input
@@ -65,8 +65,6 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     let paths = Paths::from_env()?;
     if args.detached {
-        // The terminal's hang-up and Ctrl-C are not for us.
-        rustix::process::setsid().map_err(|error| Error::new(Code::Io, format!("setsid: {error}")))?;
         agent::run(&paths, Start::Fresh, |_| release_starter()).await
     } else if args.handed {
         agent::run(&paths, Start::Handed, |_| ()).await

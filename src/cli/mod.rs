@@ -13,6 +13,7 @@ mod environment;
 mod exec;
 mod factors;
 mod grant;
+mod helper;
 mod lease;
 mod lock;
 mod log;
@@ -52,8 +53,7 @@ CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry ther
 Exit status: 0 done, 1 failed (`logout`: something is not revoked yet),
 2 wrong usage, 4 it ends sooner than asked (--for, --ttl, --unattended),
 75 a person is needed but this caller may not prompt, 130 interrupted. `ksb exec`
-ends as the command does: with its status, 128 and the signal that killed it, 126 or
-127 when it cannot be started.
+ends as the command does, by its status or signal; 126 or 127 when it cannot be started.
 
 Environment: KSB_SOCK (the agent's socket), KSB_PROMPT=always|never (may a browser
 be opened), BROWSER (which one), KSB_PASSPHRASE_FILE (opens the vault, read by the
@@ -115,6 +115,8 @@ enum Command {
     Service(service::Args),
     /// End the agent; what is not kept in a vault is forgotten
     Stop,
+    #[command(hide = true)]
+    Helper(helper::Args),
     /// Print a completion script for your shell
     Completions {
         /// The shell
@@ -177,6 +179,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Agent(args) => agent::run(args).await?,
         Command::Service(args) => service::run(args).await?,
         Command::Stop => stop::run().await?,
+        Command::Helper(args) => helper::run(args).await?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut std::io::stdout());
         }

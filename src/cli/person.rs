@@ -1,8 +1,8 @@
 //! Whether a person started this process, so that a browser may be opened, and whether one can be seen.
 
 use std::env;
-use std::fs::OpenOptions;
 
+use super::terminal;
 use crate::platform::browser::BrowserLocation;
 
 /// `KSB_PROMPT` wins; else a controlling terminal or a graphical session means a person.
@@ -29,8 +29,7 @@ pub(super) fn is_remote() -> bool {
 
 /// Whether there is a terminal, also if our output goes elsewhere.
 pub(super) fn has_terminal() -> bool {
-    // Opening it fails with ENXIO for a process without a controlling terminal, such as cron's.
-    OpenOptions::new().read(true).write(true).open("/dev/tty").is_ok()
+    terminal::controlling().is_some()
 }
 
 fn has_display() -> bool {

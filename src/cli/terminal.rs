@@ -106,13 +106,14 @@ impl Keys {
     }
 }
 
-/// Whether what is typed at the terminal, Ctrl-C as well, reaches this process and those beside it in its group.
-pub(super) fn in_foreground() -> bool {
-    of_the_foreground().is_some()
+/// The terminal that controls this process, if there is one.
+pub(super) fn controlling() -> Option<File> {
+    // Opening it fails with ENXIO for a process without one, such as cron's.
+    OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
 }
 
 fn of_the_foreground() -> Option<File> {
-    let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+    let tty = controlling()?;
     (tcgetpgrp(&tty).ok()? == rustix::process::getpgrp()).then_some(tty)
 }
 

@@ -519,8 +519,19 @@ impl Patience {
     }
 }
 
-/// A sign-in that a request at the facade waits for, by a lease that ends with the calling process.
-#[utoipa::path(get, path = "/v1/leases/sign-in", params(Patience), responses(
+/// Whose lease, and how long to wait.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wanted {
+    /// Seconds to wait; 60 at most, 0 answers at once.
+    #[serde(default)]
+    wait: u64,
+    /// The process that the lease ends with; the calling one when absent.
+    process: Option<u32>,
+}
+
+/// A sign-in that a request at the facade waits for, by a lease that ends with a process.
+#[utoipa::path(get, path = "/v1/leases/sign-in", params(Wanted), responses(
     (status = 200, body = SignInReply),
     (status = 204, description = "There was none in that time."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
@@ -529,9 +540,10 @@ async fn wanted(
     State(agent): State<Agent>,
     Extension(caller): Extension<Caller>,
     Extension(parting): Extension<Parting>,
-    Asked(asked): Asked<Patience>,
+    Asked(asked): Asked<Wanted>,
 ) -> Response {
-    let wanted = agent.broker.wanted(caller.peer.pid().unwrap_or_default(), asked.patience());
+    let process = asked.process.or(caller.peer.pid()).unwrap_or_default();
+    let wanted = agent.broker.wanted(process, Duration::from_secs(asked.wait.min(MAX_WAIT)));
     match news(wanted, parting).await {
         Some(sign_in) => Json(SignInReply { sign_in }).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),

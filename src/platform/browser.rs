@@ -36,11 +36,16 @@ const SSH_SERVERS: [&str; 5] = ["sshd", "sshd-session", "sshd-auth", "dropbear",
 const OF_TMUX: [&str; 3] = ["SSH_CONNECTION", "DISPLAY", "WAYLAND_DISPLAY"];
 
 impl BrowserLocation {
-    /// For this process, found out once.
+    /// For this process.
     pub fn of_this_process() -> Self {
+        Self::of_process(std::process::id())
+    }
+
+    /// For a process with this environment, found out once: from then on it is the location of this one, too.
+    pub fn of_process(pid: u32) -> Self {
         static LOCATION: OnceLock<BrowserLocation> = OnceLock::new();
         *LOCATION.get_or_init(|| {
-            let parents = program::names_of_parents();
+            let parents = program::names_of_parents(pid);
             Self::find(|name| env::var(name).ok(), &parents, &tmux_environment())
         })
     }

@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod clock;
+pub mod daemon;
 pub mod descriptors;
 pub mod files;
 pub mod harden;

@@ -159,9 +159,9 @@ impl Pulse {
     }
 }
 
-/// The names of the processes that this one was started by, the nearest first.
-pub fn names_of_parents() -> Vec<String> {
-    let parents = std::iter::successors(parent_of(std::process::id()), |pid| parent_of(*pid));
+/// The names of the processes that a process was started by, the nearest first.
+pub fn names_of_parents(pid: u32) -> Vec<String> {
+    let parents = std::iter::successors(parent_of(pid), |pid| parent_of(*pid));
     parents.filter_map(name_of).collect()
 }
 

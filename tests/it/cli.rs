@@ -195,16 +195,20 @@ fn one_opens_the_browser_and_the_others_show_the_address() {
 // --- at a terminal ---
 
 /// A command at a terminal of its own, whose person types.
-struct Terminal {
+pub struct Terminal {
     script: Child,
     keys: ChildStdin,
     screen: mpsc::Receiver<u8>,
 }
 
 impl Terminal {
-    fn run(desk: &Desk, args: &str, folder: &Path) -> Self {
+    pub fn run(desk: &Desk, args: &str, folder: &Path) -> Self {
+        Self::run_program(desk, &format!("'{KSB}' {args}"), folder)
+    }
+
+    pub fn run_program(desk: &Desk, program: &str, folder: &Path) -> Self {
         let mut script = desk.sandbox.command("script");
-        script.args(["-qefc", &format!("exec '{KSB}' {args}"), "/dev/null"]).current_dir(folder);
+        script.args(["-qefc", &format!("exec {program}"), "/dev/null"]).current_dir(folder);
         let mut script = start(script.stdin(Stdio::piped()));
         let (keys, output) = (script.stdin.take().unwrap(), script.stdout.take().unwrap());
         let (show, screen) = mpsc::channel();
@@ -216,7 +220,7 @@ impl Terminal {
 
     /// Reads on until this is on the screen.
     #[track_caller]
-    fn until(&self, text: &str) {
+    pub fn until(&self, text: &str) {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(text) {
             let byte = self.screen.recv_timeout(PATIENCE);
@@ -224,11 +228,11 @@ impl Terminal {
         }
     }
 
-    fn press(&mut self, key: char) {
+    pub fn press(&mut self, key: char) {
         self.types(&key.to_string());
     }
 
-    fn types(&mut self, text: &str) {
+    pub fn types(&mut self, text: &str) {
         write!(self.keys, "{text}").unwrap();
         self.keys.flush().unwrap();
     }
@@ -239,7 +243,7 @@ impl Terminal {
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
 
-    fn end(mut self) -> Option<i32> {
+    pub fn end(mut self) -> Option<i32> {
         let status = within(move || self.script.wait().unwrap());
         status.code()
     }
@@ -356,21 +360,6 @@ fn a_strangers_cloud_is_used_after_a_yes_only() {
     assert_eq!(desk.sign_in("alice").state, "done");
     terminal.until("signed in as alice (lab)");
     assert_eq!(terminal.end(), Some(0));
-}
-
-#[test]
-fn ctrl_c_reaches_a_command_once_and_it_decides() {
-    let desk = Desk::new();
-    let script = r#"trap "n=\$((n+1))" INT; echo READY; while ! read line; do :; done; echo "$n signal; $line"; exit 7"#;
-    let mut terminal =
-        Terminal::run(&desk, &format!("exec demo -- sh -c '{script}'"), &desk.sandbox.path("home"));
-    terminal.until("READY");
-    terminal.press('\x03');
-    for key in "on\r".chars() {
-        terminal.press(key);
-    }
-    terminal.until("1 signal; on");
-    assert_eq!(terminal.end(), Some(7));
 }
 
 // --- the other commands ---

@@ -5,6 +5,7 @@ mod folder;
 mod inside;
 mod secure;
 mod watch;
+mod witness;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -24,6 +25,10 @@ use crate::client::Client;
 use crate::clouds::{Environment, Resolved};
 use crate::error::{Code, Error, Result};
 use crate::model::Way;
+use crate::platform::browser::BrowserLocation;
+use crate::platform::files;
+use crate::platform::paths::Paths;
+use crate::platform::process::Process;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -64,6 +69,31 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let outcome = with_agent(inside.client(), &args, clouds, inside.changes()).await;
     inside.end().await;
     outcome
+}
+
+/// What the process beside the command is told.
+#[derive(clap::Args)]
+pub(super) struct SignInsArgs {
+    /// The command
+    #[arg(long, value_name = "PID")]
+    process: u32,
+    /// What it is called
+    #[arg(long, value_name = "NAME")]
+    tool: String,
+}
+
+/// Shows the sign-ins that a command waits for, until it ends.
+pub(super) async fn show_sign_ins(args: SignInsArgs) -> Result<()> {
+    let Some(process) = Process::of(args.process) else { return Ok(()) };
+    let client = Client::new(Paths::from_env()?);
+    BrowserLocation::of_process(process.pid);
+    tokio::select! {
+        () = process.ended() => {}
+        () = watch::sign_ins(&client, Some(process.pid), &args.tool) => {}
+    }
+    // The agent does that, too, unless it was started anew meanwhile and knows no such process.
+    files::remove_left_by(&client.socket().with_file_name(""), process.pid);
+    Ok(())
 }
 
 fn resolve(args: &Args) -> Result<Vec<Resolved>> {
@@ -179,7 +209,14 @@ async fn with_leases(
     changes.insert("OS_CLIENT_SECURE_FILE", folder.secure().display().to_string());
     let program = args.command.first().map(Path::new).and_then(Path::file_name);
     let tool = program.unwrap_or_default().to_string_lossy();
-    Ok(Done::Like(child::run(&args.command, changes, watch::sign_ins(client, &tool)).await?))
+    // The end of process 1 ends all others, before the agent could revoke anything.
+    let is_init = rustix::process::getpid().is_init();
+    if args.no_agent || is_init {
+        let beside = watch::sign_ins(client, None, &tool);
+        return Ok(Done::Like(child::run(&args.command, changes, beside).await?));
+    }
+    watch::start(&tool)?;
+    Ok(Done::Like(child::become_command(&args.command, changes)))
 }
 
 /// Ends a lease; says what Keystone still honours.

@@ -1,8 +1,10 @@
 //! Terraform's provider, unmodified, by `ksb exec`: plan, apply and destroy of what users may manage.
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use super::front::{Counts, Front, stack};
@@ -46,7 +48,6 @@ fn one_sign_in_serves_plan_apply_and_destroy_in_parallel() {
     let workspace = Workspace::new(&front, "much", &MUCH.replace("NAME", &format!("much-{}", front.user())));
     let plan = workspace.run(&["demo"], &["plan", "-no-color", "-input=false"]).ok();
     assert!(plan.stdout.contains("Plan: 37 to add"), "{}", plan.stdout);
-    assert!(plan.stderr.contains("tofu waits") && plan.stderr.contains("signed in"), "{}", plan.stderr);
     let applied = workspace.run(&["demo"], &APPLY).ok();
     assert!(
         applied.stdout.contains("37 added") && applied.stdout.contains("project = \"demo\""),
@@ -58,7 +59,8 @@ fn one_sign_in_serves_plan_apply_and_destroy_in_parallel() {
     workspace.run(&["demo"], &DESTROY).ok();
     // One token for each command, and one browser for all of them.
     assert_eq!(front.counts(), Counts { browsers: 1, logins: 1, exchanges: 4 }, "{:#?}", front.requests());
-    assert!(!front.ksb(&["lease", "list"]).ok().stdout.contains("demo"), "and their leases are gone");
+    let leases = || front.ksb(&["lease", "list"]).ok().stdout;
+    wait::until("their leases to be gone", || (!leases().contains("demo")).then_some(()));
 }
 
 #[test]
@@ -134,6 +136,36 @@ fn a_token_that_is_revoked_in_the_middle_of_an_apply_costs_one_exchange_for_all_
     assert!(applied.stdout.contains("26 added"), "{}", applied.stdout);
     assert_eq!(front.counts(), Counts { exchanges: 2, ..before });
     workspace.run(&["demo"], &DESTROY).ok();
+}
+
+const WAITS: &str = r#"
+resource "terraform_data" "wait" {
+  provisioner "local-exec" {
+    command = "touch waits; until [ -e go ]; do sleep 0.1; done"
+  }
+}
+"#;
+
+#[test]
+fn an_apply_that_is_cancelled_is_interrupted_once() {
+    let front = Front::free();
+    let workspace = Workspace::new(&front, "cancelled", WAITS);
+    for exec in [&["demo"][..], &["--no-agent", "demo"]] {
+        for signal in [Signal::INT, Signal::TERM] {
+            for send in [kill_process, kill_process_group] {
+                let mut apply = workspace.with_leases(exec, &APPLY);
+                apply.process_group(0);
+                let apply = Program::start(apply);
+                wait::until("the apply to be under way", || workspace.path("waits").exists().then_some(()));
+                send(Pid::from_raw(apply.pid().cast_signed()).unwrap(), signal).unwrap();
+                let cancelled = apply.ends();
+                let said = format!("{}{}", cancelled.stdout, cancelled.stderr);
+                assert!(said.contains("Gracefully shutting down"), "{exec:?} {signal:?}: {said}");
+                assert!(!said.contains("Two interrupts"), "{exec:?} {signal:?}: {said}");
+                fs::remove_file(workspace.path("waits")).unwrap();
+            }
+        }
+    }
 }
 
 /// Who has the lease of the `ksb exec` that runs now: any process of the person's could read that.
