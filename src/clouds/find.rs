@@ -34,6 +34,11 @@ pub(super) fn first(
             return Some(Found { source: Source { file: path, current_folder: false }, content });
         }
     }
+    if let Some(source) = variable.zip(env.outer.as_ref()).and_then(|(variable, outer)| outer.file(variable))
+        && let Some(content) = read(env, &source.file, notes)
+    {
+        return Some(Found { source: source.clone(), content });
+    }
     let folders = folders(env);
     for (place, folder) in folders.iter().enumerate() {
         if folders[..place].contains(folder) {

@@ -16,6 +16,7 @@
 mod find;
 mod keys;
 mod merge;
+mod nested;
 mod password;
 mod proxy;
 mod resolve;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+pub use nested::{EXEC_VARIABLE, Outer};
 pub use resolve::{Overrides, Resolved};
 
 use self::find::Found;
@@ -56,6 +58,8 @@ pub struct Environment {
     pub home: PathBuf,
     /// Texts that stand for what is in files, so that a change can be looked at before it is made.
     pub drafts: BTreeMap<PathBuf, String>,
+    /// The environment around the `ksb exec` that this one is of.
+    pub outer: Option<Outer>,
     /// Whether the real parents of this process, and tmux, tell where the browser is.
     pub is_of_this_process: bool,
 }
@@ -66,11 +70,13 @@ impl Environment {
         let current_dir = std::env::current_dir().map_err(|error| {
             Error::new(Code::Io, format!("the current folder cannot be read: {error}")).remedy("cd")
         })?;
-        let vars = std::env::vars_os()
+        let mut vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
+        let outer = Outer::take(&mut vars);
         Ok(Self {
             vars,
+            outer,
             current_dir,
             home: std::env::home_dir().unwrap_or_else(|| "/".into()),
             drafts: BTreeMap::new(),

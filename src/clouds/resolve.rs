@@ -327,6 +327,11 @@ impl Config<'_> {
                 Error::new(Code::UnknownCloud, format!("no cloud is named, and there are several: {known}"))
                     .remedy("name one of them, or set OS_CLOUD")
             }
+            None if self.env.outer.is_some() => Error::new(
+                Code::UnknownCloud,
+                "`ksb exec` hides the OS_* variables that its cloud is made of, and no clouds.yaml has any",
+            )
+            .remedy("run this outside of ksb exec"),
             None => Error::new(Code::UnknownCloud, "no cloud is named, and no clouds.yaml has any")
                 .remedy(self.where_to_write()),
         }

@@ -30,6 +30,7 @@ mod lifecycle;
 mod lifetime;
 mod lock;
 mod logout;
+mod nested;
 mod oidc;
 mod password;
 mod peer;

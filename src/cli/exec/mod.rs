@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use serde_json::Value;
 
 use self::folder::Folder;
 use self::inside::Inside;
@@ -22,7 +23,9 @@ use super::grant::{self, Grant};
 use super::{Done, duration, lease, login, person, say, target, token};
 use crate::api::LoginRequest;
 use crate::client::Client;
-use crate::clouds::{Environment, Resolved};
+use crate::clouds::{
+    self, CLOUDS_VARIABLE, Config, EXEC_VARIABLE, Environment, Outer, Resolved, SECURE_VARIABLE,
+};
 use crate::error::{Code, Error, Result};
 use crate::model::Way;
 use crate::platform::browser::BrowserLocation;
@@ -195,7 +198,8 @@ async fn with_leases(
     let entries: Vec<_> = entries.filter(|(name, _)| name != OF_VARIABLES).collect();
     let names: Vec<_> = entries.iter().map(|(name, _)| name.clone()).collect();
     secure::warn(&names, args.shape, &env);
-    let folder = Folder::make(client.socket(), entries)?;
+    let config = Config::load(&env)?;
+    let folder = Folder::make(client.socket(), with_others(entries, &config))?;
     changes.add(match &grants[..] {
         [only] => environment::of_lease(only, args.shape, &env),
         several => environment::of_several(several, &env),
@@ -205,8 +209,10 @@ async fn with_leases(
     {
         changes.add(environment::of_s3(key, &resolved.cloud.tls, &env));
     }
-    changes.insert("OS_CLIENT_CONFIG_FILE", folder.clouds().display().to_string());
-    changes.insert("OS_CLIENT_SECURE_FILE", folder.secure().display().to_string());
+    changes.insert(CLOUDS_VARIABLE, folder.clouds().display().to_string());
+    changes.insert(SECURE_VARIABLE, folder.secure().display().to_string());
+    let only = if let [only] = &names[..] { Some(only.as_str()) } else { None };
+    changes.insert(EXEC_VARIABLE, Outer::new(&config, only, changes.set()).to_variable());
     let program = args.command.first().map(Path::new).and_then(Path::file_name);
     let tool = program.unwrap_or_default().to_string_lossy();
     // The end of process 1 ends all others, before the agent could revoke anything.
@@ -217,6 +223,19 @@ async fn with_leases(
     }
     watch::start(&tool)?;
     Ok(Done::Like(child::become_command(&args.command, changes)))
+}
+
+/// The other entries of the user's own clouds.yaml, or the system's, as they are. Those of the current folder's would pass
+/// for the user's own here, and those of a secure.yaml are not written anywhere else.
+fn with_others(mut entries: Vec<(String, Value)>, config: &Config<'_>) -> Vec<(String, Value)> {
+    let file = config.clouds_file().filter(|source| !source.current_folder);
+    let others = file.and_then(|source| clouds::entries_of(&source.file)).unwrap_or_default();
+    for (name, entry) in others {
+        if entry.is_object() && entries.iter().all(|(own, _)| *own != name) {
+            entries.push((name, entry));
+        }
+    }
+    entries
 }
 
 /// Ends a lease; says what Keystone still honours.
