@@ -10,6 +10,7 @@ use subtle::{Choice, ConstantTimeEq};
 use tokio::task::AbortHandle;
 
 use super::policy;
+use super::revocation::UNANSWERED;
 use super::session::{Minted, Session};
 use crate::api;
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User};
@@ -335,6 +336,15 @@ impl Lease {
             lease: Some(self.name.clone()),
             not_revoked: credentials.into_iter().chain(ec2).chain(tokens).collect(),
         }
+    }
+
+    /// How its end is reported while Keystone has not answered yet.
+    pub(super) fn unanswered(&self, now: Timestamp) -> api::RevokeReply {
+        let mut not_revoked = self.unrevoked(now).not_revoked;
+        for left in &mut not_revoked {
+            UNANSWERED.clone_into(&mut left.reason);
+        }
+        api::RevokeReply { lease: self.view(), revoked: 0, deleted: 0, not_revoked }
     }
 
     /// When it ends by itself.

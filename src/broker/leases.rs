@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::lease::{self, Lease, Watch};
 use super::locking::is_locked;
+use super::policy;
 use super::revocation;
 use super::session::Session;
 use super::sign_ins::Entry;
@@ -225,9 +226,15 @@ impl Broker {
             }
         };
         // A caller that leaves meanwhile cuts nothing off.
+        let now = self.inner.clock.now();
+        let unanswered = locked(&self.inner.state).leases.get(&id).map(|lease| lease.unanswered(now));
         let inner = self.inner.clone();
-        let ended = self.inner.work.spawn(async move { inner.end_lease(&id).await }).await;
-        let ended = ended.ok().flatten().ok_or_else(|| unknown(which))?;
+        let ending = self.inner.work.spawn(async move { inner.end_lease(&id).await });
+        let ended = tokio::select! {
+            ended = ending => ended.ok().flatten(),
+            () = self.inner.clock.sleep_until(now + policy::ENDING) => unanswered,
+        };
+        let ended = ended.ok_or_else(|| unknown(which))?;
         self.inner.note_lease_end(Who::Peer(peer), &ended.lease);
         Ok(ended)
     }
@@ -453,7 +460,7 @@ impl Inner {
             match self.reap(&keystone, credentials, by).await {
                 Ok(deleted) => cleared.deleted += deleted,
                 Err(error) => {
-                    let ends_at = Some(credentials.ends_at + super::policy::CREDENTIAL_MARGIN);
+                    let ends_at = Some(credentials.ends_at + policy::CREDENTIAL_MARGIN);
                     cleared.not_revoked.push(still("the application credential's", ends_at, error));
                 }
             }

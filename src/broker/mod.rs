@@ -594,6 +594,11 @@ impl Broker {
         for entry in entries {
             entry.opening.cancel.notify_one();
         }
+        let unanswered = LogoutReply {
+            sessions: revocations.iter().map(|revocation| revocation.unanswered(now)).collect(),
+            leases: over.iter().map(|(lease, _)| lease.unanswered(now)).collect(),
+            incomplete: self.inner.incomplete(),
+        };
         // While the session's own token lives: it deletes what nothing else can.
         // A caller that leaves meanwhile cuts nothing off.
         let inner = self.inner.clone();
@@ -604,7 +609,10 @@ impl Broker {
             inner.note_logout(&who, &sessions);
             LogoutReply { sessions, leases, incomplete: inner.incomplete() }
         });
-        ending.await.map_err(|error| Error::new(Code::Internal, error.to_string()))
+        tokio::select! {
+            ended = ending => ended.map_err(|error| Error::new(Code::Internal, error.to_string())),
+            () = self.inner.clock.sleep_until(now + policy::ENDING) => Ok(unanswered),
+        }
     }
 
     /// Who is signed in where.

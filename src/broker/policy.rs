@@ -35,6 +35,9 @@ pub(super) fn hard_end(token: &Token) -> Timestamp {
 /// served what there is instead of being sent to the browser again and again.
 pub(super) const FRESH: SignedDuration = SignedDuration::from_secs(60);
 
+/// How long the caller of a logout waits for servers that do not answer; they are asked on.
+pub(super) const ENDING: SignedDuration = SignedDuration::from_secs(10);
+
 /// How long the chosen opener may take to say that it opened the browser; then another one is chosen.
 pub(super) const OPENER_GRACE: SignedDuration = SignedDuration::from_secs(5);
 

@@ -37,6 +37,18 @@ impl Revocation {
         self.grant.is_none() && self.tokens.iter().all(|token| token.expires_at <= now)
     }
 
+    /// How it is reported while no server has answered yet.
+    pub(super) fn unanswered(&self, now: Timestamp) -> LoggedOut {
+        let waiting = Self { reason: Some(UNANSWERED.to_owned()), ..self.clone() };
+        LoggedOut {
+            cloud: self.cloud.label().to_owned(),
+            user: self.user.clone(),
+            revoked: 0,
+            not_revoked: waiting.view(now).not_revoked,
+            logout_url: None,
+        }
+    }
+
     /// What is left, for a list.
     fn view(&self, now: Timestamp) -> Unrevoked {
         let reason = || self.reason.clone().unwrap_or_else(|| "being revoked".to_owned());
@@ -56,6 +68,9 @@ impl Revocation {
         }
     }
 }
+
+/// Why something is not revoked that a server was asked to revoke.
+pub(super) const UNANSWERED: &str = "there is no answer yet";
 
 impl NotRevoked {
     fn grant(reason: String, is_final: bool) -> Self {

@@ -1,15 +1,23 @@
 //! `ksb lock`
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{logout, target};
 use crate::api::{LockReply, LockRequest, Status};
 use crate::error::Result;
+
+/// For the agent to make room for a process that knows nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run() -> Result<()> {
     let client = target::client()?;
     let presence = client.presence().await;
     let reply: LockReply = client.post("/v1/lock", &LockRequest {}).await?.json()?;
     if reply.restarts {
-        presence.end().await;
+        // It is locked by now; what a server has still to answer holds its process up, not us.
+        timeout(PATIENCE, presence.end()).await.ok();
         // A fresh process answers, which knows nothing.
         client.get("/v1/status").await?.json::<Status>()?;
     }

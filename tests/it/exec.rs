@@ -288,7 +288,8 @@ fn two_clouds_in_one_command_have_a_lease_each_and_no_variables() {
     let running = Running::under(&desk, &["one", "two"]);
     assert_eq!(running.of_openstack(), BTreeSet::from(["OS_CLIENT_CONFIG_FILE", "OS_CLIENT_SECURE_FILE"]));
     let names: Vec<_> = running.entries().as_object().unwrap().keys().cloned().collect();
-    assert_eq!(names, ["one", "two"]);
+    assert_eq!(names, ["one", "two", "three"]);
+    assert_eq!(running.entries()["three"]["auth_type"], "v3broker", "as it is");
     let (one, two) = (running.tool_of("one"), running.tool_of("two"));
     assert_ne!(one.id, two.id);
     assert_eq!((project(&one.ask()), project(&two.ask())), ("demo".into(), "staging".into()));

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::api::scope;
 use crate::support::desk::Desk;
 use crate::support::http::{Request, Response};
+use crate::support::keystone::{EXCHANGE, Fault, REVOCATION};
 use crate::support::lab::{Lab, until};
 use crate::support::sandbox::Outcome;
 use crate::support::tool::Tool;
@@ -207,6 +208,41 @@ fn what_could_not_be_revoked_is_as_soon_as_keystone_answers_again() {
         !lab.keystone.all_tokens().iter().any(|token| lab.keystone.accepts(token))
     });
     until("nothing is left", || lab.api().status()["unrevoked"].is_null());
+}
+
+#[test]
+fn a_silent_keystone_is_not_waited_for_longer_than_ten_seconds() {
+    let lab = Lab::new();
+    lab.signed_in("alice");
+    let lease = lab.api().post(
+        "/v1/leases",
+        &json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "confined": true}),
+    );
+    assert_eq!(lease.status, 201, "{lease:?}");
+    let id = lease.json["lease"]["id"].as_str().unwrap().to_owned();
+    // Whatever it is asked to take back.
+    let mut silent: Vec<_> =
+        [REVOCATION, EXCHANGE].map(|request| lab.keystone.on(request, Fault::Waits)).into();
+    let ends = |end: &(dyn Fn() -> Value + Sync)| {
+        std::thread::scope(|threads| {
+            let ending = threads.spawn(end);
+            until("it is told", || {
+                lab.clock.advance(1);
+                ending.is_finished()
+            });
+            ending.join().unwrap()
+        })
+    };
+    let ended = ends(&|| lab.api().delete(&format!("/v1/leases/{id}")).json);
+    assert!(ended["not_revoked"].to_string().contains("there is no answer yet"), "{ended}");
+    let ended = ends(&|| lab.api().logout(&lab.cloud())[0].clone());
+    assert!(ended["not_revoked"].to_string().contains("there is no answer yet"), "{ended}");
+    assert_ne!(lab.api().status()["unrevoked"], json!([]));
+    silent.clear();
+    until("it is revoked all the same", || {
+        lab.clock.advance(60);
+        !lab.keystone.all_tokens().iter().any(|token| lab.keystone.accepts(token))
+    });
 }
 
 #[test]
