@@ -217,15 +217,15 @@ fn open_facade(broker: &Broker, bound: &Result<Vec<std::net::TcpListener>, Strin
         };
         let listeners: std::io::Result<Vec<_>> = bound.iter().map(listen).collect();
         let listeners = listeners.map_err(|error| error.to_string())?;
-        let address = listeners.first().ok_or("no port")?.local_addr().map_err(|error| error.to_string())?;
+        // Tools that know IPv4 only are many; a machine without it has the other address alone.
+        let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let v4 = addresses.iter().find(|address| address.is_ipv4());
+        let address = *v4.or(addresses.first()).ok_or("no port")?;
         Ok((address, listeners))
     });
     match listeners {
         Ok((address, listeners)) => {
-            broker.facade(FacadeReport {
-                url: format!("http://127.0.0.1:{}/v3", address.port()),
-                problem: None,
-            });
+            broker.facade(FacadeReport { url: format!("http://{address}/v3"), problem: None });
             let serve_one =
                 |listener| serve(listener, Askers::Programs, facade::router(broker.clone(), address));
             listeners.into_iter().map(serve_one).collect()

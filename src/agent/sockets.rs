@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{Seek, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use rustix::process::umask;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::{Paths, lock_of, make_private};
-use crate::platform::socket::{is_served, listen};
+use crate::platform::socket::{is_served, listen_on_loopback};
 use crate::platform::{own, peer};
 
 /// A stopping agent keeps its lock while it drains: wait a little longer than that.
@@ -172,22 +172,13 @@ pub fn own_port() -> u16 {
     20_000 + u16::try_from(rustix::process::getuid().as_raw() % 10_000).unwrap_or_default()
 }
 
-/// Both loopback addresses, where the machine has both: tools that are told `localhost` may take either, and a stranger
-/// must not have the other.
+/// The facade's port.
 pub(super) fn bind_facade(config: &Config) -> Result<Vec<TcpListener>, String> {
     let port = config.facade_port.unwrap_or_else(own_port);
-    let held = |error: std::io::Error| {
+    listen_on_loopback(&peer::LOOPBACK, port).map_err(|error| {
         let holder = peer::holder_of(port).map_or(String::new(), |holder| format!(", held by {holder}"));
         format!("port {port} of the facade: {error}{holder}")
-    };
-    let [v4, v6] = peer::LOOPBACK;
-    let first = listen(SocketAddr::new(v4, port)).map_err(held)?;
-    let port = first.local_addr().map_err(held)?.port();
-    match listen(SocketAddr::new(v6, port)) {
-        Ok(second) => Ok(vec![first, second]),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Err(held(error)),
-        Err(_) => Ok(vec![first]),
-    }
+    })
 }
 
 /// Binds the socket with its final mode from the first moment on. The lock is ours, so a socket that

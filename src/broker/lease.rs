@@ -117,6 +117,46 @@ impl Credentials {
     }
 }
 
+/// What is remembered of a lease that has ended: enough to tell its holder.
+pub(super) struct Ended {
+    id: String,
+    name: String,
+    digest: SecretDigest,
+    tokens: Vec<SecretDigest>,
+    process: Option<u32>,
+    at: Timestamp,
+}
+
+impl Ended {
+    pub(super) fn new(lease: &Lease, at: Timestamp) -> Self {
+        Self {
+            id: lease.id.clone(),
+            name: lease.name.clone(),
+            digest: lease.digest,
+            tokens: lease.minted.iter().map(|minted| digest(&minted.id)).collect(),
+            process: lease.process.as_ref().map(|process| process.pid),
+            at,
+        }
+    }
+
+    /// Whether this id (or name) and secret were its own.
+    pub(super) fn had(&self, id: &str, secret: &SecretDigest) -> bool {
+        (self.id == id || self.name == id) && bool::from(self.digest.ct_eq(secret))
+    }
+
+    /// Whether the token was made for it.
+    pub(super) fn made(&self, token: &SecretDigest) -> bool {
+        self.tokens.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(token)).into()
+    }
+
+    /// One sentence for its holder.
+    pub(super) fn tell(&self) -> String {
+        let when = self.at.strftime("%Y-%m-%d %H:%M:%S UTC");
+        let with = self.process.map_or(String::new(), |pid| format!(", which was for process {pid},"));
+        format!("the lease {}{with} ended at {when}", self.name)
+    }
+}
+
 /// A task that ends with what it watches.
 pub(super) struct Watch(pub(super) AbortHandle);
 

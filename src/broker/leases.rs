@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use subtle::{Choice, ConstantTimeEq};
 use tokio::sync::oneshot;
 
-use super::lease::{self, Lease, Watch};
+use super::lease::{self, Ended, Lease, Watch};
 use super::locking::is_locked;
 use super::policy;
 use super::revocation;
@@ -27,6 +27,9 @@ use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.
 const HANDLE: &str = "ksb-";
+
+/// How many leases that have ended are remembered.
+const ENDED: usize = 256;
 
 /// What somebody gets who asks for a lease.
 #[derive(Debug)]
@@ -247,12 +250,8 @@ impl Broker {
             Shown::Token(token) => state.leases.values().find(|lease| lease.made(token, now)),
             Shown::Secret(id, secret) => by_secret(&state, id, secret),
             Shown::Handle(handle) => {
-                let (id, secret) = handle
-                    .expose()
-                    .strip_prefix(HANDLE)
-                    .and_then(|rest| rest.split_once('-'))
-                    .unwrap_or_default();
-                by_secret(&state, id, &Secret::new(secret))
+                let (id, secret) = parts_of(handle);
+                by_secret(&state, id, &secret)
             }
         };
         let lease = found.filter(|lease| !lease.has_ended(now));
@@ -266,6 +265,28 @@ impl Broker {
             self.inner.note_stranger(&error);
             error
         })
+    }
+
+    /// What to tell the holder of a lease that has ended, if this was one.
+    pub fn ended_lease(&self, shown: &Shown<'_>) -> Option<String> {
+        let state = locked(&self.inner.state);
+        let mut ended = state.ended.iter();
+        let found = match shown {
+            Shown::Token(token) => {
+                let token = lease::digest(token);
+                ended.find(|lease| lease.made(&token))
+            }
+            Shown::Secret(id, secret) => {
+                let secret = lease::digest(secret);
+                ended.find(|lease| lease.had(id, &secret))
+            }
+            Shown::Handle(handle) => {
+                let (id, secret) = parts_of(handle);
+                let secret = lease::digest(&secret);
+                ended.find(|lease| lease.had(id, &secret))
+            }
+        };
+        found.map(Ended::tell)
     }
 
     /// Whether a token that is no handle could be one.
@@ -286,6 +307,13 @@ fn by_secret<'s>(state: &'s State, id: &str, secret: &Secret) -> Option<&'s Leas
     })
 }
 
+/// Id and secret of a handle.
+fn parts_of(handle: &Secret) -> (&str, Secret) {
+    let parts = handle.expose().strip_prefix(HANDLE).and_then(|rest| rest.split_once('-'));
+    let (id, secret) = parts.unwrap_or_default();
+    (id, Secret::new(secret))
+}
+
 fn process(caller: Option<u32>) -> Result<Process> {
     caller.and_then(Process::of).ok_or_else(|| {
         Error::new(Code::InvalidRequest, "the process that the lease is to end with is not known")
@@ -294,6 +322,15 @@ fn process(caller: Option<u32>) -> Result<Process> {
 
 fn unknown(which: &str) -> Error {
     Error::new(Code::UnknownLease, format!("there is no lease {which} (any more)")).remedy("ksb lease list")
+}
+
+impl State {
+    fn remember_end(&mut self, lease: &Lease, now: Timestamp) {
+        if self.ended.len() == ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Ended::new(lease, now));
+    }
 }
 
 impl Inner {
@@ -378,6 +415,7 @@ impl Inner {
             let lease = Arc::new(state.leases.remove(id)?);
             let by = state.token_of(&lease.identity, self.clock.now());
             state.over.push(lease.clone());
+            state.remember_end(&lease, self.clock.now());
             self.changes.note();
             (lease, by)
         };
@@ -400,7 +438,10 @@ impl Inner {
         };
         let is_meant = |lease: &Lease| only.is_none_or(|only| lease.identity == *only);
         let gone: Vec<_> = state.leases.extract_if(|_, lease| is_meant(lease)).collect();
-        state.over.extend(gone.into_iter().map(|(_, lease)| Arc::new(lease)));
+        for (_, lease) in gone {
+            state.remember_end(&lease, now);
+            state.over.push(Arc::new(lease));
+        }
         let over = state.over.iter().filter(|lease| is_meant(lease));
         over.map(|lease| (lease.clone(), by(&lease.identity))).collect()
     }

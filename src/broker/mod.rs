@@ -28,7 +28,7 @@ mod unattended;
 mod waiters;
 mod work;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -60,7 +60,7 @@ use confirm::Wish;
 use flight::Flight;
 use kept::Changes;
 use known::KnownClouds;
-use lease::Lease;
+use lease::{Ended, Lease};
 pub use leases::{Leased, Shown};
 pub use leaving::Departure;
 use locking::Turn;
@@ -133,6 +133,8 @@ struct State {
     leases: HashMap<String, Lease>,
     /// Leases that are over, while what they had at Keystone is taken back.
     over: Vec<Arc<Lease>>,
+    /// The last ones that ended.
+    ended: VecDeque<Ended>,
     /// Ids of those whose cloud could not be asked.
     unreachable: HashSet<String>,
     /// Requests at the facade that wait for a person.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::grant::Grant;
 use crate::api::S3Key;
@@ -166,6 +167,16 @@ fn cleared(env: &Environment) -> Changes {
         changes.insert(name, without_proxy(before));
     }
     changes
+}
+
+/// Where the environment has programs ask a proxy for the facade: the command that helps.
+pub(super) fn no_proxy_for_loopback(env: &Environment) -> Option<String> {
+    let facade = Url::parse("http://127.0.0.1/v3").ok()?;
+    env.proxy_for(&facade)?;
+    let before = env.get("no_proxy").or_else(|| env.get("NO_PROXY")).unwrap_or_default();
+    let hosts = without_proxy(before);
+    let hosts = shlex::try_quote(&hosts).ok()?.into_owned();
+    Some(format!("export NO_PROXY={hosts} no_proxy={hosts}"))
 }
 
 fn without_proxy(before: &str) -> String {
@@ -377,6 +388,27 @@ mod tests {
     #[test]
     fn the_list_is_sorted_and_names_nothing_twice() {
         assert!(IN_THE_WAY.is_sorted_by(|one, next| one < next));
+    }
+
+    #[test]
+    fn a_proxy_before_the_facade_is_told_with_all_exceptions() {
+        type Row<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
+        let rows: &[Row<'_>] = &[
+            (&[], None),
+            (&[("https_proxy", "http://proxy:1")], None),
+            (&[("http_proxy", "http://proxy:1")], Some("127.0.0.1,localhost,::1")),
+            (&[("HTTP_PROXY", "proxy:1")], Some("127.0.0.1,localhost,::1")),
+            (&[("ALL_PROXY", "socks5://proxy:1")], Some("127.0.0.1,localhost,::1")),
+            (&[("http_proxy", "http://proxy:1"), ("NO_PROXY", "corp")], Some("corp,127.0.0.1,localhost,::1")),
+            (&[("http_proxy", "http://proxy:1"), ("NO_PROXY", "corp,127.0.0.1")], None),
+            (&[("http_proxy", "http://proxy:1"), ("NO_PROXY", "127.0.0.0/8")], None),
+            (&[("http_proxy", "http://proxy:1"), ("no_proxy", "*")], None),
+            (&[("http_proxy", "http://proxy:1"), ("no_proxy", "localhost")], Some("localhost,127.0.0.1,::1")),
+        ];
+        for (vars, expected) in rows {
+            let expected = expected.map(|hosts| format!("export NO_PROXY='{hosts}' no_proxy='{hosts}'"));
+            assert_eq!(no_proxy_for_loopback(&environment(vars)), expected, "{vars:?}");
+        }
     }
 
     #[test]

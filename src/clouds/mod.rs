@@ -31,6 +31,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use url::Url;
 
 pub use nested::{EXEC_VARIABLE, Outer};
 pub use resolve::{Overrides, Resolved};
@@ -90,6 +91,11 @@ impl Environment {
             return BrowserLocation::of_this_process();
         }
         BrowserLocation::find(|name| self.vars.get(name).cloned(), &[], "")
+    }
+
+    /// The proxy that programs of this environment ask for an address.
+    pub fn proxy_for(&self, destination: &Url) -> Option<String> {
+        proxy::of(self, destination)
     }
 
     /// A variable that is set and not empty.

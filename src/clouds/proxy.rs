@@ -14,6 +14,10 @@ pub(super) fn of(env: &Environment, destination: &Url) -> Option<String> {
     let proxy = filled(&format!("{}_proxy", destination.scheme())).or_else(|| filled("all_proxy"))?;
     // requests falls back to NO_PROXY also when `no_proxy` is empty.
     let except = filled("no_proxy").or_else(|| env.get("NO_PROXY")).unwrap_or_default();
+    // The matcher knows `*` for names only, urllib for addresses, too.
+    if except.trim() == "*" {
+        return None;
+    }
     let matcher = Matcher::builder().all(proxy).no(except).build();
     matcher.intercept(&destination.as_str().parse().ok()?)?;
     Some(if proxy.contains("://") { proxy.to_owned() } else { format!("http://{proxy}") })

@@ -56,7 +56,9 @@ pub(super) fn of(
         }
     }
     if let Some(host) = option("redirect_host") {
-        options.redirect_host = host;
+        // In an address IPv6 stands in brackets (RFC 3986, section 3.2.2).
+        let is_v6 = host.parse::<std::net::Ipv6Addr>().is_ok();
+        options.redirect_host = if is_v6 { format!("[{host}]") } else { host };
     }
     if let Some(port) = option("redirect_port") {
         let port = port.parse().ok().filter(|port| *port > 0);

@@ -14,9 +14,29 @@ use http_body_util::LengthLimitError;
 
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Refuses a request whose `Host` is not one of `hosts` (DNS rebinding), or that speaks to a proxy
+/// The names that a server goes by, and its answer to a request for another one.
+#[derive(Clone)]
+pub struct Hosts {
+    /// `host:port`
+    pub hosts: Vec<String>,
+    /// With the status 421 (RFC 9110, section 15.5.20).
+    pub refusal: fn() -> Response,
+}
+
+impl Hosts {
+    /// One host of pages for browsers.
+    pub fn of_pages(host: String) -> Self {
+        Self { hosts: vec![host], refusal: || StatusCode::MISDIRECTED_REQUEST.into_response() }
+    }
+}
+
+/// Refuses a request whose `Host` is not one of the hosts (DNS rebinding), or that speaks to a proxy
 /// (absolute-form, CONNECT), before any routing.
-pub async fn known_host(State(hosts): State<Vec<String>>, request: Request, next: Next) -> Response {
+pub async fn known_host(
+    State(Hosts { hosts, refusal }): State<Hosts>,
+    request: Request,
+    next: Next,
+) -> Response {
     let mut named = request.headers().get_all(header::HOST).iter();
     let known = match (named.next(), named.next()) {
         (Some(host), None) => {
@@ -25,7 +45,7 @@ pub async fn known_host(State(hosts): State<Vec<String>>, request: Request, next
         _ => false,
     };
     if !known || request.uri().authority().is_some() {
-        return StatusCode::MISDIRECTED_REQUEST.into_response();
+        return refusal();
     }
     next.run(request).await
 }

@@ -36,7 +36,7 @@ const AUTH: &str = "x-auth-token";
 #[derive(Clone)]
 pub(super) struct Facade {
     pub(super) broker: Broker,
-    /// `http://127.0.0.1:PORT`
+    /// `http://127.0.0.1:PORT`, or the same of `[::1]`
     base: Arc<str>,
 }
 
@@ -51,7 +51,7 @@ struct Asking(Option<Arc<Program>>);
 /// The facade of `broker`, listening on `address`.
 pub fn router(broker: Broker, address: SocketAddr) -> Router {
     let port = address.port();
-    let base: Arc<str> = format!("http://127.0.0.1:{port}").into();
+    let base: Arc<str> = format!("http://{address}").into();
     let hosts: Vec<_> =
         ["127.0.0.1", "localhost", "[::1]"].iter().map(|host| format!("{host}:{port}")).collect();
     Router::new()
@@ -65,10 +65,17 @@ pub fn router(broker: Broker, address: SocketAddr) -> Router {
         .method_not_allowed_fallback(|| async {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "the method is not allowed here")
         })
-        .layer(from_fn(named))
         .layer(from_fn(programs_only))
-        .layer(from_fn_with_state(hosts, guard::known_host))
+        .layer(from_fn_with_state(guard::Hosts { hosts, refusal: elsewhere }, guard::known_host))
+        .layer(from_fn(named))
         .with_state(Facade { broker, base })
+}
+
+fn elsewhere() -> Response {
+    refusal(
+        StatusCode::MISDIRECTED_REQUEST,
+        "this is a Keystone on the loopback addresses of this computer only",
+    )
 }
 
 /// No browser's page has any business here: browsers send `Origin` or Fetch Metadata with whatever a page makes them
@@ -140,7 +147,8 @@ async fn authenticate(
     let (parts, body) = request.into_parts();
     let kind =
         parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    if kind.split(';').next().map(str::trim) != Some("application/json") {
+    // RFC 9110, section 8.3.1: without regard to case.
+    if !kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Ok(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be application/json"));
     }
     let body = match guard::read(body, MAX_BODY).await {
@@ -228,7 +236,12 @@ impl Facade {
     fn whose(&self, shown: &Shown<'_>) -> Result<String, Failure> {
         self.broker.holder(shown).map_err(|error| match error.code {
             Code::Locked | Code::VaultUnavailable => Failure::from(error),
-            _ => self.stranger(),
+            _ => match self.broker.ended_lease(shown) {
+                Some(ended) => {
+                    self.unauthorized(&format!("{ended}: run your command again, or make another lease"))
+                }
+                None => self.stranger(),
+            },
         })
     }
 
@@ -246,7 +259,10 @@ impl Facade {
 
     /// Keystone's own answer to somebody it does not know: whatever was wrong.
     pub(super) fn stranger(&self) -> Failure {
-        let why = "no living lease has this credential: ksb lease list";
+        self.unauthorized("no living lease has this credential: ksb lease list")
+    }
+
+    fn unauthorized(&self, why: &str) -> Failure {
         let mut response = refusal(StatusCode::UNAUTHORIZED, why);
         if let Ok(value) = HeaderValue::from_str(&format!("Keystone uri=\"{}/v3\"", self.base)) {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, value);

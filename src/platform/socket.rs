@@ -2,8 +2,8 @@
 //!
 //! A non-blocking connect(2) fails with EAGAIN while the backlog is full, where a blocking one waits for room.
 
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -35,6 +35,43 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Listens at a port of those loopback addresses that this machine has; port 0 is one that is free at all of them. It is the
+/// same for both families: a program that is told `localhost` may take either, and a stranger must not have the other.
+pub fn listen_on_loopback(addresses: &[IpAddr], port: u16) -> io::Result<Vec<TcpListener>> {
+    listen_at_each(addresses, port, listen, |listener| Ok(listener.local_addr()?.port()))
+}
+
+fn listen_at_each<L>(
+    addresses: &[IpAddr],
+    port: u16,
+    listen: impl Fn(SocketAddr) -> io::Result<L>,
+    port_of: impl Fn(&L) -> io::Result<u16>,
+) -> io::Result<Vec<L>> {
+    loop {
+        let mut listeners: Vec<L> = Vec::new();
+        let mut failed = io::Error::from(ErrorKind::AddrNotAvailable);
+        let mut is_taken = false;
+        for ip in addresses {
+            let port = listeners.first().map_or(Ok(port), &port_of)?;
+            match listen(SocketAddr::new(*ip, port)) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) => {
+                    is_taken |= error.kind() == ErrorKind::AddrInUse;
+                    failed = error;
+                }
+            }
+        }
+        match (is_taken, port) {
+            // Another one may be free at all of them.
+            (true, 0) if !listeners.is_empty() => {}
+            (true, _) => return Err(ErrorKind::AddrInUse.into()),
+            // A machine may have one family only.
+            (false, _) if listeners.is_empty() => return Err(failed),
+            (false, _) => return Ok(listeners),
+        }
+    }
+}
+
 fn socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC | flags, None)
 }
@@ -45,6 +82,47 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::platform::peer::LOOPBACK;
+
+    /// What binding each of the two loopback addresses comes to; the port that both have, or why there is none.
+    #[test]
+    fn a_port_is_had_at_each_address_that_the_machine_has() {
+        use ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
+        type Row = (Option<ErrorKind>, Option<ErrorKind>, Result<usize, ErrorKind>);
+        let rows: &[Row] = &[
+            (None, None, Ok(2)),
+            (None, Some(AddrNotAvailable), Ok(1)),
+            (Some(AddrNotAvailable), None, Ok(1)),
+            (Some(AddrInUse), None, Err(AddrInUse)),
+            (None, Some(AddrInUse), Err(AddrInUse)),
+            (Some(AddrNotAvailable), Some(AddrInUse), Err(AddrInUse)),
+            (Some(AddrNotAvailable), Some(AddrNotAvailable), Err(AddrNotAvailable)),
+            (Some(PermissionDenied), Some(PermissionDenied), Err(PermissionDenied)),
+        ];
+        for (v4, v6, expected) in rows {
+            let listen = |address: SocketAddr| match if address.is_ipv4() { v4 } else { v6 } {
+                Some(kind) => Err((*kind).into()),
+                None => Ok(address.port()),
+            };
+            let found = listen_at_each(&LOOPBACK, 7, listen, |port| Ok(*port));
+            let found = found.map(|listeners| listeners.len()).map_err(|error| error.kind());
+            assert_eq!(found, *expected, "{v4:?} {v6:?}");
+        }
+    }
+
+    #[test]
+    fn any_port_is_one_that_is_free_at_both_addresses() {
+        let tries = std::cell::Cell::new(40_000);
+        let listen = |address: SocketAddr| match (address.port(), tries.get()) {
+            (0, port) => {
+                tries.set(port + 1);
+                Ok(port)
+            }
+            (40_000, _) => Err(ErrorKind::AddrInUse.into()),
+            (port, _) => Ok(port),
+        };
+        assert_eq!(listen_at_each(&LOOPBACK, 0, listen, |port| Ok(*port)).unwrap(), [40_001, 40_001]);
+    }
 
     const LONG: Duration = Duration::from_mins(1);
 

@@ -5,7 +5,6 @@
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -70,29 +69,22 @@ impl fmt::Display for Forward<'_> {
     }
 }
 
-/// Listens on a port.
-pub(super) fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let listener = socket::listen(address)?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
-}
-
-/// A free port on every address that `host` may mean: a browser may try either family first.
-pub(super) fn any_port(host: &str) -> std::io::Result<(Vec<TcpListener>, u16)> {
-    let (first, second) = match host {
-        "127.0.0.1" => (LOOPBACK[0], None),
-        "[::1]" => (LOOPBACK[1], None),
-        _ => (LOOPBACK[0], Some(LOOPBACK[1])),
+/// Listens at a port of the addresses that `host` may mean: a browser may try either family first. Port 0 is any.
+pub(super) fn listen(host: &str, port: u16) -> std::io::Result<(Vec<TcpListener>, u16)> {
+    let addresses = match host {
+        "127.0.0.1" => &LOOPBACK[..1],
+        "[::1]" => &LOOPBACK[1..],
+        _ => &LOOPBACK,
     };
-    loop {
-        let listener = listen(SocketAddr::new(first, 0))?;
-        let port = listener.local_addr()?.port();
-        let Some(second) = second else { return Ok((vec![listener], port)) };
-        match listen(SocketAddr::new(second, port)) {
-            Ok(other) => return Ok((vec![listener, other], port)),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-            // A machine without IPv6.
-            Err(_) => return Ok((vec![listener], port)),
-        }
-    }
+    // A port that is named has to be ours at both addresses, or a stranger receives what is meant for us.
+    let addresses = if port == 0 { addresses } else { &LOOPBACK };
+    let listeners = socket::listen_on_loopback(addresses, port)?;
+    let port = listeners
+        .first()
+        .map_or(Ok(port), |listener| Ok::<_, std::io::Error>(listener.local_addr()?.port()))?;
+    let listen = |listener: std::net::TcpListener| {
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    };
+    Ok((listeners.into_iter().map(listen).collect::<std::io::Result<_>>()?, port))
 }

@@ -8,7 +8,6 @@
 //! claim.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -25,17 +24,17 @@ use subtle::ConstantTimeEq;
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
 
-use super::door::{Door, Forward, OwnSocket, any_port, listen};
+use super::door::{Door, Forward, OwnSocket, listen};
 use super::keep::{self, Keeper, Tab};
 use super::start::StartPort;
 use crate::error::{Code, Error, Result};
-use crate::http::guard;
+use crate::http::guard::{self, Hosts};
 use crate::http::page;
 use crate::http::serve::{Askers, Server, serve};
 use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
 use crate::platform::paths::RuntimeDirectory;
-use crate::platform::peer::{LOOPBACK, holder_of};
+use crate::platform::peer::holder_of;
 use crate::sync::locked;
 
 /// The path that operators list in `trusted_dashboard`.
@@ -227,21 +226,10 @@ pub struct Seat {
 impl CallbackPort {
     fn bind(host: &str, port: u16) -> Result<Arc<Self>> {
         local(host)?;
-        let (mut listeners, mut port) = (Vec::new(), port);
-        if port == 0 {
-            (listeners, port) =
-                any_port(host).map_err(|error| Error::new(Code::Io, format!("a free port: {error}")))?;
-        }
-        let wanted: &[IpAddr] = if listeners.is_empty() { &LOOPBACK } else { &[] };
-        for &ip in wanted {
-            match listen(SocketAddr::new(ip, port)) {
-                Ok(listener) => listeners.push(listener),
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => return Err(busy(port)),
-                // A machine without IPv6.
-                Err(_) if ip.is_ipv6() && !listeners.is_empty() => {}
-                Err(error) => return Err(Error::new(Code::Io, format!("port {port} on {ip}: {error}"))),
-            }
-        }
+        let (listeners, port) = listen(host, port).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AddrInUse => busy(port),
+            _ => Error::new(Code::Io, format!("port {port} of this computer: {error}")),
+        })?;
         let (origin, state, router) = origin_of(host, port);
         let servers =
             listeners.into_iter().map(|listener| serve(listener, Askers::Browsers, router.clone())).collect();
@@ -390,7 +378,7 @@ fn routes(shared: Shared, host: String) -> Router {
         .route("/signing-in", get(reloaded))
         .fallback(redirected)
         .method_not_allowed_fallback(nothing_here)
-        .layer(middleware::from_fn_with_state(vec![host], guard::known_host))
+        .layer(middleware::from_fn_with_state(Hosts::of_pages(host), guard::known_host))
         .with_state(shared)
 }
 

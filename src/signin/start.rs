@@ -13,10 +13,10 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use super::Progress;
-use super::door::{Forward, OwnSocket, any_port};
+use super::door::{Forward, OwnSocket, listen};
 use super::loopback::{Seat, expired};
 use crate::error::{Code, Error, Result};
-use crate::http::guard;
+use crate::http::guard::{self, Hosts};
 use crate::http::page::{self, About};
 use crate::http::serve::{Askers, Server, serve};
 use crate::model::{Cloud, random_hex};
@@ -49,7 +49,7 @@ pub(super) struct Link {
 impl StartPort {
     /// On a free TCP port.
     pub(super) fn on_any_port(host: &str) -> Result<Arc<Self>> {
-        let (listeners, port) = any_port(host)
+        let (listeners, port) = listen(host, 0)
             .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
         let (host, pages) = (format!("{host}:{port}"), Pages::default());
         let router = routes(&host, &pages);
@@ -103,7 +103,7 @@ fn routes(host: &str, pages: &Pages) -> Router {
     Router::new()
         .route("/start/{ticket}", get(start_page))
         .fallback(|| async { expired() })
-        .layer(middleware::from_fn_with_state(vec![host.to_owned()], guard::known_host))
+        .layer(middleware::from_fn_with_state(Hosts::of_pages(host.to_owned()), guard::known_host))
         .with_state(pages.clone())
 }
 

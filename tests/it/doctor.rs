@@ -195,6 +195,16 @@ fn variables_that_win_over_one_key_or_choose_the_file_are_named_each() {
 }
 
 #[test]
+fn a_proxy_before_the_entries_of_clouds_add_is_told() {
+    let mut desk = desk();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    desk.run(&["clouds", "add"]).ok();
+    desk.sandbox.set("HTTP_PROXY", "http://127.0.0.1:9");
+    let found = findings(&desk.run(&["doctor", "--json"]));
+    assert_names(&found, ("environment", ""), "warn", "would ask the proxy", "export NO_PROXY='127.0.0.1,");
+}
+
+#[test]
 fn an_agent_whose_program_was_replaced_is_told_apart() {
     let desk = desk();
     // As an upgrade leaves it.

@@ -215,8 +215,6 @@ fn whoever_has_no_living_lease_hears_the_same_whatever_is_wrong() {
         wrong(&|tool| tool.secret.truncate(63)),
         wrong(&|tool| tool.secret.clear()),
         wrong(&|tool| tool.id = "0".repeat(32)),
-        revoked.ask(),
-        over.ask(),
         once.ask(),
         tool.with(&persons, "GET", "/v3/auth/projects").send(),
         tool.with(&tool.handle, "GET", "/v3/auth/projects").send(),
@@ -225,6 +223,9 @@ fn whoever_has_no_living_lease_hears_the_same_whatever_is_wrong() {
         tool.auth(&json!({"methods": ["token"], "token": {"id": format!("{}x", tool.handle)}}), None).send(),
     ];
     let expected = refusal(&answers[0], 401);
+    for ended in [revoked.ask(), over.ask()] {
+        assert!(refusal(&ended, 401).contains(" ended at "), "its own holder is told");
+    }
     for answer in &answers {
         assert_eq!(refusal(answer, 401), expected);
         let asks = format!("Keystone uri=\"http://{}/v3\"", tool.facade);
@@ -250,6 +251,31 @@ fn methods_that_are_no_leases_are_refused_and_their_secrets_not_quoted() {
     }
     refusal(&tool.request("POST", "/v2.0/tokens").body("application/json", "{}").send(), 404);
     refusal(&tool.request("GET", "/v2.0").send(), 404);
+}
+
+/// As of a play that goes on in the background (Ansible's `async`) when the `ksb exec` around it has ended.
+#[test]
+fn the_holder_of_a_lease_that_has_ended_is_told_which_and_when() {
+    let (lab, tool) = signed_in();
+    let mine = tool.token();
+    let name = lab.api().get("/v1/leases").json["leases"][0]["name"].as_str().unwrap().to_owned();
+    lab.api().delete(&format!("/v1/leases/{}", tool.id));
+    let told = format!("the lease {name} ended at 2026-");
+    let by_handle = json!({"methods": ["token"], "token": {"id": tool.handle}});
+    let by_name = json!({"methods": ["application_credential"], "application_credential":
+        {"name": name, "user": {"name": "alice", "domain": {"name": "lab"}}, "secret": tool.secret}});
+    for answer in [
+        tool.ask(),
+        tool.auth(&by_handle, None).send(),
+        tool.auth(&by_name, None).send(),
+        tool.with(&mine, "GET", "/v3/auth/projects").send(),
+    ] {
+        let message = refusal(&answer, 401);
+        assert!(message.starts_with(&told), "{message}");
+    }
+    // To nobody else: neither id nor name is a secret.
+    let stranger = Tool { secret: "0".repeat(64), ..tool };
+    assert!(!refusal(&stranger.ask(), 401).contains(&name));
 }
 
 /// What a page could have a browser send, what a stranger's name for us leads to, and what is no request.
@@ -286,12 +312,16 @@ fn pages_proxies_and_smugglers_are_turned_away_before_anything_else() {
         let text = String::from_utf8_lossy(&request.bytes()).lines().take(6).collect::<Vec<_>>().join(" | ");
         let response = request.send();
         assert_eq!(response.status, status, "{text}");
+        refusal(&response, status);
         for name in ["access-control-allow-origin", "x-subject-token", "access-control-allow-methods"] {
             assert_eq!(response.header(name), None, "{text}");
         }
     }
     for host in [format!("localhost:{port}"), format!("[::1]:{port}")] {
         token(&auth().set("Host", &host).send());
+    }
+    for kind in ["APPLICATION/JSON", "Application/Json; Charset=UTF-8", " application/json ;charset=utf-8"] {
+        token(&auth().set("Content-Type", kind).send());
     }
     assert_eq!(lab.keystone.requests(), requests + 1, "one exchange for the two that are good");
 }

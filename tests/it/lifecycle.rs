@@ -345,9 +345,13 @@ fn it_outlives_whoever_started_it() {
     shell.wait().unwrap();
     let pid = sandbox.agent_pid().unwrap();
     assert_eq!(api(&sandbox).status()["pid"], pid);
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let session = stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().to_owned();
-    assert_eq!(session, pid.to_string(), "it leads a session of its own");
+    let session = |process: &str| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(3).unwrap().to_owned()
+    };
+    let own = session(&pid.to_string());
+    assert_ne!(own, session("self"));
+    assert_ne!(own, pid.to_string(), "it leads no session, so that no terminal it opens becomes its own");
 }
 
 #[test]

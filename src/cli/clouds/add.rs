@@ -187,6 +187,11 @@ fn report(env: &Environment, draft: &Draft, wanted: &[Wanted]) -> Result<()> {
     let names: Vec<_> = wanted.iter().map(|wanted| quoted(&wanted.name)).collect();
     println!("Use: export OS_CLOUD={}", names[0]);
     println!("Undo: ksb clouds remove {}", names.join(" "));
+    if let Some(remedy) = environment::no_proxy_for_loopback(env) {
+        eprintln!(
+            "ksb: programs here would ask your proxy for 127.0.0.1, where the lease is good. Try: {remedy}"
+        );
+    }
     let config = Config::load(env)?;
     if env.get("OS_CLOUD").is_none() && config.names().count() == wanted.len() + 1 {
         println!("Note: with more than one entry there, name the one you mean or set OS_CLOUD");

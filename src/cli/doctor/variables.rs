@@ -2,7 +2,8 @@
 
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
-use crate::cli::environment::IN_THE_WAY;
+use crate::cli::clouds::own_entries;
+use crate::cli::environment::{IN_THE_WAY, no_proxy_for_loopback};
 use crate::clouds::{CLOUDS_VARIABLE, Config, Environment, SECURE_VARIABLE};
 
 const CHECK: &str = "environment";
@@ -39,6 +40,11 @@ pub(super) fn check(env: &Environment, config: Option<&Config<'_>>) -> Vec<Findi
     }
     if let Some(config) = config {
         findings.extend(other_files(env, config));
+    }
+    let has_leases = |config: &Config<'_>| !own_entries(env, config).is_empty();
+    if let Some(remedy) = no_proxy_for_loopback(env).filter(|_| config.is_some_and(has_leases)) {
+        let detail = "programs would ask the proxy of your environment for 127.0.0.1, where `ksb clouds add` has them go";
+        findings.push(finding(CHECK, "", Found::Warn, detail).remedy(remedy));
     }
     if findings.is_empty() {
         findings.push(finding(CHECK, "", Found::Ok, "no variable wins over clouds.yaml"));
