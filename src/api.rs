@@ -172,6 +172,7 @@ fn yes() -> bool {
 }
 
 /// `POST /v1/sign-ins`: what `ksb login` asks.
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of the caller's")]
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct LoginRequest {
     /// The cloud, resolved by the client.
@@ -185,6 +186,9 @@ pub struct LoginRequest {
     /// Accept, and pin, another user than before.
     #[serde(default)]
     pub switch_user: bool,
+    /// Renew the session of who is signed in, however long it lasts: its tokens hold the groups of its sign-in.
+    #[serde(default)]
+    pub renew: bool,
     /// Whether a person started the caller, so that a sign-in may be begun.
     #[serde(default = "yes")]
     pub prompt: bool,

@@ -338,6 +338,11 @@ impl Lease {
         self.tokens.retain(|_, handed| handed.token.id != *id);
     }
 
+    /// The same for all of them.
+    pub(super) fn forget_all(&mut self) {
+        self.tokens.clear();
+    }
+
     /// Whether the token was made for this lease, and may live.
     pub(super) fn made(&self, id: &Secret, now: Timestamp) -> bool {
         let id = id.expose().as_bytes();

@@ -374,6 +374,9 @@ impl Broker {
         let in_cloud = |error: Error| error.cloud(cloud.label());
         let identity = self.admit(cloud).map_err(in_cloud)?;
         let now = self.inner.clock.now();
+        if request.renew {
+            return self.renew_session(request, &identity).await.map_err(in_cloud);
+        }
         if !request.switch_user && !self.inner.lives(cloud, &identity, request.min_validity) {
             // A failure is no reason to keep a person from signing in.
             if let Err(error) = self.inner.renew(&identity).await {
@@ -422,6 +425,43 @@ impl Broker {
             entry.limit(lifetime);
         }
         Ok(LoggedIn::SignIn(Box::new(entry.view(now))))
+    }
+
+    /// Another session for the same user: a federated token holds the groups of its sign-in (Keystone's `OS-FEDERATION`).
+    async fn renew_session(&self, request: &LoginRequest, identity: &Identity) -> Result<LoggedIn> {
+        let cloud = &request.cloud;
+        let view = || {
+            let state = locked(&self.inner.state);
+            let session = state.sessions.get(identity)?;
+            Some(LoggedIn::Session(Box::new(session.view(state.labels(identity), self.inner.clock.now()))))
+        };
+        let nobody = || sign_in_needed(cloud, NOBODY);
+        let session = view().ok_or_else(nobody)?;
+        match cloud.sign_in.way {
+            // Keystone looks at the groups of its own users whenever a token is made.
+            Way::Password => return Ok(session),
+            Way::Workload => {
+                self.sign_in_unattended(cloud, identity, true).await?;
+                return view().ok_or_else(nobody);
+            }
+            Way::Websso | Way::OidcCode | Way::OidcDevice => {}
+        }
+        match self.inner.renew(identity).await {
+            Ok(true) => return view().ok_or_else(nobody),
+            Ok(false) => {}
+            Err(error) => tracing::info!(%error, "renewal failed"),
+        }
+        self.inner.check_vault(cloud)?;
+        if !request.prompt {
+            let why =
+                "the session's tokens hold the groups of its sign-in, and only a new sign-in renews them";
+            return Err(
+                sign_in_needed(cloud, why).remedy(format!("in a terminal: ksb refresh {}", cloud.argument()))
+            );
+        }
+        let ask = Ask { switch_user: false, remote: request.remote, by_program: false };
+        let entry = self.pending_or_new(cloud, identity, ask).await?;
+        Ok(LoggedIn::SignIn(Box::new(entry.view(self.inner.clock.now()))))
     }
 
     /// A sign-in, as soon as there is news after `seen`. A `waiter` is a caller at a terminal.
@@ -521,11 +561,12 @@ impl Broker {
         state.sign_ins.get(id).map(|(entry, _)| entry.clone()).ok_or_else(|| over(id))
     }
 
-    /// Drops the scoped tokens of a cloud, so that new roles show.
+    /// Drops the scoped tokens of a cloud and those of its leases, so that new roles show.
     pub fn refresh(&self, request: &CloudRequest) -> Result<usize> {
         self.inner.check_lock()?;
         let identity = self.identity(&request.cloud)?;
         let mut state = locked(&self.inner.state);
+        state.leases.values_mut().filter(|lease| lease.identity == identity).for_each(Lease::forget_all);
         Ok(state.sessions.get_mut(&identity).map_or(0, Session::drop_scoped))
     }
 

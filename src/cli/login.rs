@@ -30,6 +30,7 @@ pub(super) fn request(cloud: Cloud) -> LoginRequest {
         min_validity: 0,
         lifetime: None,
         switch_user: false,
+        renew: false,
         prompt: person::may_prompt(),
         remote: person::is_remote(),
     }
@@ -101,7 +102,7 @@ async fn refusal(client: &Client, mut sign_in: SignIn) -> Result<Error> {
     }
 }
 
-async fn sign_in_by(
+pub(super) async fn sign_in_by(
     client: &Client,
     request: &mut LoginRequest,
     wait: impl AsyncFn(SignIn) -> Result<()>,
@@ -113,6 +114,7 @@ async fn sign_in_by(
                 wait(reply.json::<SignInReply>()?.sign_in).await?;
                 // The switch is made; what is left to ask is how long it lasts.
                 request.switch_user = false;
+                request.renew = false;
             }
             Err(error) => mend::ask(client, &mut request.cloud, error).await?,
         }

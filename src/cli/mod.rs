@@ -83,7 +83,7 @@ enum Command {
     Env(env::Args),
     /// Make, list and end credentials for tools, good on this machine only
     Lease(lease::Args),
-    /// Drop the tokens of projects and domains, so that new roles show
+    /// Renew the session and drop its tokens, so that new roles and groups show
     Refresh(target::CloudArgs),
     /// List the projects and domains you can use
     Projects(projects::Args),

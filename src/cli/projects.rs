@@ -45,6 +45,7 @@ pub(super) async fn reach(client: &Client, cloud: &Cloud) -> Result<ReachReply> 
                     min_validity: 0,
                     lifetime: None,
                     switch_user: false,
+                    renew: false,
                     prompt: true,
                     remote,
                 };

@@ -1,14 +1,33 @@
 //! `ksb refresh`
 
-use super::target;
-use crate::api::{CloudRequest, RefreshReply};
+use super::{login, say, target, wait};
+use crate::api::{CloudRequest, LoginRequest, RefreshReply, Session, SignIn};
+use crate::client::Client;
 use crate::error::Result;
+use crate::model::{Cloud, Way};
 
 pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
-    let resolved = target::resolve(&args, &target::ScopeArgs::default())?;
-    let request = CloudRequest { cloud: resolved.cloud };
-    let reply: RefreshReply = target::client()?.post("/v1/refresh", &request).await?.json()?;
-    let label = request.cloud.label();
+    let cloud = target::resolve(&args, &target::ScopeArgs::default())?.cloud;
+    let client = target::client()?.at_a_terminal();
+    let renewed = renew(&client, &cloud).await;
+    // Also where the session is as it was: roles of its user and groups may have changed.
+    let reply: RefreshReply =
+        client.post("/v1/refresh", &CloudRequest { cloud: cloud.clone() }).await?.json()?;
+    let label = cloud.label();
     println!("{label}: {} scoped token(s) dropped; the next command gets new ones", reply.dropped);
+    let session = renewed?;
+    if cloud.sign_in.way != Way::Password {
+        println!("{label}: the session of {} is renewed, and with it your groups", say::user(&session.user));
+    }
     Ok(())
+}
+
+/// A federated token holds the groups of its sign-in: the session is renewed, by a sign-in where it cannot renew itself.
+async fn renew(client: &Client, cloud: &Cloud) -> Result<Session> {
+    let mut request = LoginRequest { renew: true, ..login::request(cloud.clone()) };
+    let by_a_person = async |sign_in: SignIn| {
+        eprintln!("ksb: {}: your groups are those of your sign-in; a new one renews them", sign_in.cloud);
+        wait::until_done(client, sign_in, true).await
+    };
+    login::sign_in_by(client, &mut request, by_a_person).await
 }

@@ -17,7 +17,7 @@ use url::Url;
 
 use crate::api::Reach;
 use crate::error::{Code, Error, Result, Upstream};
-use crate::model::{Cloud, Scope, Secret, Token};
+use crate::model::{Cloud, Scope, Secret, Token, Way};
 use crate::outbound::{self, Answer, Client, Outbound, Peer};
 use crate::ports::SharedClock;
 
@@ -163,7 +163,14 @@ impl Keystone {
                     "no token for {scope}: {} has no role there, or it does not exist ({})",
                     from.user.name, error.detail
                 );
-                Err(error.remedy(format!("ksb projects {}", self.cloud.argument())))
+                let cloud = self.cloud.argument();
+                let remedy = format!("ksb projects {cloud}");
+                // A federated token holds the groups of its sign-in.
+                let is_federated = self.cloud.sign_in.way != Way::Password;
+                let refresh = format!(
+                    "; if your groups or roles have changed since you signed in: ksb refresh {cloud}"
+                );
+                Err(error.remedy(if is_federated { remedy + &refresh } else { remedy }))
             }
             _ => Err(self.refusal(&answer, Code::KeystoneError)),
         }

@@ -449,16 +449,6 @@ fn projects_lists_what_can_be_reached() {
 }
 
 #[test]
-fn refresh_drops_the_scoped_tokens() {
-    let desk = Desk::new();
-    let before = desk.run_and_sign_in(&["token"], "alice").ok().stdout;
-    let outcome = desk.run(&["refresh"]).ok();
-    assert_eq!(outcome.stdout, "demo: 1 scoped token(s) dropped; the next command gets new ones\n");
-    assert_ne!(desk.run(&["token"]).ok().stdout, before);
-    assert_eq!(desk.keystone.logins(), 1);
-}
-
-#[test]
 fn a_shown_cloud_is_a_request_of_the_api() {
     let desk = Desk::new();
     desk.write_cloud("password: canary\n      project_name: demo");

@@ -37,6 +37,7 @@ mod peer;
 mod promises;
 mod prompt;
 mod real;
+mod refresh;
 mod scenarios;
 mod service;
 mod setup;

@@ -258,6 +258,11 @@ impl Keystone {
         self.state().identity.domain_admins.insert(user.into());
     }
 
+    /// Puts a user into a group that has a role on this project, and has it from the next sign-in on.
+    pub fn join_group_of(&self, user: &str, project: &'static str) {
+        self.state().identity.groups.entry(user.into()).or_default().push(project);
+    }
+
     /// A token as a sign-in at (identity provider, protocol) gives it, for those who do not use a browser.
     pub fn issue(&self, user: &str, (idp, protocol): (&str, &str)) -> String {
         let mut state = self.state();

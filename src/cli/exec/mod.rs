@@ -157,6 +157,7 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
         min_validity: grant::seconds(lasting),
         lifetime: None,
         switch_user: false,
+        renew: false,
         prompt: true,
         remote: person::is_remote(),
     };

@@ -35,6 +35,8 @@ pub struct Identity {
     base: String,
     pub trusted_dashboard: BTreeSet<String>,
     pub lifetime: SignedDuration,
+    /// Projects by the groups that a user has at the identity provider by now.
+    pub groups: HashMap<String, Vec<&'static str>>,
     pub domain_admins: BTreeSet<String>,
     pub provider: Provider,
     pub factors: Factors,
@@ -57,6 +59,8 @@ pub struct Token {
     pub revoked: bool,
     /// The application credential that it was made from.
     pub credential: Option<String>,
+    /// Projects that the groups of the sign-in lead to.
+    pub by_groups: Vec<&'static str>,
 }
 
 #[derive(Clone)]
@@ -138,6 +142,7 @@ impl Ask {
 impl Identity {
     pub fn new(base: String) -> Self {
         Self {
+            groups: HashMap::new(),
             provider: Provider::new(&base),
             factors: Factors::new(),
             credentials: Credentials::default(),
@@ -276,6 +281,7 @@ impl Identity {
             audit_id: String::new(),
             revoked: false,
             credential: None,
+            by_groups: self.groups.get(user).cloned().unwrap_or_default(),
         }))
     }
 
@@ -338,7 +344,7 @@ impl Identity {
             if project.get("id").is_none() && project.get("domain").is_none() {
                 return Err(Answer::error(400, "Expecting to find domain in project."));
             }
-            let mut seen = projects_of(&from.user, &from.idp).iter();
+            let mut seen = projects_of(&from.user, &from.idp).iter().chain(&from.by_groups);
             let found = seen.find(|name| {
                 project["id"] == project_id(name)
                     || (project["name"] == **name && named(&project["domain"], "lab"))
