@@ -10,16 +10,18 @@ pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
     let cloud = target::resolve(&args, &target::ScopeArgs::default())?.cloud;
     let client = target::client()?.at_a_terminal();
     let renewed = renew(&client, &cloud).await;
-    // Also where the session is as it was: roles of its user and groups may have changed.
+    // Also where the session stays as it was: roles of its user and groups may have changed.
     let reply: RefreshReply =
         client.post("/v1/refresh", &CloudRequest { cloud: cloud.clone() }).await?.json()?;
     let label = cloud.label();
-    println!("{label}: {} scoped token(s) dropped; the next command gets new ones", reply.dropped);
-    let session = renewed?;
-    if cloud.sign_in.way != Way::Password {
-        println!("{label}: the session of {} is renewed, and with it your groups", say::user(&session.user));
+    match &renewed {
+        Ok(session) if cloud.sign_in.way != Way::Password => {
+            let user = say::user(&session.user);
+            println!("{label}: renewed, with the groups of now: {user} {}", say::lasts(session));
+        }
+        _ => println!("{label}: {} scoped token(s) dropped; the next command gets new ones", reply.dropped),
     }
-    Ok(())
+    renewed.map(drop)
 }
 
 /// A federated token holds the groups of its sign-in: the session is renewed, by a sign-in where it cannot renew itself.

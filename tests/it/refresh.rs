@@ -43,7 +43,10 @@ fn a_group_that_was_added_shows_after_a_sign_in_that_refresh_asks_for() {
         refreshed.stderr.starts_with("ksb: demo: your groups are those of your sign-in"),
         "{refreshed:?}"
     );
-    assert!(refreshed.stdout.contains("the session of alice (lab) is renewed"), "{refreshed:?}");
+    assert!(
+        refreshed.stdout.starts_with("demo: renewed, with the groups of now: alice (lab) "),
+        "{refreshed:?}"
+    );
     assert!(reaches(&desk));
     assert_ne!(desk.run(&["token"]).ok().stdout, before);
     assert_eq!(desk.keystone.logins(), 2);

@@ -39,7 +39,9 @@ fn every_scope_that_keystone_grants_and_a_plain_word_for_those_it_does_not() {
         format!("demo: no token for project solo: {} has no role there, or it does not exist", front.user());
     assert!(refused.stderr.contains(&why), "{refused:?}");
     assert!(refused.stderr.contains("Keystone answered 401"), "{refused:?}");
-    assert!(refused.stderr.trim_end().ends_with("Try: ksb projects demo"), "{refused:?}");
+    let remedy =
+        "Try: ksb projects demo; if your groups or roles have changed since you signed in: ksb refresh demo";
+    assert!(refused.stderr.trim_end().ends_with(remedy), "{refused:?}");
     assert!(refused.stderr.contains("(req-"), "the request id: {refused:?}");
 
     let mine = |kind: &str| -> Vec<String> {
