@@ -19,6 +19,24 @@ class Caller(NamedTuple):
 
     name: str | None
     auth_url: str | None
+    #: Another address than the entry's that the program asks for: `--os-auth-url`, or a key beside `auth:`.
+    asks_for: str | None = None
+
+
+def registers_with_keystoneauth() -> bool:
+    """Whether keystoneauth's own support of oslo.config or argparse asks for the options."""
+    try:
+        frame = sys._getframe(2)  # the caller of get_options
+    except (AttributeError, ValueError):  # not CPython, or called by nobody
+        return False
+    for _ in range(4):
+        module = frame.f_globals.get("__name__")
+        if module in ("keystoneauth1.loading.conf", "keystoneauth1.loading.cli"):
+            return True
+        if frame.f_back is None:
+            return False
+        frame = frame.f_back
+    return False
 
 
 def caller_of_loader() -> Caller:
@@ -40,7 +58,18 @@ def caller_of_loader() -> Caller:
     name, config = scope["cloud"], scope.get("config")
     if name in ("defaults", os.environ.get("OS_CLOUD_NAME", "envvars")):  # made up by openstacksdk
         name = None
-    return Caller(name, config.get("auth_url") if isinstance(config, dict) else environment.auth_url)
+    if not isinstance(config, dict):
+        return Caller(name, environment.auth_url)
+    return Caller(name, config.get("auth_url"), config.get("auth_url"))
+
+
+def is_same_keystone(one: str, other: str) -> bool:
+    """Whether two addresses lead to one Keystone: some end in its version, some do not."""
+    return _root(one) == _root(other)
+
+
+def _root(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v3").rstrip("/").lower()
 
 
 def source_in_current_folder() -> dict[str, Any] | None:

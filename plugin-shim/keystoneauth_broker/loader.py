@@ -4,7 +4,8 @@ What is *not* declared matters as much, because osc-lib gives meaning to some de
 
 * `auth_url`: osc-lib demands a value wherever it is declared, and an entry with `cloud:` has none. Under
   `auth:` it reaches the plugin all the same, and from elsewhere see `caller_of_loader`. (Declared under
-  another destination it would be lost to openstacksdk, which sends unscoped identity calls there.)
+  another destination it would be lost to openstacksdk, which sends unscoped identity calls there.) To
+  keystoneauth's own registration with oslo.config and argparse it is declared: nothing else would have it.
 * `cloud`: its `--os-cloud` is osc-lib's own; declaring it breaks every `openstack` command.
 * `token`, `url`, `password`: osc-lib demands or prompts for values. `password`, `access_token`, `user_id`
   and `user_domain_name` reach the plugin under `auth:`.
@@ -15,6 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keystoneauth1 import loading
+
+from keystoneauth_broker.environment import registers_with_keystoneauth
 
 if TYPE_CHECKING:
     from keystoneauth_broker.plugin import BrokerAuth
@@ -79,6 +82,8 @@ class Broker(_Base):
         """All options are text: neither `type` nor `default` is applied by osc-lib or openstacksdk."""
         options: list[loading.Opt] = super().get_options()
         options.extend(loading.Opt(name, help=text) for name, text in _OPTIONS)
+        if registers_with_keystoneauth():
+            options.append(loading.Opt("auth-url", help="Authentication URL"))
         return options
 
     def load_from_options(self, **kwargs: Any) -> BrokerAuth:

@@ -12,7 +12,7 @@ from keystoneauth1 import access, exceptions
 from keystoneauth1.identity import base
 
 from keystoneauth_broker import agent, options
-from keystoneauth_broker.environment import Caller, source_in_current_folder
+from keystoneauth_broker.environment import Caller, is_same_keystone, source_in_current_folder
 from keystoneauth_broker.errors import BrokerError
 from keystoneauth_broker.signin import TokenRequest
 
@@ -73,6 +73,8 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
         super().__init__(auth_url=auth_url, reauthenticate=options.boolean(reauthenticate))
 
         self._name = options.text(cloud) or options.text(caller.name)
+        self._asked_for = options.text(caller.asks_for)
+        _warn_of_another(self._asked_for, self.auth_url, self._name)
         if not options.text(project_domain_id) and not options.text(project_domain_name):
             project_domain_id, project_domain_name = default_domain_id, default_domain_name
         self._scope = options.Scope(
@@ -193,6 +195,7 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
             try:
                 resolved = json.loads(said)
                 self.auth_url = resolved["cloud"]["auth_url"]
+                _warn_of_another(self._asked_for, self.auth_url, name)
             except (ValueError, KeyError, TypeError):
                 raise BrokerError(
                     "`ksb cloud show --json` answered with something else than a cloud",
@@ -214,6 +217,17 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
                 f"{where}v3broker needs {' and '.join(missing)}; "
                 "or `cloud: NAME` under `auth:`, for ksb to look up"
             )
+
+
+def _warn_of_another(asked_for: str | None, auth_url: str | None, name: str | None) -> None:
+    """Who signs in where is the entry's: nobody is sent to another Keystone by an option or a variable."""
+    if asked_for and auth_url and not is_same_keystone(asked_for, auth_url):
+        _LOG.warning(
+            "%s: %s is not used beside the entry; the Keystone that counts is %s",
+            name or "v3broker",
+            asked_for,
+            auth_url,
+        )
 
 
 def _warn_of(unknown: dict[str, Any]) -> None:

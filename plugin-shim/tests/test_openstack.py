@@ -243,3 +243,106 @@ def test_sdk(agent: Agent, keystone: Keystone, monkeypatch: pytest.MonkeyPatch) 
     with openstack.connect() as connection:
         assert connection.session.get_token() == SECRET
     assert agent.sent()[-1]["cloud"]["name"] == "unscoped"
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "value", "scope"),
+    [
+        ("project-id", "PROJECT_ID", "p1", {"project": {"id": "p1"}}),
+        ("project-name", "PROJECT_NAME", "other", {"project": {"name": "other"}}),
+        (
+            "project-domain-name",
+            "PROJECT_DOMAIN_NAME",
+            "lab",
+            {"project": {"name": "demo", "domain": {"name": "lab"}}},
+        ),
+        (
+            "project-domain-id",
+            "PROJECT_DOMAIN_ID",
+            "d1",
+            {"project": {"name": "demo", "domain": {"id": "d1"}}},
+        ),
+    ],
+)
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_a_scope_that_the_caller_asks_for_counts(
+    agent: Agent,
+    osc: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    variable: str,
+    value: str,
+    scope: dict[str, Any],
+    by_variable: bool,
+) -> None:
+    arguments = [] if by_variable else [f"--os-{option}", value]
+    if by_variable:
+        monkeypatch.setenv(f"OS_{variable}", value)
+    assert osc("--os-cloud", "x", *arguments, "token", "issue", "-f", "value", "-c", "id")[0] == 0
+    assert agent.sent()[0]["scope"] == scope
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "scope"),
+    [
+        ("domain-id", "d1", {"domain": {"id": "d1"}}),
+        ("domain-name", "lab", {"domain": {"name": "lab"}}),
+        ("trust-id", "t1", {"OS-TRUST:trust": {"id": "t1"}}),
+        ("system-scope", "all", {"system": {"all": True}}),
+    ],
+)
+def test_a_scope_of_another_kind_counts_for_an_entry_without_one(
+    agent: Agent, osc: Any, option: str, value: str, scope: dict[str, Any]
+) -> None:
+    arguments = ["--os-cloud", "unscoped", f"--os-{option}", value]
+    osc(*arguments, "token", "issue", "-f", "value", "-c", "id")
+    assert agent.sent()[0]["scope"] == scope
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_another_keystone_is_named_and_not_used(
+    agent: Agent, osc: Any, keystone: Keystone, monkeypatch: pytest.MonkeyPatch, by_variable: bool
+) -> None:
+    other = "https://other.example.org/v3"
+    arguments = [] if by_variable else ["--os-auth-url", other]
+    if by_variable:
+        monkeypatch.setenv("OS_AUTH_URL", other)
+    status, _, err = osc("--os-cloud", "x", *arguments, "token", "issue", "-f", "value", "-c", "id")
+    told = f"x: {other} is not used beside the entry; the Keystone that counts is {keystone.url}/v3\n"
+    assert (status, err) == (0, told)
+    assert agent.sent()[0]["cloud"]["auth_url"] == f"{keystone.url}/v3"
+
+
+def test_the_same_keystone_needs_no_word(osc: Any, keystone: Keystone) -> None:
+    arguments = ["--os-cloud", "x", "--os-auth-url", f"{keystone.url}/"]
+    assert osc(*arguments, "token", "issue", "-f", "value", "-c", "id")[::2] == (0, "")
+
+
+def test_keystoneauths_own_registrations_have_the_address(agent: Agent, keystone: Keystone) -> None:
+    """Services load a plugin from oslo.config, small programs from argparse."""
+    from keystoneauth1 import loading, session
+    from oslo_config import cfg
+
+    agent.on_tokens(token(endpoint=f"{keystone.url}/v3"))
+    options = {"auth_type": "v3broker", "auth_url": keystone.url, "protocol": "openid", "project_id": "p1"}
+    conf = cfg.ConfigOpts()
+    loading.register_auth_conf_options(conf, "service")
+    conf([])
+    for option in loading.get_auth_plugin_conf_options("v3broker"):
+        conf.register_opt(option, group="service")
+    for name, value in options.items():
+        conf.set_override(name, value, group="service")
+    by_conf = loading.load_auth_from_conf_options(conf, "service")
+
+    parser = argparse.ArgumentParser()
+    argv = [f"--os-{name.replace('_', '-')}={value}" for name, value in options.items()]
+    loading.register_auth_argparse_arguments(parser, argv)
+    by_arguments = loading.load_auth_from_argparse_arguments(parser.parse_args(argv))
+
+    for plugin in (by_conf, by_arguments):
+        assert plugin is not None
+        plugin.get_token(session.Session(auth=plugin))
+    for sent in agent.sent():
+        assert sent["cloud"]["auth_url"] == keystone.url
+        assert sent["scope"] == {"project": {"id": "p1"}}
+    assert len(agent.sent()) == 2

@@ -42,7 +42,8 @@ const SECRETS: [&str; 6] = [
 
 pub(super) fn run(args: Args) -> Result<()> {
     let Command::Show { cloud, scope, with_secrets, json } = args.command;
-    let resolved = target::resolve(&cloud, &scope)?;
+    let resolve = if with_secrets { target::resolve_entry } else { target::resolve };
+    let resolved = resolve(&cloud, &scope)?;
     if json {
         let mut shown = json!({"cloud": resolved.cloud, "scope": resolved.scope, "entry": resolved.merged});
         if !with_secrets {

@@ -38,7 +38,7 @@ enum Program {
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
-    let resolved = target::resolve_for_tools(&args.cloud, &args.scope)?;
+    let resolved = target::resolve(&args.cloud, &args.scope)?;
     let mut request = grant::Limits::default().request(&resolved);
     request.ttl = Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME)));
     let (client, env) = (target::client()?, Environment::of_this_process()?);

@@ -76,7 +76,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
 }
 
 async fn create(args: Create) -> Result<Done> {
-    let resolved = target::resolve_for_tools(&args.cloud, &args.scope)?;
+    let resolved = target::resolve(&args.cloud, &args.scope)?;
     let mut request = args.limits.request(&resolved);
     request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME))));
     request.name = args.name;

@@ -73,15 +73,15 @@ pub(super) struct ScopeArgs {
 
 /// Resolves the cloud in this process's folder and environment; warnings go to standard error.
 pub(super) fn resolve(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
-    resolve_with(cloud, scope, false)
-}
-
-/// The same for tools that are given variables in place of those that are set now.
-pub(super) fn resolve_for_tools(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
     resolve_with(cloud, scope, true)
 }
 
-fn resolve_with(cloud: &CloudArgs, scope: &ScopeArgs, without_variables: bool) -> Result<Resolved> {
+/// The same for the plugin, which has what the user asks for beside the entry from its caller.
+pub(super) fn resolve_entry(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
+    resolve_with(cloud, scope, false)
+}
+
+fn resolve_with(cloud: &CloudArgs, scope: &ScopeArgs, variables_count: bool) -> Result<Resolved> {
     let environment = Environment::of_this_process()?;
     let config = Config::load(&environment)?;
     let (project_id, project_name) = id_or_name(scope.project.as_deref());
@@ -100,9 +100,13 @@ fn resolve_with(cloud: &CloudArgs, scope: &ScopeArgs, without_variables: bool) -
         trust_id: scope.trust.clone(),
         system: scope.system,
         unscoped: scope.unscoped,
-        without_variables,
     };
-    let resolved = config.resolve(cloud.cloud.as_deref(), &overrides)?;
+    let name = cloud.cloud.as_deref();
+    let resolved = if variables_count {
+        config.resolve_with_variables(name, &overrides)?
+    } else {
+        config.resolve(name, &overrides)?
+    };
     for warning in &resolved.warnings {
         eprintln!("ksb: {warning}");
     }

@@ -10,8 +10,9 @@
 //! * all of them form the cloud `envvars` (`OS_CLOUD_NAME` renames it), as in the SDK;
 //! * for an entry of a file only `OS_REGION_NAME`, `OS_CACERT`, `OS_CERT` and `OS_KEY` do, over the file's
 //!   values. The SDK reads none of these, but the `openstack` command does, and with another CA bundle or
-//!   client certificate it would be another identity. `openstack` also takes `OS_PROJECT_NAME` and the like
-//!   for an entry of a file; the SDK does not, and neither do we: a warning says so.
+//!   client certificate it would be another identity;
+//! * what the user asks for within an entry's cloud, its scope and interface, counts for commands as it does for
+//!   `openstack`, and a line says so (`variables`).
 
 mod find;
 mod keys;
@@ -23,6 +24,7 @@ mod resolve;
 mod scope;
 mod sign_in;
 mod tls;
+mod variables;
 mod workload;
 mod yaml;
 

@@ -5,6 +5,7 @@ use url::Url;
 
 use super::keys::{self, SCOPE_OPTIONS};
 use super::merge::{self, Dict, Entry, text};
+use super::variables::Variables;
 use super::{Config, find, password, proxy, scope, sign_in, tls, workload};
 use crate::error::{Code, Error, Result};
 use crate::model::address::{USERINFO, has_userinfo};
@@ -37,8 +38,23 @@ pub struct Overrides {
     pub system: bool,
     /// No scope at all.
     pub unscoped: bool,
-    /// The variables that `openstack` would mix in are kept from it: nobody needs to be warned of them.
-    pub without_variables: bool,
+}
+
+impl Overrides {
+    /// How many kinds of scopes are named.
+    pub(super) fn kinds(&self) -> usize {
+        let project = self.project_id.is_some() || self.project_name.is_some();
+        let domain = self.domain_id.is_some() || self.domain_name.is_some();
+        let kinds = [project, domain, self.trust_id.is_some(), self.system, self.unscoped];
+        kinds.into_iter().filter(|is_named| *is_named).count()
+    }
+
+    /// Takes over a scope that is named elsewhere.
+    #[must_use]
+    pub fn with_scope(self, scope: Self) -> Self {
+        let Self { account, sign_in, region, .. } = self;
+        Self { account, sign_in, region, ..scope }
+    }
 }
 
 /// An entry, ready for the broker.
@@ -72,25 +88,6 @@ const THEIRS: [&str; 7] = [
     password::TOTP,
 ];
 
-/// Variables that `openstack` puts over any entry and we, like openstacksdk, do not.
-const NOT_OURS: [&str; 15] = [
-    "OS_AUTH_TYPE",
-    "OS_AUTH_URL",
-    "OS_IDENTITY_PROVIDER",
-    "OS_PROTOCOL",
-    "OS_USERNAME",
-    "OS_PROJECT_ID",
-    "OS_PROJECT_NAME",
-    "OS_PROJECT_DOMAIN_ID",
-    "OS_PROJECT_DOMAIN_NAME",
-    "OS_TENANT_ID",
-    "OS_TENANT_NAME",
-    "OS_DOMAIN_ID",
-    "OS_DOMAIN_NAME",
-    "OS_SYSTEM_SCOPE",
-    "OS_TRUST_ID",
-];
-
 /// An entry with its name, and where its parts came from.
 struct Named {
     name: String,
@@ -106,6 +103,23 @@ impl Config<'_> {
             None => Err(self.nothing_chosen()),
         };
         resolved.map_err(|error| with_notes(error, &self.notes))
+    }
+
+    /// The same where variables beside an entry count (see [`Variables`]).
+    pub fn resolve_with_variables(&self, name: Option<&str>, overrides: &Overrides) -> Result<Resolved> {
+        let resolved = self.resolve(name, overrides)?;
+        if resolved.cloud.label() == self.environment_name {
+            return Ok(resolved);
+        }
+        let variables = Variables::beside(self.env, &resolved.cloud.auth_url, overrides.kinds() > 0);
+        let mut resolved = if variables.asks_for_scope() {
+            self.resolve(name, &overrides.clone().with_scope(variables.scope.clone()))?
+        } else {
+            resolved
+        };
+        variables.settle(&mut resolved.settings);
+        resolved.warnings.extend(variables.tell(&resolved));
+        Ok(resolved)
     }
 
     /// The `auth_type` of an entry, whatever it is.
@@ -141,9 +155,6 @@ impl Config<'_> {
         let unknown = if auth_type(entry) == OURS { keys::unknown(entry) } else { vec![] };
         if *name != self.environment_name && !unknown.is_empty() {
             warnings.push(format!("{} of cloud {name} is unknown to `v3broker`", unknown.join(", ")));
-        }
-        if !overrides.without_variables {
-            self.warn_of_environment(name, warnings);
         }
         let option = |key: &str| entry.auth.get(key).and_then(text);
         let missing = |key: &str, example: &str| {
@@ -275,20 +286,6 @@ impl Config<'_> {
         let error =
             self.bad(&named.name, &format!("auth_type `{auth_type}` is not one that ksb signs in for"));
         Err(error.remedy("set `auth_type: v3broker`, and `identity_provider` and `protocol` under `auth`"))
-    }
-
-    fn warn_of_environment(&self, name: &str, warnings: &mut Vec<String>) {
-        if name == self.environment_name {
-            return;
-        }
-        let set: Vec<_> = NOT_OURS.into_iter().filter(|variable| self.env.get(variable).is_some()).collect();
-        if !set.is_empty() {
-            warnings.push(format!(
-                "{} in the environment: not used for cloud {name} by ksb and openstacksdk, but by the \
-                 `openstack` command",
-                set.join(", ")
-            ));
-        }
     }
 
     fn bad(&self, name: &str, why: &str) -> Error {

@@ -167,6 +167,7 @@ fn nothing_of_another_identity_reaches_the_command() {
     for name in stale {
         desk.sandbox.set(name, "stale");
     }
+    desk.sandbox.set("OS_AUTH_URL", "https://stale.example.org/v3");
     let theirs =
         [("OS_COMPUTE_API_VERSION", "2.90"), ("NO_PROXY", "corp.example"), ("HTTPS_PROXY", "http://proxy:1")];
     for (name, value) in theirs {
@@ -195,7 +196,8 @@ fn nothing_of_another_identity_reaches_the_command() {
     assert_eq!(project(&running.tool().ask()), "demo");
     assert_eq!(running.tool_of("demo").id, running.tool().id);
     let outcome = running.end().ok();
-    assert_eq!(outcome.stderr, "");
+    assert!(outcome.stderr.starts_with("ksb: demo: not used beside an entry of clouds.yaml: OS_AUTH_URL, "));
+    assert_eq!(outcome.stderr.lines().count(), 1);
 }
 
 #[test]

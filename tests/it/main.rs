@@ -47,6 +47,7 @@ mod soak;
 mod sockets;
 mod ssh;
 mod tell;
+mod variables;
 mod vault;
 mod weather;
 mod workload;

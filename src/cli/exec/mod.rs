@@ -101,12 +101,8 @@ pub(super) async fn show_sign_ins(args: SignInsArgs) -> Result<()> {
 
 fn resolve(args: &Args) -> Result<Vec<Resolved>> {
     let wrong = |why: &str| Error::new(Code::InvalidRequest, why);
-    let clouds: Vec<_> = args
-        .clouds
-        .each()
-        .iter()
-        .map(|cloud| target::resolve_for_tools(cloud, &args.scope))
-        .collect::<Result<_>>()?;
+    let clouds: Vec<_> =
+        args.clouds.each().iter().map(|cloud| target::resolve(cloud, &args.scope)).collect::<Result<_>>()?;
     let names: BTreeSet<_> = clouds.iter().map(|each| each.cloud.label()).collect();
     if names.len() < clouds.len() {
         return Err(wrong("a cloud is named twice").remedy("name each of them once"));

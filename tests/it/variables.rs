@@ -1,0 +1,152 @@
+//! `OS_*` variables beside an entry of clouds.yaml: what they ask for counts, or a line says what counts instead.
+
+use serde_json::Value;
+
+use crate::support::desk::Desk;
+use crate::support::sandbox::{Outcome, end_of};
+use crate::support::spawn::start;
+
+const DEMO: &str = "project_name: demo\n      project_domain_name: lab";
+
+/// A command with these variables; `AUTH_URL` stands for the entry's own.
+fn with(desk: &Desk, variables: &[(&str, &str)], args: &[&str]) -> Outcome {
+    let mut ksb = desk.sandbox.ksb(args);
+    for (name, value) in variables {
+        ksb.env(name, value.replace("AUTH_URL", desk.keystone.url()));
+    }
+    end_of(start(&mut ksb))
+}
+
+fn project_of(desk: &Desk, token: &str) -> String {
+    let body: Value = serde_json::from_str(&desk.keystone.body_of(token.trim())).unwrap();
+    body["token"]["project"]["name"].as_str().unwrap_or("none").to_owned()
+}
+
+/// The id of the project `staging`.
+fn staging(desk: &Desk) -> String {
+    let token = desk.run(&["token", "--project", "staging"]).ok().stdout;
+    let body: Value = serde_json::from_str(&desk.keystone.body_of(token.trim())).unwrap();
+    body["token"]["project"]["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_scope_that_variables_ask_for_counts_in_every_command_and_is_told() {
+    let desk = Desk::new();
+    desk.write_cloud(DEMO);
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let id = staging(&desk);
+    let rows: &[(&[(&str, &str)], &str)] = &[
+        (&[("OS_PROJECT_NAME", "staging")], "OS_PROJECT_NAME"),
+        (&[("OS_TENANT_NAME", "staging")], "OS_TENANT_NAME"),
+        (&[("OS_PROJECT_ID", &id)], "OS_PROJECT_ID"),
+        (&[("OS_TENANT_ID", &id)], "OS_TENANT_ID"),
+        (
+            &[("OS_PROJECT_NAME", "staging"), ("OS_PROJECT_DOMAIN_NAME", "lab")],
+            "OS_PROJECT_NAME, OS_PROJECT_DOMAIN_NAME",
+        ),
+        (&[("OS_PROJECT_NAME", "staging"), ("OS_AUTH_URL", "AUTH_URL/v3/")], "OS_PROJECT_NAME"),
+        (&[("OS_PROJECT_NAME", "staging"), ("OS_TENANT_NAME", "staging")], "OS_PROJECT_NAME"),
+    ];
+    for (variables, names) in rows {
+        let told = format!("by {names}\n");
+        let token = with(&desk, variables, &["token", "demo"]).ok();
+        assert_eq!(project_of(&desk, &token.stdout), "staging", "{variables:?}");
+        assert!(token.stderr.contains(&told), "{variables:?}: {}", token.stderr);
+        for command in [&["exec", "demo", "--"][..], &["exec", "--no-agent", "demo", "--"]] {
+            let made = with(&desk, variables, &[command, &["true"]].concat()).ok();
+            assert!(made.stderr.contains(&told), "{command:?} {variables:?}: {}", made.stderr);
+        }
+        for command in [&["env", "demo"][..], &["lease", "create", "demo"]] {
+            let made = with(&desk, variables, command).ok();
+            assert!(made.stderr.contains(&told), "{command:?} {variables:?}: {}", made.stderr);
+        }
+        let lease: Value = {
+            let list = desk.run(&["lease", "list", "--json"]).ok().stdout;
+            serde_json::from_str::<Value>(&list).unwrap()["leases"].take()
+        };
+        assert!(
+            lease.as_array().unwrap().iter().all(|lease| {
+                let scope = lease["scope"].as_str().unwrap();
+                scope.contains("staging") || scope.contains(&id)
+            }),
+            "{variables:?}: {lease}"
+        );
+        desk.run(&["logout"]).code.unwrap();
+        desk.run_and_sign_in(&["login"], "alice").ok();
+    }
+}
+
+#[test]
+fn variables_of_who_signs_in_where_are_named_and_do_not_count() {
+    let desk = Desk::new();
+    desk.write_cloud(DEMO);
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let elsewhere = ("OS_AUTH_URL", "https://other.example.org/v3");
+    let rows: &[(&[(&str, &str)], &str)] = &[
+        (&[elsewhere], "OS_AUTH_URL"),
+        // Those of an openrc file belong together.
+        (&[elsewhere, ("OS_PROJECT_NAME", "staging")], "OS_AUTH_URL, OS_PROJECT_NAME"),
+        (&[elsewhere, ("OS_INTERFACE", "internal")], "OS_AUTH_URL, OS_INTERFACE"),
+        (&[("OS_USERNAME", "bob"), ("OS_PASSWORD", "canary")], "OS_PASSWORD, OS_USERNAME"),
+        (&[("OS_TOKEN", "canary")], "OS_TOKEN"),
+        (&[("OS_AUTH_TYPE", "v3token")], "OS_AUTH_TYPE"),
+        (&[("OS_IDENTITY_PROVIDER", "other")], "OS_IDENTITY_PROVIDER"),
+        (&[("OS_PROTOCOL", "saml2")], "OS_PROTOCOL"),
+        (&[("OS_APPLICATION_CREDENTIAL_SECRET", "canary")], "OS_APPLICATION_CREDENTIAL_SECRET"),
+        (&[("OS_PROJECT_DOMAIN_NAME", "elsewhere")], "OS_PROJECT_DOMAIN_NAME"),
+        (&[("OS_SYSTEM_SCOPE", "none")], "OS_SYSTEM_SCOPE"),
+        (&[("OS_PROJECT_NAME", "staging"), ("OS_DOMAIN_NAME", "lab")], "OS_PROJECT_NAME, OS_DOMAIN_NAME"),
+    ];
+    for (variables, names) in rows {
+        let told = format!(
+            "ksb: demo: not used beside an entry of clouds.yaml: {names}; what counts is project demo "
+        );
+        let token = with(&desk, variables, &["token", "demo"]).ok();
+        assert_eq!(project_of(&desk, &token.stdout), "demo", "{variables:?}");
+        let made = with(&desk, variables, &["exec", "demo", "--", "true"]).ok();
+        for said in [token.stderr, made.stderr] {
+            assert!(said.starts_with(&told), "{variables:?}: {said}");
+            assert!(said.lines().count() == 1 && !said.contains("canary"), "{variables:?}: {said}");
+        }
+    }
+    assert_eq!(desk.keystone.logins(), 1);
+}
+
+#[test]
+fn an_option_counts_without_a_word_and_a_scope_of_another_kind_takes_the_entry_s_place() {
+    let desk = Desk::new();
+    desk.write_cloud(DEMO);
+    desk.keystone.grant_domain("alice");
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let by_option =
+        with(&desk, &[("OS_PROJECT_NAME", "production")], &["token", "demo", "--project", "staging"]).ok();
+    assert_eq!((&*by_option.stderr, &*project_of(&desk, &by_option.stdout)), ("", "staging"));
+    let domain = with(&desk, &[("OS_DOMAIN_NAME", "lab")], &["token", "demo"]).ok();
+    assert!(desk.keystone.body_of(domain.stdout.trim()).contains("\"domain\""));
+    assert_eq!(domain.stderr, "ksb: demo: domain lab, by OS_DOMAIN_NAME\n");
+    let system = with(&desk, &[("OS_SYSTEM_SCOPE", "all")], &["token", "demo"]);
+    assert!(system.stderr.starts_with("ksb: demo: system, by OS_SYSTEM_SCOPE\n"), "{system:?}");
+    assert_ne!(system.code, Some(0));
+    let trust = with(&desk, &[("OS_TRUST_ID", "0123456789abcdef0123456789abcdef")], &["token", "demo"]);
+    assert!(trust.stderr.contains("by OS_TRUST_ID\n"), "{trust:?}");
+}
+
+#[test]
+fn an_interface_that_variables_ask_for_reaches_the_command() {
+    let desk = Desk::new();
+    desk.write_cloud(DEMO);
+    let shown = |variables: &[(&str, &str)]| {
+        let script = "echo $OS_INTERFACE $OS_ENDPOINT_TYPE; cat $OS_CLIENT_CONFIG_FILE";
+        with(&desk, variables, &["exec", "demo", "--", "sh", "-c", script]).ok().stdout
+    };
+    for (name, value, expected) in [
+        ("OS_INTERFACE", "internal", "internal"),
+        ("OS_INTERFACE", "adminURL", "admin"),
+        ("OS_ENDPOINT_TYPE", "internalURL", "internal"),
+        ("OS_REGION_NAME", "north", "public"),
+    ] {
+        let said = shown(&[(name, value)]);
+        assert!(said.starts_with(&format!("{expected} {expected}\n")), "{name}: {said}");
+        assert!(said.contains(value), "{name}: {said}");
+    }
+}
