@@ -26,6 +26,7 @@ use crate::error::{Code, Error, Result};
 use crate::http::serve::{Askers, Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
+use crate::platform::files::reason;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Paths, make_private};
 use crate::platform::{descriptors, files, harden, machine};
@@ -63,7 +64,11 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce(&Path)) -> Resu
             _ = interrupt.recv() => {}
         }
     };
-    let config = Config::load(&paths.config)?;
+    let mut config = Config::load(&paths.config)?;
+    if let Some(why) = &paths.homeless {
+        tracing::warn!("nothing can be kept: {why}");
+        config.vault = Wish::Memory;
+    }
     let estate = match start {
         Start::Fresh => settle_in(paths, &config).await?,
         Start::Handed => handover::take()?,
@@ -203,7 +208,8 @@ fn serve_api(broker: &Broker, api: &ApiSocket) -> Result<Server> {
         listener.set_nonblocking(true)?;
         UnixListener::from_std(listener)
     });
-    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", api.path().display()));
+    let failed =
+        |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", api.path().display(), reason(&error)));
     Ok(serve(listener.map_err(failed)?, Askers::Programs, socket::router(broker.clone())))
 }
 

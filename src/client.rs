@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::api::{Problem, VERSION_HEADER, WAITER_HEADER};
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
+use crate::platform::files::reason;
 use crate::platform::paths::{Paths, make_private, named_socket};
 use crate::platform::socket::{connect_in_line, is_served};
 use crate::platform::{daemon, own};
@@ -228,9 +229,10 @@ async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
                 Error::new(Code::AgentUnavailable, busy).remedy("try again; see who asks: ksb log"),
             )
         }
-        _ => {
-            Unreachable::Refused(Error::new(Code::AgentUnavailable, format!("{}: {error}", socket.display())))
-        }
+        _ => Unreachable::Refused(Error::new(
+            Code::AgentUnavailable,
+            format!("{}: {}", socket.display(), reason(&error)),
+        )),
     })?;
     // What we send are clouds and what we get are tokens: only to and from a process of our own.
     let ours = rustix::process::getuid().as_raw();
@@ -337,12 +339,13 @@ fn start_lock(paths: &Paths) -> Result<File> {
         let directory = socket.parent().unwrap_or(Path::new("."));
         make_private(directory)?;
         let lock = private_file(&directory.join("start.lock"))?;
-        let failed =
-            |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", directory.display()));
+        let failed = |error: std::io::Error| {
+            Error::new(Code::Io, format!("{}: {}", directory.display(), reason(&error)))
+        };
         lock.lock().map_err(failed)?;
         Ok::<_, Error>(lock)
     };
-    let mut failed = Error::new(Code::Io, "there is no place for a socket");
+    let mut failed = Error::new(Code::Io, "there is no directory for a socket");
     for socket in paths.sockets() {
         match lock_beside(socket) {
             Ok(lock) => return Ok(lock),
@@ -350,13 +353,16 @@ fn start_lock(paths: &Paths) -> Result<File> {
             Err(error) => return Err(error),
         }
     }
-    Err(failed)
+    Err(failed.remedy("set XDG_RUNTIME_DIR to a private directory of yours"))
 }
 
 fn spawn(paths: &Paths) -> Result<()> {
-    make_private(&paths.state)?;
+    make_private(&paths.state).map_err(|error| match error.code {
+        Code::Io => error.remedy("set XDG_STATE_HOME to a directory of yours that has room"),
+        _ => error,
+    })?;
     let log_path = paths.agent_log();
-    let log = private_file(&log_path)?;
+    let log = private_file(&log_path).map_or_else(|_| Stdio::null(), Stdio::from);
     let failed = |why: String| {
         Error::new(Code::AgentUnavailable, format!("the agent could not be started: {why}"))
             .remedy(format!("see {}, or run it in the foreground: ksb agent", log_path.display()))
@@ -382,6 +388,11 @@ fn spawn(paths: &Paths) -> Result<()> {
     starter.wait().ok();
     // One that was started by hand at the same moment is as good.
     if ready || is_served(paths.reachable_socket()?) {
+        if let Some(why) = &paths.homeless {
+            eprintln!(
+                "ksb: {why}: sign-ins are kept in memory, until the agent ends. To keep them: set HOME or XDG_STATE_HOME"
+            );
+        }
         return Ok(());
     }
     Err(failed("it ended at once".into()))
@@ -393,5 +404,5 @@ fn private_file(path: &Path) -> Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| Error::new(Code::Io, format!("{}: {error}", path.display())))
+        .map_err(|error| Error::new(Code::Io, format!("{}: {}", path.display(), reason(&error))))
 }

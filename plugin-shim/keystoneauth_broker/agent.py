@@ -6,6 +6,7 @@ import contextlib
 import errno
 import http.client
 import json
+import logging
 import os
 import re
 import socket
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 from keystoneauth_broker import __version__
 from keystoneauth_broker.errors import BrokerError
+
+_LOG = logging.getLogger(__name__)
 
 #: Seconds for the agent to accept a connection.
 _CONNECT = 10
@@ -83,15 +86,39 @@ def _is_of_this_home(directory: str) -> bool:
     """Whether the agent there keeps its state where ours does; that of another home is not ours."""
     if directory == _shared_directory() and _flaw_of_shared():
         return False
-    state = os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(state):
-        state = os.path.expanduser("~/.local/state")
     try:
         with open(os.path.join(directory, "broker.lock"), encoding="utf-8", errors="surrogateescape") as lock:
             lines = lock.read().splitlines()
     except OSError:
         return False
-    return len(lines) > 1 and os.path.normpath(lines[1]) == os.path.normpath(f"{state}/keystone-broker")
+    return len(lines) > 1 and os.path.normpath(lines[1]) == os.path.normpath(_state_directory())
+
+
+def _state_directory() -> str:
+    """Where the agent keeps what outlives it; without a usable home a directory that is always the same."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if not os.path.isabs(state):
+        home = os.path.expanduser("~")
+        state = os.path.join(home, ".local/state") if os.path.isabs(home) and home != "/" else ""
+    state = os.path.join(state, "keystone-broker")
+    return state if os.path.isabs(state) and _can_be_written(state) else f"{_shared_directory()}/state"
+
+
+def _can_be_written(directory: str) -> bool:
+    """Whether it is a directory that may be written, or could be made."""
+    while True:
+        try:
+            found = os.stat(directory)
+        except FileNotFoundError:
+            directory = os.path.dirname(directory)
+            continue
+        except OSError:
+            return False
+        is_another_users = os.geteuid() == 0 and found.st_uid != 0
+        may_write = os.access(
+            directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+        )
+        return stat.S_ISDIR(found.st_mode) and not is_another_users and may_write
 
 
 def _is_served(path: str) -> bool:
@@ -119,6 +146,13 @@ def _flaw_of_shared() -> str | None:
     ):
         return "other users may replace it, as /tmp is not yours alone"
     return None
+
+
+def _remedy_for_file_of(uid: int) -> str:
+    """What helps where something is another user's: nothing of theirs is taken or changed."""
+    if os.geteuid() == 0 and uid != 0:
+        return "run this without sudo, or with HOME, XDG_* and KSB_SOCK of root's own"
+    return "set XDG_RUNTIME_DIR or KSB_SOCK to what is yours, or unset them"
 
 
 def find_ksb() -> str | None:
@@ -169,6 +203,7 @@ def run_ksb(*arguments: str) -> str:
             why = f"{program}: {error.strerror}"
         else:
             if status == 0:
+                _pass_on(err)
                 out.seek(0)
                 return out.read().decode(errors="replace")
             err.seek(0)
@@ -177,6 +212,13 @@ def run_ksb(*arguments: str) -> str:
     # `ksb: demo: what failed. Try: what helps`, as ksb says it.
     detail, _, remedy = why.partition(". Try: ")
     raise BrokerError(detail, code="agent-unavailable", remedy=remedy or words)
+
+
+def _pass_on(err: BinaryIO) -> None:
+    """Tell the user what `ksb` said beside its work."""
+    err.seek(0)
+    for line in err.read(4000).decode(errors="replace").splitlines():
+        _LOG.warning("%s", line.removeprefix("ksb: "))
 
 
 def _in_memory() -> BinaryIO:
@@ -235,7 +277,7 @@ class _Connection(http.client.HTTPConnection):
             raise BrokerError(
                 f"{self._path} belongs to user id {uid}, not to you ({os.geteuid()}): nothing was sent to it",
                 code="foreign-peer",
-                remedy="unset KSB_SOCK, or remove that socket",
+                remedy=_remedy_for_file_of(uid),
             )
 
     def _failed(self, error: OSError) -> Exception:

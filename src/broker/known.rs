@@ -12,6 +12,7 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Workload, hex};
 use crate::outbound::TrustDigest;
 use crate::platform::files;
+use crate::platform::files::reason;
 use crate::platform::paths::make_private;
 use crate::sync::locked;
 
@@ -68,7 +69,8 @@ impl KnownClouds {
             }
             serde_json::to_vec_pretty(&*all).unwrap_or_default()
         };
-        self.save(&text).map_err(|error| Error::new(Code::Io, format!("{}: {error}", self.file.display())))
+        self.save(&text)
+            .map_err(|error| Error::new(Code::Io, format!("{}: {}", self.file.display(), reason(&error))))
     }
 
     fn save(&self, text: &[u8]) -> std::io::Result<()> {

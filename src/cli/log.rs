@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use crate::audit::{self, Action, Entry, Outcome};
 use crate::error::{Code, Error, Result};
+use crate::platform::files::reason;
 use crate::platform::paths::{Paths, make_private};
 use crate::platform::program::Program;
 
@@ -44,7 +45,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Ok(()) if said == 0 && !args.json => println!("Nothing is in the log: {}", file.display()),
         // Whoever read it has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Error::new(Code::Io, format!("{}: {error}", file.display())));
+            return Err(Error::new(Code::Io, format!("{}: {}", file.display(), reason(&error))));
         }
         _ => {}
     }

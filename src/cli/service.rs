@@ -11,6 +11,7 @@ use crate::api::Status;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::platform::files::reason;
 use crate::platform::systemd::{self, SERVICE, SOCKET};
 use crate::platform::{files, own};
 
@@ -193,7 +194,7 @@ fn remove(file: &Path) -> Result<()> {
 }
 
 fn failed(file: &Path, error: &std::io::Error) -> Error {
-    Error::new(Code::Io, format!("{}: {error}", file.display()))
+    Error::new(Code::Io, format!("{}: {}", file.display(), reason(error)))
 }
 
 fn systemctl(args: &[&str]) -> Result<()> {

@@ -5,10 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use directories::ProjectDirs;
-
-use super::machine;
+use super::files::reason;
 use super::socket::is_served;
+use super::{machine, owner, state};
 use crate::error::{Code, Error, Result};
 use crate::sync::locked;
 
@@ -30,6 +29,8 @@ pub struct Paths {
     pub fallbacks: Vec<PathBuf>,
     /// Known clouds, the agent's log.
     pub state: PathBuf,
+    /// Why nothing can be kept in a home: the state directory is one that others share, and sign-ins stay in memory.
+    pub homeless: Option<String>,
     /// `config.toml`.
     pub config: PathBuf,
 }
@@ -38,18 +39,18 @@ impl Paths {
     /// From the environment: `KSB_SOCK` alone, else `$XDG_RUNTIME_DIR`, `/run/user/UID` and `/tmp/keystone-broker-UID`, so
     /// far as they are there.
     pub fn from_env() -> Result<Self> {
-        let dirs = ProjectDirs::from("", "", NAME).ok_or_else(|| {
-            Error::new(Code::Io, "no home directory: HOME is not set and the user has none")
-                .remedy("set HOME, or KSB_SOCK and XDG_STATE_HOME and XDG_CONFIG_HOME")
-        })?;
-        let state = dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned();
+        let (state, homeless) = match state::usual(NAME) {
+            Ok(state) => (state, None),
+            // The same in whatever environment, so that commands find each other's agent.
+            Err(why) => (shared_directory().join("state"), Some(why)),
+        };
         let usual = || {
             let below = runtime_directories().map(|directory| directory.join(NAME));
             below.chain([shared_directory()]).map(|directory| directory.join(SOCKET)).collect()
         };
         let mut fallbacks: Vec<_> = named_socket().map_or_else(usual, |named| vec![named]);
         let socket = fallbacks.remove(0);
-        Ok(Self { socket, fallbacks, state, config: dirs.config_dir().join("config.toml") })
+        Ok(Self { config: config_directory(&state).join("config.toml"), socket, fallbacks, state, homeless })
     }
 
     /// Where an agent may listen, the best first.
@@ -88,6 +89,16 @@ impl Paths {
     pub fn agent_log(&self) -> PathBuf {
         self.of_this_machine("agent", ".log")
     }
+}
+
+/// Where the user's settings are; where nothing can be read, beside the state.
+fn config_directory(state: &Path) -> PathBuf {
+    let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = named.or_else(|| Some(state::home().ok()?.join(".config"))).map(|base| base.join(NAME));
+    let can_be_read = |path: &PathBuf| {
+        !fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    usual.filter(can_be_read).unwrap_or_else(|| state.to_owned())
 }
 
 /// The directory of the API's socket, shared by all that keep something there. It may change while the agent runs.
@@ -146,7 +157,11 @@ fn shared_directory() -> PathBuf {
 /// Makes a directory with mode 0700, and refuses one that another user may change: a user who can rename the socket's
 /// directory can put another socket there.
 pub fn make_private(directory: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", directory.display()));
+    if let Some(shared) = directory.parent().filter(|parent| *parent == shared_directory()) {
+        make_private(shared)?;
+    }
+    let failed =
+        |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", directory.display(), reason(&error)));
     DirBuilder::new().recursive(true).mode(0o700).create(directory).or_else(|error| {
         // `create` follows a link, and refuses a file: what it is is said below.
         if directory.symlink_metadata().is_ok() { Ok(()) } else { Err(failed(error)) }
@@ -159,10 +174,12 @@ fn check_private(directory: &Path) -> Result<()> {
         return check_shared(directory);
     }
     let why = match fs::metadata(directory) {
-        Err(error) => return Err(Error::new(Code::Io, format!("{}: {error}", directory.display()))),
+        Err(error) => {
+            return Err(Error::new(Code::Io, format!("{}: {}", directory.display(), reason(&error))));
+        }
         Ok(meta) if meta.uid() != rustix::process::getuid().as_raw() => {
             return Err(unsafe_directory(directory, &format!("it belongs to user id {}", meta.uid()))
-                .remedy("remove it, or have it given to you"));
+                .remedy(owner::remedy(meta.uid())));
         }
         Ok(meta) if meta.mode() & OTHERS_WRITE != 0 => "other users may change it",
         Ok(_) => return Ok(()),

@@ -117,6 +117,11 @@ pub fn holder_of(port: u16) -> Option<String> {
     Some(format!("{} (process {pid})", name.trim()))
 }
 
+/// Whether a process of this user listens there: no other one is ours to end.
+pub fn is_held_by_us(port: u16) -> bool {
+    listener_at(port).is_some_and(|row| row.uid == rustix::process::getuid().as_raw())
+}
+
 fn listener_at(port: u16) -> Option<Row> {
     const LISTEN: u8 = 0x0a;
     rows().find(|row| {

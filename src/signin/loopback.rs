@@ -34,7 +34,7 @@ use crate::http::serve::{Askers, Server, serve};
 use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
 use crate::platform::paths::RuntimeDirectory;
-use crate::platform::peer::holder_of;
+use crate::platform::peer::{holder_of, is_held_by_us};
 use crate::sync::locked;
 
 /// The path that operators list in `trusted_dashboard`.
@@ -357,7 +357,10 @@ fn busy(port: u16) -> Error {
             "port {port}, where Keystone sends the sign-in, is held by {holder}; it would receive your token"
         ),
     )
-    .remedy(format!("end that program, or ask for another redirect_port than {port} in trusted_dashboard"))
+    .remedy(format!(
+        "{}ask for another redirect_port than {port} in trusted_dashboard",
+        if is_held_by_us(port) { "end that program, or " } else { "" }
+    ))
 }
 
 #[derive(Clone)]

@@ -21,6 +21,7 @@ mod doctor;
 mod exec;
 mod facade;
 mod handover;
+mod homes;
 mod hostile;
 mod junk;
 mod keep;

@@ -157,6 +157,7 @@ impl Sandbox {
         Paths {
             socket: self.path("run/keystone-broker/broker.sock"),
             fallbacks: Vec::new(),
+            homeless: None,
             state: self.path("home/.local/state/keystone-broker"),
             config: self.path("home/.config/keystone-broker/config.toml"),
         }

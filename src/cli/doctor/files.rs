@@ -12,6 +12,7 @@ use crate::cli::yaml::quoted;
 use crate::clouds::{Config, Environment};
 use crate::config;
 use crate::model::Workload;
+use crate::platform::owner;
 use crate::platform::paths::{Paths, replaceable_by};
 
 const OTHERS_WRITE: u32 = 0o022;
@@ -28,11 +29,18 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
             findings.extend(private("socket", socket, 0o600));
         } else {
             let detail = format!("{} is no socket", socket.display());
-            let remedy = format!("rm {}", quoted(socket));
+            let remedy = owner::remedy_at(socket, format!("rm {}", quoted(socket)));
             findings.push(finding("socket", "", Found::Fail, detail).remedy(remedy));
         }
     }
-    findings.extend(private("state-folder", &paths.state, 0o700));
+    match &paths.homeless {
+        None => findings.extend(private("state-folder", &paths.state, 0o700)),
+        Some(why) => {
+            let detail = format!("{why}: sign-ins are kept in memory, until the agent ends");
+            let remedy = "set HOME or XDG_STATE_HOME to a directory of yours";
+            findings.push(finding("state-folder", "", Found::Warn, detail).remedy(remedy));
+        }
+    }
     for file in kept(&paths.state) {
         findings.extend(private("vault-file", &file, 0o600));
     }
@@ -139,7 +147,7 @@ fn fault(path: &Path, meta: &Metadata) -> Option<Fault> {
         return Some(Fault {
             found: Found::Fail,
             why: format!("belongs to uid {}, not to you ({ours})", meta.uid()),
-            remedy: format!("have it given to you: sudo chown {ours} {}", quoted(path)),
+            remedy: owner::remedy(meta.uid()).to_owned(),
         });
     }
     if meta.mode() & OTHERS_WRITE != 0 {
@@ -157,6 +165,6 @@ fn parents(path: &Path) -> Option<Fault> {
     replaceable_by(path).map(|above| Fault {
         found: Found::Fail,
         why: format!("can be replaced by others: {} is not yours alone", above.display()),
-        remedy: format!("chmod go-w {}", quoted(&above)),
+        remedy: owner::remedy_at(&above, format!("chmod go-w {}", quoted(&above))),
     })
 }

@@ -42,6 +42,10 @@ fn holder(port: u16, agent: Option<&Status>) -> Finding {
     if ours {
         return finding("callback-port", subject, Found::Ok, "the agent has it");
     }
-    finding("callback-port", subject, Found::Fail, format!("held by {holder}: no sign-in can begin"))
-        .remedy("end that program; or ask the operator to list another port in trusted_dashboard, and set redirect_port")
+    finding("callback-port", subject, Found::Fail, format!("held by {holder}: no sign-in can begin")).remedy(
+        format!(
+            "{}ask the operator to list another port in trusted_dashboard, and set redirect_port",
+            if peer::is_held_by_us(port) { "end that program; or " } else { "" }
+        ),
+    )
 }

@@ -16,6 +16,7 @@ use crate::cli::say;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
+use crate::platform::files::reason;
 use crate::platform::paths::{Paths, known_clouds_in, runtime_directories};
 
 /// A running agent, and its client.
@@ -42,7 +43,9 @@ impl Inside {
         let parent = runtime_directories().next().unwrap_or_else(std::env::temp_dir);
         let folder = Folder(parent.join(format!("ksb-{}", random_hex::<16>())));
         let state = folder.0.join("state");
-        let failed = |error: std::io::Error| Error::new(Code::Io, format!("{}: {error}", folder.0.display()));
+        let failed = |error: std::io::Error| {
+            Error::new(Code::Io, format!("{}: {}", folder.0.display(), reason(&error)))
+        };
         for each in [&folder.0, &state] {
             DirBuilder::new().mode(0o700).create(each).map_err(failed)?;
         }
@@ -52,7 +55,7 @@ impl Inside {
             fs::copy(known, known_clouds_in(&state)).map_err(failed)?;
         }
         let socket = folder.0.join("broker.sock");
-        let paths = Paths { socket, fallbacks: Vec::new(), state, config: usual.config };
+        let paths = Paths { socket, fallbacks: Vec::new(), state, homeless: None, config: usual.config };
         let stop = Arc::new(Notify::new());
         let (is_ready, ready) = oneshot::channel();
         // The command is to have the one that we were started with.
