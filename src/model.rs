@@ -128,6 +128,30 @@ pub struct Tls {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub key_file: Option<PathBuf>,
+    /// The variables, or options and files, that name them: for messages.
+    #[serde(default, skip_serializing_if = "TlsSources::is_empty")]
+    pub sources: TlsSources,
+}
+
+/// Where the user named each file of [`Tls`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct TlsSources {
+    /// Such as `REQUESTS_CA_BUNDLE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<String>,
+    /// Such as `` `cert` in /etc/openstack/clouds.yaml``.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<String>,
+    /// The same for the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
+}
+
+impl TlsSources {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn yes() -> bool {
@@ -136,7 +160,7 @@ fn yes() -> bool {
 
 impl Default for Tls {
     fn default() -> Self {
-        Self { verify: true, ca_file: None, cert_file: None, key_file: None }
+        Self { verify: true, ca_file: None, cert_file: None, key_file: None, sources: TlsSources::default() }
     }
 }
 
@@ -359,6 +383,13 @@ pub struct Source {
 }
 
 impl Cloud {
+    /// Whether it, or the identity provider of its entry, is spoken to by TLS.
+    pub fn speaks_tls(&self) -> bool {
+        let provider = self.sign_in.oidc.as_ref().map(|oidc| &oidc.discovery_endpoint);
+        let is_https = |url: &Url| url.scheme() == "https";
+        is_https(&self.auth_url) || provider.is_some_and(is_https) || self.sign_in.way == Way::Workload
+    }
+
     /// How messages call this cloud.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or_else(|| self.auth_url.host_str().unwrap_or("cloud"))

@@ -4,12 +4,11 @@
 //! the person's shell has sent what holds there.
 
 mod failure;
+mod tls_files;
 
 use std::collections::HashMap;
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -20,8 +19,9 @@ pub use reqwest::Client;
 use reqwest::{Certificate, Identity as ClientIdentity, Proxy, RequestBuilder, redirect};
 use sha2::{Digest, Sha256};
 
+use self::tls_files::Named;
 use crate::error::{Code, Error, Result};
-use crate::model::{Cloud, Tls, page_words};
+use crate::model::{Cloud, page_words};
 use crate::ports::SharedClock;
 use crate::sync::locked;
 
@@ -52,7 +52,7 @@ type Route = (TrustDigest, bool, Option<String>);
 struct Seen {
     looked_at: Timestamp,
     /// When the file changes, so does one of these.
-    stamp: (u64, u64, i64, i64),
+    stamp: Option<(u64, u64, i64, i64)>,
     digest: [u8; 32],
 }
 
@@ -108,48 +108,58 @@ impl Outbound {
     }
 
     /// Digest of the files that decide whom we trust and who we are.
-    pub fn trust_of(&self, tls: &Tls) -> Result<TrustDigest> {
-        let mut hash = Sha256::new();
-        for path in [&tls.ca_file, &tls.cert_file, &tls.key_file] {
-            hash.update(match path {
-                Some(path) => self.file_digest(path)?,
-                None => [0; 32],
-            });
-        }
-        Ok(hash.finalize().into())
+    pub fn trust_of(&self, cloud: &Cloud) -> Result<TrustDigest> {
+        let [ca, cert, key] =
+            tls_files::named(cloud).map(|file| file.map(|file| self.digest(&file)).transpose());
+        Ok(tls_files::trust([ca?, cert?, key?]))
     }
 
-    fn file_digest(&self, path: &Path) -> Result<[u8; 32]> {
+    fn digest(&self, file: &Named<'_>) -> Result<[u8; 32]> {
         let now = self.clock.now();
         let mut files = locked(&self.files);
-        if let Some(seen) = files.get(path)
+        if let Some(seen) = files.get(file.path)
             && now.duration_since(seen.looked_at).abs() < LOOK_AGAIN
         {
             return Ok(seen.digest);
         }
-        let meta = fs::metadata(path).map_err(|error| unreadable(path, &error))?;
-        let stamp = (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec());
-        let digest = match files.get(path) {
-            Some(seen) if seen.stamp == stamp => seen.digest,
-            _ => Sha256::digest(read(path)?).into(),
+        let stamp = file.stamp()?;
+        let digest = match files.get(file.path) {
+            Some(seen) if stamp.is_some() && seen.stamp == stamp => seen.digest,
+            _ => Sha256::digest(file.read()?).into(),
         };
-        files.insert(path.to_owned(), Seen { looked_at: now, stamp, digest });
+        files.insert(file.path.to_owned(), Seen { looked_at: now, stamp, digest });
         Ok(digest)
     }
 
     /// The client for `cloud`.
     pub fn client(&self, cloud: &Cloud) -> Result<Client> {
-        let key = (self.trust_of(&cloud.tls)?, cloud.tls.verify, cloud.proxy.clone());
-        if let Some(client) = locked(&self.clients).get(&key) {
+        let judged = self.trust_of(cloud)?;
+        let route = (judged, cloud.tls.verify, cloud.proxy.clone());
+        if let Some(client) = locked(&self.clients).get(&route) {
             return Ok(client.clone());
         }
-        let client = build(cloud)?;
-        locked(&self.clients).insert(key, client.clone());
+        let [ca, cert, key] = tls_files::named(cloud).map(|file| file.map(|file| file.read()).transpose());
+        let contents = [ca?, cert?, key?];
+        let digest = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| Sha256::digest(bytes).into());
+        let read = tls_files::trust([digest(&contents[0]), digest(&contents[1]), digest(&contents[2])]);
+        if read != judged {
+            // Whose session it is was told by the digest of what the file held before.
+            locked(&self.files).clear();
+            return Err(bad_tls(cloud, "a file of its TLS settings has just changed".into())
+                .remedy("run your command again"));
+        }
+        let client = build(cloud, &contents)?;
+        locked(&self.clients).insert(route, client.clone());
         Ok(client)
     }
 }
 
-fn build(cloud: &Cloud) -> Result<Client> {
+fn build(cloud: &Cloud, [ca, cert, key]: &[Option<Vec<u8>>; 3]) -> Result<Client> {
+    let [ca_file, cert_file, _] = tls_files::named(cloud);
+    let bad = |file: &Option<Named<'_>>, why: &str| match file {
+        Some(file) => file.unreadable(why).cloud(cloud.label()),
+        None => bad_tls(cloud, why.to_owned()),
+    };
     // The second and later calls find the provider installed, which is what is wanted.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut builder = Client::builder()
@@ -168,34 +178,21 @@ fn build(cloud: &Cloud) -> Result<Client> {
     }
     if !cloud.tls.verify {
         builder = builder.tls_danger_accept_invalid_certs(true);
-    } else if let Some(path) = &cloud.tls.ca_file {
-        let certificates = Certificate::from_pem_bundle(&read(path)?)
-            .map_err(|error| bad_tls(cloud, format!("CA file {}: {error}", path.display())))?;
+    } else if let Some(pem) = ca {
+        let certificates =
+            Certificate::from_pem_bundle(pem).map_err(|error| bad(&ca_file, &error.to_string()))?;
         if certificates.is_empty() {
-            return Err(bad_tls(cloud, format!("CA file {}: holds no certificate", path.display())));
+            return Err(bad(&ca_file, "holds no certificate"));
         }
         builder = builder.tls_certs_only(certificates);
     }
-    if let Some(path) = &cloud.tls.cert_file {
-        let mut pem = read(path)?;
-        if let Some(key) = &cloud.tls.key_file {
-            pem.push(b'\n');
-            pem.extend(read(key)?);
-        }
+    if let Some(pem) = cert {
+        let pem = [pem, b"\n".as_slice(), key.as_deref().unwrap_or_default()].concat();
         let identity = ClientIdentity::from_pem(&pem)
-            .map_err(|error| bad_tls(cloud, format!("client certificate {}: {error}", path.display())))?;
+            .map_err(|error| bad(&cert_file, &format!("no client certificate: {error}")))?;
         builder = builder.identity(identity);
     }
     builder.build().map_err(|error| bad_tls(cloud, failure::cause(&error)))
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| unreadable(path, &error))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> Error {
-    Error::new(Code::InvalidConfig, format!("{}: {error}", path.display()))
-        .remedy("correct cacert, cert or key of the cloud's entry in clouds.yaml")
 }
 
 fn bad_tls(cloud: &Cloud, detail: String) -> Error {

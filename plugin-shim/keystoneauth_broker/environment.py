@@ -104,9 +104,12 @@ def _own_folders() -> tuple[str, ...]:
     return tuple(os.path.join(home, "openstack") for home in homes if os.path.isabs(home))
 
 
-def ca_bundle() -> str | None:
-    """The CA file that `requests` takes from the environment where `verify` is simply true."""
-    return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or None
+def ca_bundle() -> tuple[str, str | None]:
+    """The variable and the CA file that `requests` takes from it where `verify` is simply true."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        if file := os.environ.get(variable):
+            return variable, file
+    return "", None
 
 
 def proxy_for(url: str) -> str | None:

@@ -209,7 +209,12 @@ def tls(session: object) -> dict[str, Any]:
     cert = getattr(session, "cert", None)
     settings: dict[str, Any] = {"verify": bool(verify) or verify is None}
     if settings["verify"]:
-        file = ca_bundle() if verify is True or verify is None else str(verify)
+        if isinstance(verify, bool) or verify is None:
+            variable, file = ca_bundle()
+            if file:
+                settings["sources"] = {"ca_file": variable}
+        else:
+            file = str(verify)
         if file:
             settings["ca_file"] = os.path.abspath(file)
     if cert:

@@ -338,8 +338,16 @@ def test_unknown_options_are_named_once(make: Make, caplog: pytest.LogCaptureFix
             {"REQUESTS_CA_BUNDLE": "/b.pem"},
             {"verify": True, "ca_file": "/etc/a.pem"},
         ),
-        ({}, {"REQUESTS_CA_BUNDLE": "/b.pem"}, {"verify": True, "ca_file": "/b.pem"}),
-        ({}, {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "/c.pem"}, {"verify": True, "ca_file": "/c.pem"}),
+        (
+            {},
+            {"REQUESTS_CA_BUNDLE": "/b.pem"},
+            {"verify": True, "sources": {"ca_file": "REQUESTS_CA_BUNDLE"}, "ca_file": "/b.pem"},
+        ),
+        (
+            {},
+            {"REQUESTS_CA_BUNDLE": "", "CURL_CA_BUNDLE": "/c.pem"},
+            {"verify": True, "sources": {"ca_file": "CURL_CA_BUNDLE"}, "ca_file": "/c.pem"},
+        ),
         ({"cert": "/x.pem"}, {}, {"verify": True, "cert_file": "/x.pem"}),
         ({"cert": ("/x.pem", "/y.pem")}, {}, {"verify": True, "cert_file": "/x.pem", "key_file": "/y.pem"}),
     ],

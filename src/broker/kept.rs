@@ -123,7 +123,7 @@ impl Inner {
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
         let ending = kept.ending.into_iter().filter_map(|session| {
-            let trust = self.outbound.trust_of(&session.cloud.tls).ok()?;
+            let trust = self.outbound.trust_of(&session.cloud).ok()?;
             let identity = Identity::of(&session.cloud, &trust);
             Some(session.into_revocation(identity, now))
         });

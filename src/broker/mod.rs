@@ -584,7 +584,7 @@ impl Broker {
     /// Takes the person's word for a cloud of the current folder.
     pub async fn trust(&self, request: &CloudRequest, peer: Peer) -> Result<()> {
         self.inner.log.meet(peer).await;
-        let trust = self.inner.outbound.trust_of(&request.cloud.tls);
+        let trust = self.inner.outbound.trust_of(&request.cloud);
         let outcome = trust.and_then(|trust| self.inner.known.add(&request.cloud, &trust));
         self.inner.note_trust(peer, &request.cloud, &outcome);
         outcome
@@ -684,14 +684,14 @@ impl Broker {
     }
 
     fn identity(&self, cloud: &Cloud) -> Result<Identity> {
-        Ok(Identity::of(cloud, &self.inner.outbound.trust_of(&cloud.tls)?))
+        Ok(Identity::of(cloud, &self.inner.outbound.trust_of(cloud)?))
     }
 
     /// The identity of a cloud that may be signed in to, or asked for tokens.
     fn admit(&self, cloud: &Cloud) -> Result<Identity> {
         self.inner.check_lock()?;
         self.inner.used();
-        let trust = self.inner.outbound.trust_of(&cloud.tls)?;
+        let trust = self.inner.outbound.trust_of(cloud)?;
         self.inner.known.check(cloud, &trust)?;
         Ok(Identity::of(cloud, &trust))
     }
@@ -1033,7 +1033,7 @@ impl Inner {
         let ended = outcome.and_then(|SignedIn { token, grant, evidence, .. }| {
             let remembered = self
                 .outbound
-                .trust_of(&entry.opening.cloud.tls)
+                .trust_of(&entry.opening.cloud)
                 .and_then(|trust| self.known.add(&entry.opening.cloud, &trust));
             if let Err(error) = remembered {
                 tracing::warn!(%error, "the cloud could not be remembered");

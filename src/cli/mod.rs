@@ -157,7 +157,7 @@ pub fn main() -> ExitCode {
 async fn run(command: Command) -> Result<Done> {
     match command {
         Command::Login(args) => return login::run(args).await,
-        Command::Exec(args) => return exec::run(args).await,
+        Command::Exec(args) => return Box::pin(exec::run(args)).await,
         Command::Env(args) => return env::run(args).await,
         Command::Lease(args) => return lease::run(args).await,
         Command::Logout(args) => return logout::run(args).await,

@@ -175,7 +175,7 @@ impl Config<'_> {
             // For a user of Keystone's own it is the name, and no label.
             account: overrides.account.clone().or_else(|| federated("username")),
             region: entry.config.get("region_name").and_then(text),
-            tls: tls::of(self.env, &entry.config, warnings).map_err(bad)?,
+            tls: tls::of(self.env, &entry.config, &self.place(name), warnings).map_err(bad)?,
             proxy: proxy::of(self.env, &auth_url),
             sign_in: sign_in::of(self.env, entry, &auth_type(entry), overrides.sign_in.as_deref())
                 .map_err(bad)?,

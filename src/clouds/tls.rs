@@ -6,10 +6,23 @@ use serde_json::Value;
 
 use super::Environment;
 use super::merge::Dict;
-use crate::model::Tls;
+use crate::model::{Tls, TlsSources};
 
 /// `get_requests_verify_args`, and what requests itself adds to it.
-pub(super) fn of(env: &Environment, config: &Dict, warnings: &mut Vec<String>) -> Result<Tls, String> {
+///
+/// `place` is where the entry is written.
+pub(super) fn of(
+    env: &Environment,
+    config: &Dict,
+    place: &str,
+    warnings: &mut Vec<String>,
+) -> Result<Tls, String> {
+    // A variable wins over an entry of a file (see the module above).
+    let source = |key: &str, variable: &str| match env.get(variable) {
+        Some(_) => variable.to_owned(),
+        None => format!("`{key}` in {place}"),
+    };
+    let mut sources = TlsSources::default();
     let absolute = |path: &Path| env.current_dir.join(path).components().collect::<PathBuf>();
     let path = |key: &str| match config.get(key) {
         None | Some(Value::Null) => Ok(None),
@@ -35,16 +48,26 @@ pub(super) fn of(env: &Environment, config: &Dict, warnings: &mut Vec<String>) -
     let cacert = path("cacert")?;
     // An empty `verify:` verifies, but makes the SDK overlook `cacert`.
     if verify && config.get("verify") != Some(&Value::Null) {
+        let key = if cacert.is_some() { "cacert" } else { "verify" };
         ca_file = cacert.or(ca_file);
+        sources.ca_file = ca_file
+            .is_some()
+            .then(|| if key == "cacert" { source(key, "OS_CACERT") } else { format!("`{key}` in {place}") });
     } else if cacert.is_some() {
         warnings.push("`cacert` is not used, because `verify` or `insecure` beside it says so".into());
     }
-    let bundle = || env.get("REQUESTS_CA_BUNDLE").or_else(|| env.get("CURL_CA_BUNDLE"));
-    let ca_file =
-        if verify { ca_file.or_else(|| bundle().map(|path| absolute(Path::new(path)))) } else { None };
+    let bundle =
+        ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"].into_iter().find_map(|name| Some((name, env.get(name)?)));
+    if let (true, None, Some((variable, path))) = (verify, &ca_file, bundle) {
+        ca_file = Some(absolute(Path::new(path)));
+        sources.ca_file = Some(variable.to_owned());
+    }
+    let ca_file = ca_file.filter(|_| verify);
     let cert_file = path("cert")?;
     let key_file = path("key")?.filter(|_| cert_file.is_some());
-    Ok(Tls { verify, ca_file, cert_file, key_file })
+    sources.cert_file = cert_file.is_some().then(|| source("cert", "OS_CERT"));
+    sources.key_file = key_file.is_some().then(|| source("key", "OS_KEY"));
+    Ok(Tls { verify, ca_file, cert_file, key_file, sources })
 }
 
 /// A path whose leading `~` stands for the home folder, as `os.path.expanduser` has it.

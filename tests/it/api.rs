@@ -1,6 +1,7 @@
 //! The API: its document and its errors, and when it serves a token, asks for a person, or refuses.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
@@ -575,12 +576,9 @@ fn a_cloud_of_the_current_folder_must_be_known_or_trusted() {
     assert_eq!(lab.api().post("/v1/trust", &json!({"cloud": cloud})).status, 204);
     lab.api().token(&cloud, &scope::project("demo")).sign_in();
     // Only this identity provider of this Keystone, and with the same trust in certificates.
-    let ca_file = lab.agent.folder().join("ca.pem");
-    fs::write(&ca_file, Keystone::start_on_tls(lab.clock.clone()).certificate()).unwrap();
     let others = [
         with(&cloud, "identity_provider", "other-idp"),
         with(&cloud, "tls", json!({"verify": false})),
-        with(&cloud, "tls", json!({"ca_file": ca_file})),
         // A page of somebody else's, where the person would type a password.
         with(&cloud, "sign_in", lab.oidc()["sign_in"].clone()),
     ];
@@ -656,31 +654,78 @@ fn an_unverified_cloud_shares_its_sign_in_with_no_other() {
 }
 
 #[test]
-fn a_ca_file_counts_by_what_it_holds() {
+fn a_ca_file_counts_by_what_it_holds_and_an_error_names_who_named_it() {
     let lab = Lab::new();
-    let certificate = Keystone::start_on_tls(lab.clock.clone()).certificate().to_owned();
+    let keystone = Keystone::start_on_tls(lab.clock.clone());
+    let certificate = keystone.certificate();
+    let named = |path: &Path, source: Option<&str>| {
+        lab.cloud_with(|cloud| {
+            cloud["auth_url"] = keystone.url().into();
+            cloud["tls"] = json!({"ca_file": path});
+            if let Some(source) = source {
+                cloud["tls"]["sources"] = json!({"ca_file": source});
+            }
+        })
+    };
     let file = |name: &str, text: &str| {
         let path = lab.agent.folder().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, text).unwrap();
-        lab.cloud_with(|cloud| cloud["tls"] = json!({"ca_file": path}))
+        path
     };
-    let missing = lab.cloud_with(|cloud| cloud["tls"] = json!({"ca_file": "/nowhere/ca.pem"}));
-    for (unusable, name) in [(missing, "/nowhere/ca.pem"), (file("junk.pem", "nothing"), "junk.pem")] {
-        let answer = lab.api().login(&unusable);
-        let detail = answer.problem("invalid-config")["detail"].as_str().unwrap();
-        assert!(detail.contains(name), "{detail}");
+    let (junk, empty) = (file("junk.pem", "nothing"), lab.agent.folder().join("empty"));
+    fs::create_dir(&empty).unwrap();
+    for unusable in [Path::new("/nowhere/ca.pem"), &junk, &empty] {
+        for source in ["REQUESTS_CA_BUNDLE", "`cacert` in /etc/openstack/clouds.yaml"] {
+            let answer = lab.api().login(&named(unusable, Some(source)));
+            let problem = answer.problem("invalid-config");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.starts_with(&format!("{source}: {}: ", unusable.display())), "{detail}");
+            assert!(!detail.contains("os error"), "{detail}");
+            assert_eq!(problem["remedy"], format!("correct {source}"));
+        }
+        // Nothing is read for a cloud that speaks no TLS.
+        let plain = lab.cloud_with(|cloud| cloud["tls"] = json!({"ca_file": unusable}));
+        lab.api().token(&plain, &scope::project("demo")).sign_in();
     }
-    let (one, same) = (file("one.pem", &certificate), file("same.pem", &certificate));
-    let sign_in = lab.api().login(&one).sign_in();
-    assert_eq!(lab.api().login(&same).sign_in().id, sign_in.id);
-    assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
-    lab.api().over(&sign_in.id);
-    lab.api().token_unprompted(&same, &scope::project("demo")).token_id();
-    lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).problem("sign-in-needed");
+    // As requests and OpenSSL have it: files of a directory by their hash, and no others.
+    let directory = file("hashed/0a1b2c3d.0", certificate).parent().unwrap().to_owned();
+    file("hashed/README", "no certificate");
+    let (one, same) = (file("one.pem", certificate), file("same.pem", certificate));
+    let id = |path: &Path, source: Option<&str>| lab.api().login(&named(path, source)).sign_in().id;
+    let first = id(&one, None);
+    assert_eq!(id(&same, Some("CURL_CA_BUNDLE")), first, "the same authority, named by another variable");
+    assert_ne!(id(&directory, None), "");
     // The same path with another content is another identity.
     lab.clock.advance(1);
     file("same.pem", &format!("# renewed\n{certificate}"));
-    lab.api().token_unprompted(&same, &scope::project("demo")).problem("sign-in-needed");
+    assert_ne!(id(&same, None), first);
+    assert_eq!(id(&one, None), first);
+}
+
+/// A file that changes right after it was looked at is not used under the digest of what it held before.
+#[test]
+fn the_certificates_that_were_judged_are_those_in_use() {
+    let lab = Lab::new();
+    let (good, other) =
+        (Keystone::start_on_tls(lab.clock.clone()), Keystone::start_on_tls(lab.clock.clone()));
+    let path = lab.agent.folder().join("ca.pem");
+    let cloud = |keystone: &Keystone, verify: bool| {
+        lab.cloud_with(|cloud| {
+            cloud["auth_url"] = keystone.url().into();
+            cloud["tls"] = json!({"ca_file": path, "verify": verify});
+        })
+    };
+    fs::write(&path, other.certificate()).unwrap();
+    // Looked at, and no client is made of it, as nothing is asked.
+    lab.api().token_unprompted(&cloud(&good, true), &scope::project("demo")).problem("sign-in-needed");
+    fs::write(&path, good.certificate()).unwrap();
+    let changed = lab.api().login(&cloud(&good, true));
+    assert!(changed.problem("invalid-config")["detail"].as_str().unwrap().contains("has just changed"));
+    lab.api().login(&cloud(&good, true)).sign_in();
+    lab.clock.advance(1);
+    fs::write(&path, other.certificate()).unwrap();
+    lab.api().login(&cloud(&good, true)).problem("keystone-tls");
 }
 
 #[test]
