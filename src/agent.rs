@@ -28,7 +28,7 @@ use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
 use crate::platform::files::reason;
 use crate::platform::notify::Desktop;
-use crate::platform::paths::{Paths, make_private};
+use crate::platform::paths::{Homeless, Paths, make_private};
 use crate::platform::{descriptors, files, harden, machine};
 use crate::sync::locked;
 use crate::vault::{Cost, Place, Vault, Wish};
@@ -65,7 +65,7 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce(&Path)) -> Resu
         }
     };
     let mut config = Config::load(&paths.config)?;
-    if let Some(why) = &paths.homeless {
+    if let Some(Homeless { why, .. }) = &paths.homeless {
         tracing::warn!("nothing can be kept: {why}");
         config.vault = Wish::Memory;
     }

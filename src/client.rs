@@ -22,7 +22,7 @@ use crate::api::{Problem, VERSION_HEADER, WAITER_HEADER};
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
 use crate::platform::files::reason;
-use crate::platform::paths::{Paths, make_private, named_socket};
+use crate::platform::paths::{Homeless, Paths, make_private, named_socket};
 use crate::platform::socket::{connect_in_line, is_served};
 use crate::platform::{daemon, own};
 
@@ -353,7 +353,8 @@ fn start_lock(paths: &Paths) -> Result<File> {
             Err(error) => return Err(error),
         }
     }
-    Err(failed.remedy("set XDG_RUNTIME_DIR to a private directory of yours"))
+    let variable = if named_socket().is_some() { "KSB_SOCK to a socket in" } else { "XDG_RUNTIME_DIR to" };
+    Err(failed.remedy(format!("set {variable} a private directory of yours")))
 }
 
 fn spawn(paths: &Paths) -> Result<()> {
@@ -388,9 +389,9 @@ fn spawn(paths: &Paths) -> Result<()> {
     starter.wait().ok();
     // One that was started by hand at the same moment is as good.
     if ready || is_served(paths.reachable_socket()?) {
-        if let Some(why) = &paths.homeless {
+        if let Some(Homeless { why, remedy }) = &paths.homeless {
             eprintln!(
-                "ksb: {why}: sign-ins are kept in memory, until the agent ends. To keep them: set HOME or XDG_STATE_HOME"
+                "ksb: {why}: sign-ins are kept in memory, until the agent ends. To keep them: {remedy}"
             );
         }
         return Ok(());

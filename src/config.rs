@@ -16,6 +16,7 @@ use self::file::{File, PerCloud};
 use self::layers::Layers;
 use crate::error::{Code, Error, Result};
 use crate::model::Cloud;
+use crate::platform::files::reason;
 use crate::vault::Wish;
 
 /// The system's own file. No switch and no variable leads past it.
@@ -171,7 +172,7 @@ fn read(path: &Path) -> Result<File> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(File::default()),
-        Err(error) => return Err(invalid(path, &error.to_string())),
+        Err(error) => return Err(invalid(path, &reason(&error))),
     };
     toml::from_str(&text).map_err(|error| invalid(path, &error.to_string()))
 }

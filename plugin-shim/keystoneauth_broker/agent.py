@@ -98,10 +98,22 @@ def _state_directory() -> str:
     """Where the agent keeps what outlives it; without a usable home a directory that is always the same."""
     state = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(state):
-        home = os.path.expanduser("~")
-        state = os.path.join(home, ".local/state") if os.path.isabs(home) and home != "/" else ""
+        state = os.path.join(home, ".local/state") if (home := _home()) else ""
     state = os.path.join(state, "keystone-broker")
     return state if os.path.isabs(state) and _can_be_written(state) else f"{_shared_directory()}/state"
+
+
+def _home() -> str | None:
+    """A home of the user's own. Of an empty `HOME`, as of none, the system is asked."""
+    import pwd
+
+    home = os.environ.get("HOME") or ""
+    if not home:
+        try:
+            home = pwd.getpwuid(os.getuid()).pw_dir
+        except KeyError:
+            return None
+    return home if os.path.isabs(home) and home != "/" else None
 
 
 def _can_be_written(directory: str) -> bool:
@@ -162,7 +174,9 @@ def find_ksb() -> str | None:
     if named := os.environ.get("KSB"):
         return shutil.which(os.path.expanduser(named))
     beside = os.path.dirname(sys.executable or "")
-    places = [beside, os.path.expanduser("~/.cargo/bin"), os.path.expanduser("~/.local/bin")]
+    home = _home()
+    # Never relative ones: the current directory may be anybody's.
+    places = [beside, *(os.path.join(home, below) for below in (".cargo/bin", ".local/bin") if home)]
     return shutil.which("ksb") or shutil.which("ksb", path=os.pathsep.join(filter(None, places)))
 
 

@@ -68,6 +68,13 @@ def is_same_keystone(one: str, other: str) -> bool:
     return _root(one) == _root(other)
 
 
+def without_userinfo(url: str) -> str:
+    """The address without a name and a password, which no message may show."""
+    scheme, separator, rest = url.rpartition("://")
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"
+
+
 def _root(url: str) -> str:
     return url.rstrip("/").removesuffix("/v3").rstrip("/").lower()
 

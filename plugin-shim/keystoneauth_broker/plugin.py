@@ -12,7 +12,12 @@ from keystoneauth1 import access, exceptions
 from keystoneauth1.identity import base
 
 from keystoneauth_broker import agent, options
-from keystoneauth_broker.environment import Caller, is_same_keystone, source_in_current_folder
+from keystoneauth_broker.environment import (
+    Caller,
+    is_same_keystone,
+    source_in_current_folder,
+    without_userinfo,
+)
 from keystoneauth_broker.errors import BrokerError
 from keystoneauth_broker.signin import TokenRequest
 
@@ -225,8 +230,8 @@ def _warn_of_another(asked_for: str | None, auth_url: str | None, name: str | No
         _LOG.warning(
             "%s: %s is not used beside the entry; the Keystone that counts is %s",
             name or "v3broker",
-            asked_for,
-            auth_url,
+            without_userinfo(asked_for),
+            without_userinfo(auth_url),
         )
 
 

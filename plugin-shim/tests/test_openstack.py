@@ -303,10 +303,10 @@ def test_a_scope_of_another_kind_counts_for_an_entry_without_one(
 def test_another_keystone_is_named_and_not_used(
     agent: Agent, osc: Any, keystone: Keystone, monkeypatch: pytest.MonkeyPatch, by_variable: bool
 ) -> None:
-    other = "https://other.example.org/v3"
-    arguments = [] if by_variable else ["--os-auth-url", other]
+    other, secret = "https://other.example.org/v3", "https://me:hush@other.example.org/v3"
+    arguments = [] if by_variable else ["--os-auth-url", secret]
     if by_variable:
-        monkeypatch.setenv("OS_AUTH_URL", other)
+        monkeypatch.setenv("OS_AUTH_URL", secret)
     status, _, err = osc("--os-cloud", "x", *arguments, "token", "issue", "-f", "value", "-c", "id")
     told = f"x: {other} is not used beside the entry; the Keystone that counts is {keystone.url}/v3\n"
     assert (status, err) == (0, told)

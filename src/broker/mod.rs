@@ -449,6 +449,8 @@ impl Broker {
         match self.inner.renew(identity).await {
             Ok(true) => return view().ok_or_else(nobody),
             Ok(false) => {}
+            // A person may sign in meanwhile; nobody else can do more.
+            Err(error) if !request.prompt => return Err(error),
             Err(error) => tracing::info!(%error, "renewal failed"),
         }
         self.inner.check_vault(cloud)?;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Environment, yaml};
 use crate::model::Source;
+use crate::platform::files::reason;
 
 /// The file that was taken.
 pub(super) struct Found {
@@ -86,7 +87,7 @@ fn read(env: &Environment, path: &Path, notes: &mut Vec<String>) -> Option<Value
         Ok(text) => text,
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return None,
         Err(error) => {
-            notes.push(format!("{name} was skipped: {error}"));
+            notes.push(format!("{name} was skipped: {}", reason(&error)));
             return None;
         }
     };

@@ -111,7 +111,7 @@ impl Config<'_> {
         if resolved.cloud.label() == self.environment_name {
             return Ok(resolved);
         }
-        let variables = Variables::beside(self.env, &resolved.cloud.auth_url, overrides.kinds() > 0);
+        let variables = Variables::beside(self.env, &resolved, overrides.kinds() > 0);
         let mut resolved = if variables.asks_for_scope() {
             self.resolve(name, &overrides.clone().with_scope(variables.scope.clone()))?
         } else {
@@ -240,6 +240,7 @@ impl Config<'_> {
             None => return Err(self.unknown(name)),
         };
         let of_environment = name == self.environment_name;
+        let by_variable = region.is_none() && !of_environment;
         let region = region.or_else(|| self.env.get("OS_REGION_NAME").filter(|_| !of_environment));
         let asked: Vec<_> = [("cacert", "OS_CACERT"), ("cert", "OS_CERT"), ("key", "OS_KEY")]
             .into_iter()
@@ -249,7 +250,15 @@ impl Config<'_> {
         let mut notes = Vec::new();
         let profile = self.profile(raw, &mut notes);
         let layer = profile.as_ref().map(|(dict, _)| dict);
-        let mut entry = merge::entry(raw, layer, region, &asked).map_err(|why| self.bad(name, &why))?;
+        let mut entry = merge::entry(raw, layer, region, &asked).map_err(|why| {
+            if by_variable && why.starts_with("there is no region") {
+                let remedy = "unset OS_REGION_NAME, or set it to one of them";
+                return Error::new(Code::InvalidConfig, format!("OS_REGION_NAME: {why}"))
+                    .cloud(name)
+                    .remedy(remedy);
+            }
+            self.bad(name, &why)
+        })?;
         entry.notes.extend(notes);
 
         // Whichever file had a say may have been put into the current folder by someone else.

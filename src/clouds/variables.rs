@@ -9,6 +9,7 @@ use url::Url;
 
 use super::resolve::Overrides;
 use super::{Environment, Resolved};
+use crate::model::Scope;
 
 /// Sets what a variable asks for; false when its value asks for nothing.
 type Ask = fn(&mut Overrides, String) -> bool;
@@ -32,12 +33,15 @@ const SCOPE: [(&str, Ask); 10] = [
 /// Variables that choose an interface of the catalog: osc-lib's, and that of older clients and Terraform's provider.
 const INTERFACE: [&str; 2] = ["OS_INTERFACE", "OS_ENDPOINT_TYPE"];
 /// Variables of who signs in, how and where.
-const IDENTITY: [&str; 16] = [
+const IDENTITY: [&str; 19] = [
     "OS_APPLICATION_CREDENTIAL_ID",
     "OS_APPLICATION_CREDENTIAL_NAME",
     "OS_APPLICATION_CREDENTIAL_SECRET",
     "OS_AUTH_TOKEN",
     "OS_AUTH_TYPE",
+    "OS_DEFAULT_DOMAIN",
+    "OS_DEFAULT_DOMAIN_ID",
+    "OS_DEFAULT_DOMAIN_NAME",
     "OS_IDENTITY_PROVIDER",
     "OS_PASSCODE",
     "OS_PASSWORD",
@@ -65,8 +69,13 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// For an entry at `auth_url`, whose scope the command line names or not.
-    pub(super) fn beside(env: &Environment, auth_url: &Url, is_scoped: bool) -> Self {
+    /// For an entry, whose scope the command line names or not.
+    pub(super) fn beside(
+        env: &Environment,
+        Resolved { cloud, scope: own, .. }: &Resolved,
+        is_scoped: bool,
+    ) -> Self {
+        let auth_url = &cloud.auth_url;
         let is_set = |name: &&'static str| env.get(name).is_some();
         let scope = SCOPE.iter().map(|(name, _)| *name).filter(is_set);
         if env.get("OS_AUTH_URL").is_some_and(|url| !is_same(url, auth_url)) {
@@ -82,11 +91,17 @@ impl Variables {
             return found;
         }
         let names_project = SCOPE[..4].iter().any(|(name, _)| env.get(name).is_some());
+        let is_for_a_project = names_project || matches!(own, Scope::Project(_));
         for (name, ask) in SCOPE {
             let Some(value) = env.get(name) else { continue };
-            // A domain alone says nothing of which project.
-            let is_of_a_project = name.starts_with("OS_PROJECT_DOMAIN");
-            let counts = (names_project || !is_of_a_project) && ask(&mut found.scope, value.to_owned());
+            let can_count = match name {
+                // A domain alone says nothing of which project.
+                "OS_PROJECT_DOMAIN_ID" | "OS_PROJECT_DOMAIN_NAME" => names_project,
+                // Where there is a project, openstacksdk takes it for the domain of that one (`_handle_domain_id`).
+                "OS_DOMAIN_ID" | "OS_DOMAIN_NAME" => !is_for_a_project,
+                _ => true,
+            };
+            let counts = can_count && ask(&mut found.scope, value.to_owned());
             if counts { &mut found.counted } else { &mut found.unused }.push(name);
         }
         if found.scope.kinds() > 1 {

@@ -30,9 +30,18 @@ pub struct Paths {
     /// Known clouds, the agent's log.
     pub state: PathBuf,
     /// Why nothing can be kept in a home: the state directory is one that others share, and sign-ins stay in memory.
-    pub homeless: Option<String>,
+    pub homeless: Option<Homeless>,
     /// `config.toml`.
     pub config: PathBuf,
+}
+
+/// Why nothing can be kept in a home, and what helps.
+#[derive(Debug, Clone)]
+pub struct Homeless {
+    /// The reason.
+    pub why: String,
+    /// The remedy.
+    pub remedy: &'static str,
 }
 
 impl Paths {
@@ -95,8 +104,9 @@ impl Paths {
 fn config_directory(state: &Path) -> PathBuf {
     let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let usual = named.or_else(|| Some(state::home().ok()?.join(".config"))).map(|base| base.join(NAME));
+    // What is not there may come; what cannot be looked for never does.
     let can_be_read = |path: &PathBuf| {
-        !fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+        fs::metadata(path).map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |_| true)
     };
     usual.filter(can_be_read).unwrap_or_else(|| state.to_owned())
 }

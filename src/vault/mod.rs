@@ -24,7 +24,8 @@ use zeroize::Zeroizing;
 use crate::api::{Incomplete, KeyKind, VaultReport, VaultState};
 use crate::error::{Code, Error, Result};
 use crate::model::{Secret, random_hex};
-use crate::platform::{files, machine};
+use crate::platform::files::{self, reason};
+use crate::platform::machine;
 use crate::sync::locked;
 
 pub use key::Key;
@@ -354,7 +355,7 @@ impl Vault {
         let saved = file
             .ok_or_else(|| io::Error::other("the contents could not be sealed"))
             .and_then(|bytes| files::replace(&self.file, &bytes));
-        let problem = saved.err().map(|error| format!("{}: {error}", self.file.display()));
+        let problem = saved.err().map(|error| format!("{}: {}", self.file.display(), reason(&error)));
         if let Some(problem) = &problem {
             tracing::warn!(problem, "the vault could not be written; everything is kept in memory");
         }
@@ -555,14 +556,14 @@ fn lock(place: &Place, file: &Path) -> Result<File> {
     let path = file.with_extension("lock");
     let mut options = OpenOptions::new();
     let lock = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-    let lock = lock.map_err(|error| none(&format!("{}: {error}", path.display())))?;
+    let lock = lock.map_err(|error| none(&format!("{}: {}", path.display(), reason(&error))))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
             Err(none("another agent of yours has this machine's vault")
                 .remedy("end that one, then: ksb stop"))
         }
-        Err(TryLockError::Error(error)) => Err(none(&format!("{}: {error}", path.display()))),
+        Err(TryLockError::Error(error)) => Err(none(&format!("{}: {}", path.display(), reason(&error)))),
     }
 }
 

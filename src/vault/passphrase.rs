@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::key::Key;
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
+use crate::platform::files::reason;
+use crate::platform::owner;
 
 /// What it costs to try a passphrase (Argon2id, RFC 9106).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,15 +48,14 @@ pub(super) fn derive(passphrase: &Secret, salt: &str, cost: Cost) -> Option<Key>
 /// The passphrase in a file: its first line.
 pub(super) fn read(file: &Path) -> Result<Secret> {
     let bad = |why: String| Error::new(Code::VaultSealed, format!("{}: {why}", file.display()));
-    let meta = fs::metadata(file).map_err(|error| bad(error.to_string()))?;
+    let meta = fs::metadata(file).map_err(|error| bad(reason(&error)))?;
     // systemd's credentials are root's, given to us by an ACL: that one's mask shows as the group's bits.
     let others = if meta.uid() == 0 { 0o007 } else { 0o077 };
     if meta.mode() & others != 0 {
-        return Err(
-            bad("others can read the passphrase".into()).remedy(format!("chmod 600 {}", file.display()))
-        );
+        return Err(bad("others can read the passphrase".into())
+            .remedy(owner::remedy_at(file, format!("chmod 600 {}", file.display()))));
     }
-    let text = Secret::new(fs::read_to_string(file).map_err(|error| bad(error.to_string()))?);
+    let text = Secret::new(fs::read_to_string(file).map_err(|error| bad(reason(&error)))?);
     let first = text.expose().lines().next().unwrap_or_default();
     if first.is_empty() {
         return Err(bad("there is no passphrase in it".into()));

@@ -11,7 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sync", &[]),
     ("ports", &[]),
     ("api", &[]),
-    ("config", &["vault"]),
+    ("config", &["platform", "vault"]),
     ("clouds", &["platform"]),
     ("outbound", &["platform", "ports"]),
     ("platform", &["ports"]),

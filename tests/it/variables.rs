@@ -95,7 +95,9 @@ fn variables_of_who_signs_in_where_are_named_and_do_not_count() {
         (&[("OS_APPLICATION_CREDENTIAL_SECRET", "canary")], "OS_APPLICATION_CREDENTIAL_SECRET"),
         (&[("OS_PROJECT_DOMAIN_NAME", "elsewhere")], "OS_PROJECT_DOMAIN_NAME"),
         (&[("OS_SYSTEM_SCOPE", "none")], "OS_SYSTEM_SCOPE"),
-        (&[("OS_PROJECT_NAME", "staging"), ("OS_DOMAIN_NAME", "lab")], "OS_PROJECT_NAME, OS_DOMAIN_NAME"),
+        (&[("OS_DEFAULT_DOMAIN", "elsewhere")], "OS_DEFAULT_DOMAIN"),
+        (&[("OS_DOMAIN_NAME", "lab")], "OS_DOMAIN_NAME"),
+        (&[("OS_SYSTEM_SCOPE", "all"), ("OS_TRUST_ID", "0123")], "OS_TRUST_ID, OS_SYSTEM_SCOPE"),
     ];
     for (variables, names) in rows {
         let told = format!(
@@ -121,6 +123,7 @@ fn an_option_counts_without_a_word_and_a_scope_of_another_kind_takes_the_entry_s
     let by_option =
         with(&desk, &[("OS_PROJECT_NAME", "production")], &["token", "demo", "--project", "staging"]).ok();
     assert_eq!((&*by_option.stderr, &*project_of(&desk, &by_option.stdout)), ("", "staging"));
+    desk.write_cloud("login_timeout: 77");
     let domain = with(&desk, &[("OS_DOMAIN_NAME", "lab")], &["token", "demo"]).ok();
     assert!(desk.keystone.body_of(domain.stdout.trim()).contains("\"domain\""));
     assert_eq!(domain.stderr, "ksb: demo: domain lab, by OS_DOMAIN_NAME\n");
@@ -149,4 +152,36 @@ fn an_interface_that_variables_ask_for_reaches_the_command() {
         assert!(said.starts_with(&format!("{expected} {expected}\n")), "{name}: {said}");
         assert!(said.contains(value), "{name}: {said}");
     }
+}
+
+/// A CA counts for TLS alone, and an error about it names what the user wrote.
+#[test]
+fn a_ca_that_cannot_be_read_is_blamed_on_what_names_it() {
+    type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let mut desk = Desk::new();
+    desk.write_cloud(DEMO);
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    let file = desk.sandbox.path("home/.config/openstack/clouds.yaml").display().to_string();
+    let in_file = format!("`cacert` in {file}");
+    let rows: &[Row<'_>] = &[
+        (&[("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")], "", "REQUESTS_CA_BUNDLE"),
+        (&[("CURL_CA_BUNDLE", "/nowhere/ca.pem")], "", "CURL_CA_BUNDLE"),
+        (&[("OS_CACERT", "/nowhere/ca.pem")], "", "OS_CACERT"),
+        (&[], "    cacert: /nowhere/ca.pem\n", &in_file),
+        (&[("REQUESTS_CA_BUNDLE", "/other/ca.pem")], "    cacert: /nowhere/ca.pem\n", &in_file),
+        (&[("OS_CACERT", "/nowhere/ca.pem")], "    cacert: /other/ca.pem\n", "OS_CACERT"),
+    ];
+    let entry = desk.entry("demo", DEMO);
+    for (variables, line, source) in rows {
+        desk.sandbox.clouds(&format!("clouds:\n{entry}{line}"));
+        with(&desk, variables, &["token", "demo"]).ok();
+        desk.sandbox.clouds(&format!("clouds:\n{}{line}", entry.replace("http://", "https://")));
+        let refused = with(&desk, variables, &["token", "demo"]);
+        let told = format!(
+            "ksb: demo: {source}: /nowhere/ca.pem: No such file or directory. Try: correct {source}\n"
+        );
+        assert_eq!((refused.code, &*refused.stderr), (Some(1), &*told), "{variables:?} {line}");
+    }
+    desk.sandbox.set("KSB_PROMPT", "never");
+    assert_eq!(desk.keystone.logins(), 1);
 }

@@ -240,7 +240,8 @@ fn vault(status: &Status, looked: Option<Result<KeyKind>>) -> Finding {
 fn facade(status: &Status) -> Finding {
     match &status.facade.problem {
         None => finding("facade", "", Found::Ok, &status.facade.url),
-        Some(problem) => finding("facade", "", Found::Fail, problem)
-            .remedy("end the program that has the port, or set facade_port in config.toml, then: ksb stop (where it is a service: ksb service install)"),
+        Some(problem) => finding("facade", "", Found::Fail, problem).remedy(
+            "set facade_port in config.toml, then: ksb stop (where it is a service: ksb service install)",
+        ),
     }
 }

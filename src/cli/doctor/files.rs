@@ -13,7 +13,7 @@ use crate::clouds::{Config, Environment};
 use crate::config;
 use crate::model::Workload;
 use crate::platform::owner;
-use crate::platform::paths::{Paths, replaceable_by};
+use crate::platform::paths::{Homeless, Paths, replaceable_by};
 
 const OTHERS_WRITE: u32 = 0o022;
 const OTHERS_ANYTHING: u32 = 0o077;
@@ -35,10 +35,9 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
     }
     match &paths.homeless {
         None => findings.extend(private("state-folder", &paths.state, 0o700)),
-        Some(why) => {
+        Some(Homeless { why, remedy }) => {
             let detail = format!("{why}: sign-ins are kept in memory, until the agent ends");
-            let remedy = "set HOME or XDG_STATE_HOME to a directory of yours";
-            findings.push(finding("state-folder", "", Found::Warn, detail).remedy(remedy));
+            findings.push(finding("state-folder", "", Found::Warn, detail).remedy(*remedy));
         }
     }
     for file in kept(&paths.state) {

@@ -30,6 +30,25 @@ pub(super) struct Inside {
 /// Removed when dropped.
 struct Folder(PathBuf);
 
+impl Folder {
+    /// In the first directory where that can be.
+    fn make() -> Result<Self> {
+        let name = format!("ksb-{}", random_hex::<16>());
+        let mut failed = Error::new(Code::Io, "there is no directory for temporary files");
+        for parent in runtime_directories().chain([std::env::temp_dir(), PathBuf::from("/dev/shm")]) {
+            let folder = Self(parent.join(&name));
+            let create = |path: &Path| DirBuilder::new().mode(0o700).create(path);
+            match create(&folder.0).and_then(|()| create(&folder.0.join("state"))) {
+                Ok(()) => return Ok(folder),
+                Err(error) => {
+                    failed = Error::new(Code::Io, format!("{}: {}", parent.display(), reason(&error)));
+                }
+            }
+        }
+        Err(failed.remedy("set TMPDIR to a directory of yours"))
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
@@ -40,20 +59,10 @@ impl Inside {
     /// Starts it, in a folder of its own.
     pub(super) async fn start() -> Result<Self> {
         let usual = Paths::from_env()?;
-        let parent = runtime_directories().next().unwrap_or_else(std::env::temp_dir);
-        let folder = Folder(parent.join(format!("ksb-{}", random_hex::<16>())));
+        let folder = Folder::make()?;
         let state = folder.0.join("state");
-        let failed = |error: std::io::Error| {
-            Error::new(Code::Io, format!("{}: {}", folder.0.display(), reason(&error)))
-        };
-        for each in [&folder.0, &state] {
-            DirBuilder::new().mode(0o700).create(each).map_err(failed)?;
-        }
-        // `ksb trust` counts here, too.
-        let known = known_clouds_in(&usual.state);
-        if known.exists() {
-            fs::copy(known, known_clouds_in(&state)).map_err(failed)?;
-        }
+        // `ksb trust` counts here, too, as far as it can be read.
+        fs::copy(known_clouds_in(&usual.state), known_clouds_in(&state)).ok();
         let socket = folder.0.join("broker.sock");
         let paths = Paths { socket, fallbacks: Vec::new(), state, homeless: None, config: usual.config };
         let stop = Arc::new(Notify::new());

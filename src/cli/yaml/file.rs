@@ -13,6 +13,8 @@ use super::quoted;
 use crate::clouds::{CLOUDS_VARIABLE, Config, Environment, SECURE_VARIABLE};
 use crate::error::{Code, Error, Result};
 use crate::model::Source;
+use crate::platform::files::reason;
+use crate::platform::owner;
 
 /// Which of the two files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +262,7 @@ fn real(path: &Path, kind: Kind) -> Result<PathBuf> {
         Err(error) if error.kind() == ErrorKind::NotFound && !path.is_symlink() => Ok(path.to_owned()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let why = format!("{} is a link that leads nowhere", path.display());
-            Err(Error::new(Code::Io, why).remedy(format!("rm {}", quoted(path))))
+            Err(Error::new(Code::Io, why).remedy(owner::remedy_at(path, format!("rm {}", quoted(path)))))
         }
         Err(error) => Err(failed(path, kind, &error)),
     }
@@ -279,12 +281,11 @@ fn folder_of(file: &Path) -> &Path {
 }
 
 fn failed(path: &Path, kind: Kind, error: &std::io::Error) -> Error {
-    let what = Error::new(Code::Io, format!("{}: {error}; nothing was changed", path.display()));
+    let what = Error::new(Code::Io, format!("{}: {}; nothing was changed", path.display(), reason(error)));
     match error.kind() {
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => what.remedy(format!(
-            "name a file of your own in {}, or make that place writable for you",
-            kind.variable()
-        )),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            what.remedy(format!("name a file of your own in {}", kind.variable()))
+        }
         _ => what,
     }
 }
