@@ -143,7 +143,7 @@ impl Outbound {
         let digest = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| Sha256::digest(bytes).into());
         let read = tls_files::trust([digest(&contents[0]), digest(&contents[1]), digest(&contents[2])]);
         if read != judged {
-            // Whose session it is was told by the digest of what the file held before.
+            // The session was chosen by the digest of the file's earlier content.
             locked(&self.files).clear();
             return Err(bad_tls(cloud, "a file of its TLS settings has just changed".into())
                 .remedy("run your command again"));

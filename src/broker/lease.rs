@@ -117,7 +117,7 @@ impl Credentials {
     }
 }
 
-/// What is remembered of a lease that has ended: enough to tell its holder.
+/// A lease that has ended, as far as its holder is told of it.
 pub(super) struct Ended {
     id: String,
     name: String,

@@ -267,7 +267,7 @@ impl Broker {
         })
     }
 
-    /// What to tell the holder of a lease that has ended, if this was one.
+    /// A sentence for the holder of a lease that has ended, if this was one.
     pub fn ended_lease(&self, shown: &Shown<'_>) -> Option<String> {
         let state = locked(&self.inner.state);
         let mut ended = state.ended.iter();

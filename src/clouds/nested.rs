@@ -23,7 +23,7 @@ pub struct Outer {
 }
 
 impl Outer {
-    /// What a command is to be told that gets these variables for one cloud, or for several.
+    /// For a command that gets these variables, of one cloud or of several.
     pub fn new<'a>(
         config: &Config<'_>,
         cloud: Option<&str>,

@@ -55,7 +55,7 @@ const IDENTITY: [&str; 19] = [
     "OS_URL",
 ];
 
-/// What the variables come to beside an entry.
+/// The effect of the variables beside an entry.
 #[derive(Default)]
 pub(super) struct Variables {
     /// The scope that they ask for.

@@ -519,7 +519,7 @@ impl Patience {
     }
 }
 
-/// Whose lease, and how long to wait.
+/// The process of a lease, and the time to wait.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 struct Wanted {

@@ -30,7 +30,7 @@ pub(super) fn named(cloud: &Cloud) -> [Option<Named<'_>>; 3] {
 }
 
 impl Named<'_> {
-    /// What the file holds. Of a directory, as requests has it, what OpenSSL finds there: files named by their hash.
+    /// The content of the file; of a directory, as requests has it, that of the files which OpenSSL finds by hash.
     pub(super) fn read(&self) -> Result<Vec<u8>> {
         if self.path.is_dir() {
             return self.read_directory();
@@ -54,7 +54,7 @@ impl Named<'_> {
         Ok(all)
     }
 
-    /// What changes with the file; nothing for a directory, whose links may lead anywhere.
+    /// A stamp that changes with the file; none for a directory, whose links may lead anywhere.
     pub(super) fn stamp(&self) -> Result<Option<(u64, u64, i64, i64)>> {
         let meta = fs::metadata(self.path).map_err(|error| self.unreadable(&reason(&error)))?;
         Ok((!meta.is_dir()).then(|| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec())))

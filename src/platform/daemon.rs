@@ -12,7 +12,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::descriptors;
 
-/// What starts `ksb` with these arguments as a daemon. Its standard streams are the daemon's. It ends when the daemon is
+/// A command that starts `ksb` with these arguments as a daemon. Its standard streams are the daemon's. It ends when the daemon is
 /// started, and must be waited for.
 pub fn command(arguments: &[&str]) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);

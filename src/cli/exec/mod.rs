@@ -74,13 +74,13 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     outcome
 }
 
-/// What the process beside the command is told.
+/// The command that the process beside it shows sign-ins for.
 #[derive(clap::Args)]
 pub(super) struct SignInsArgs {
-    /// The command
+    /// Its process
     #[arg(long, value_name = "PID")]
     process: u32,
-    /// What it is called
+    /// Its name
     #[arg(long, value_name = "NAME")]
     tool: String,
 }

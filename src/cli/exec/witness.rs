@@ -41,7 +41,7 @@ impl Witness {
             }
             tokio::time::timeout(PAUSE, std::future::pending::<()>()).await.ok();
         }
-        // What is pending hides a second one.
+        // A pending signal hides a second one.
         *self = Self::start()?;
         Ok(true)
     }
