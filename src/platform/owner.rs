@@ -1,4 +1,4 @@
-//! What helps where a file or a process is another user's: nothing of theirs is taken, changed or ended.
+//! Remedies for files and processes of another user: nothing of theirs is taken, changed or ended.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

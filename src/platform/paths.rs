@@ -104,7 +104,7 @@ impl Paths {
 fn config_directory(state: &Path) -> PathBuf {
     let named = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let usual = named.or_else(|| Some(state::home().ok()?.join(".config"))).map(|base| base.join(NAME));
-    // What is not there may come; what cannot be looked for never does.
+    // A file that is not there may come; one that cannot be looked for never does.
     let can_be_read = |path: &PathBuf| {
         fs::metadata(path).map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |_| true)
     };

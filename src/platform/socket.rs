@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::platform::peer::LOOPBACK;
 
-    /// What binding each of the two loopback addresses comes to; the port that both have, or why there is none.
+    /// Each row: the outcome of binding either loopback address, and the number of listeners or the error.
     #[test]
     fn a_port_is_had_at_each_address_that_the_machine_has() {
         use ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};

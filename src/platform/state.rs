@@ -42,7 +42,7 @@ fn check(directory: &Path) -> Result<(), Homeless> {
             Ok(meta) if !meta.is_dir() => {
                 return Err(no_home(format!("{} is not a directory", path.display())));
             }
-            // What root makes there its owner could not use.
+            // The owner could not use files that root makes there.
             Ok(meta) if rustix::process::geteuid().is_root() && meta.uid() != 0 => {
                 let why = format!("{} belongs to user {}, and this is root", path.display(), meta.uid());
                 return Err(Homeless { why, remedy: owner::remedy(meta.uid()) });

@@ -1,4 +1,4 @@
-//! What outlives a command, the agent and the process that shows the sign-ins of `ksb exec`, is started as daemon(7) wants
+//! Processes that outlive a command, the agent and the one that shows the sign-ins of `ksb exec`, start as daemon(7) wants
 //! it; a command under `ksb exec` is started as it would be without `ksb`.
 
 use std::fs;

@@ -220,7 +220,7 @@ fn a_silent_keystone_is_not_waited_for_longer_than_ten_seconds() {
     );
     assert_eq!(lease.status, 201, "{lease:?}");
     let id = lease.json["lease"]["id"].as_str().unwrap().to_owned();
-    // Whatever it is asked to take back.
+    // It answers neither revocations nor requests for a token to delete by.
     let mut silent: Vec<_> =
         [REVOCATION, EXCHANGE].map(|request| lab.keystone.on(request, Fault::Waits)).into();
     let ends = |end: &(dyn Fn() -> Value + Sync)| {

@@ -89,7 +89,7 @@ fn a_cloud_of_variables_is_not_there_within_a_command_and_ksb_says_so() {
     assert!(outcome.stderr.ends_with("Try: run this outside of ksb exec\n"), "{outcome:?}");
 }
 
-/// What PyYAML would read of the command's own clouds.yaml.
+/// The entries of the command's own clouds.yaml.
 fn entries_within(desk: &Desk, folder: &str, exec: &[&str]) -> Value {
     let mut ksb = desk.sandbox.ksb(&["exec"]);
     ksb.args(exec).args(["--", "sh", "-c", "cat \"$OS_CLIENT_CONFIG_FILE\" \"$OS_CLIENT_SECURE_FILE\""]);

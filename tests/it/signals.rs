@@ -92,7 +92,7 @@ fn a_command_gets_each_signal_once_however_it_is_sent() {
             for to in [To::Process, To::Group, To::ControlGroup] {
                 command.send(signal, to);
                 assert_eq!(command.says(), name, "{exec:?} {to:?}");
-                // What is passed on comes in the order that it was sent in: a second one would be before this.
+                // Signals are passed on in the order that they were sent in: a second one would come before this.
                 let (mark, mark_name) = if signal == Signal::USR1 { SIGNALS[4] } else { SIGNALS[3] };
                 command.send(mark, To::Process);
                 assert_eq!(command.says(), mark_name, "{exec:?} {to:?}: {name} came twice");
