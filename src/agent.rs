@@ -22,11 +22,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::FacadeReport;
 use crate::broker::{Broker, Departure};
 use crate::config::{Config, Lock};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result, reason};
 use crate::http::serve::{Askers, Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
-use crate::platform::files::reason;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Homeless, Paths, make_private};
 use crate::platform::{descriptors, files, harden, machine};
@@ -55,7 +54,7 @@ pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce(&Path)) -> Resu
     }
     descriptors::all();
     descriptors::close_on_exec();
-    let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
+    let failed = |error: std::io::Error| Error::io("signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let end = async move {
@@ -208,8 +207,7 @@ fn serve_api(broker: &Broker, api: &ApiSocket) -> Result<Server> {
         listener.set_nonblocking(true)?;
         UnixListener::from_std(listener)
     });
-    let failed =
-        |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", api.path().display(), reason(&error)));
+    let failed = |error: std::io::Error| Error::io(api.path().display(), &error);
     Ok(serve(listener.map_err(failed)?, Askers::Programs, socket::router(broker.clone())))
 }
 
@@ -222,7 +220,7 @@ fn open_facade(broker: &Broker, bound: &Result<Vec<std::net::TcpListener>, Strin
             TcpListener::from_std(listener)
         };
         let listeners: std::io::Result<Vec<_>> = bound.iter().map(listen).collect();
-        let listeners = listeners.map_err(|error| error.to_string())?;
+        let listeners = listeners.map_err(|error| reason(&error))?;
         // Tools that know IPv4 only are many; a machine without it has the other address alone.
         let addresses: Vec<_> = listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let v4 = addresses.iter().find(|address| address.is_ipv4());

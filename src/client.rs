@@ -19,9 +19,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use crate::api::{Problem, VERSION_HEADER, WAITER_HEADER};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::random_hex;
-use crate::platform::files::reason;
 use crate::platform::paths::{Homeless, Paths, make_private, named_socket};
 use crate::platform::socket::{connect_in_line, is_served};
 use crate::platform::{daemon, own};
@@ -289,7 +288,7 @@ async fn begin(stream: UnixStream) -> Result<(Sender, JoinHandle<hyper::Result<(
 }
 
 fn lost(error: &hyper::Error) -> Lost {
-    Lost::Left(gone(&format!("the connection ended: {error}")))
+    Lost::Left(gone(&format!("the connection ended: {}", reason(error))))
 }
 
 async fn ask(
@@ -339,9 +338,7 @@ fn start_lock(paths: &Paths) -> Result<File> {
         let directory = socket.parent().unwrap_or(Path::new("."));
         make_private(directory)?;
         let lock = private_file(&directory.join("start.lock"))?;
-        let failed = |error: std::io::Error| {
-            Error::new(Code::Io, format!("{}: {}", directory.display(), reason(&error)))
-        };
+        let failed = |error: std::io::Error| Error::io(directory.display(), &error);
         lock.lock().map_err(failed)?;
         Ok::<_, Error>(lock)
     };
@@ -382,7 +379,7 @@ fn spawn(paths: &Paths) -> Result<()> {
                 .stderr(log)
                 .spawn()
         })
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(reason(&error)))?;
     let mut word = [0];
     let ready =
         starter.stdout.take().is_some_and(|mut pipe| pipe.read(&mut word).is_ok_and(|read| read == 1));
@@ -405,5 +402,5 @@ fn private_file(path: &Path) -> Result<File> {
         .create(true)
         .mode(0o600)
         .open(path)
-        .map_err(|error| Error::new(Code::Io, format!("{}: {}", path.display(), reason(&error))))
+        .map_err(|error| Error::io(path.display(), &error))
 }

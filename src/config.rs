@@ -14,9 +14,8 @@ use url::Url;
 
 use self::file::{File, PerCloud};
 use self::layers::Layers;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::Cloud;
-use crate::platform::files::reason;
 use crate::vault::Wish;
 
 /// The system's own file. No switch and no variable leads past it.

@@ -138,6 +138,12 @@ impl Code {
     }
 }
 
+/// The words of the operating system's error, without its number.
+pub fn reason(error: &(impl fmt::Display + ?Sized)) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
 /// A failure: what, for which cloud, and what helps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
@@ -168,6 +174,11 @@ impl Error {
     /// A failure with its detail.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), remedy: None, cloud: None, request_id: None, upstream: None }
+    }
+
+    /// An error of the operating system: what failed, and why.
+    pub fn io(what: impl fmt::Display, error: &impl fmt::Display) -> Self {
+        Self::new(Code::Io, format!("{what}: {}", reason(error)))
     }
 
     /// The HTTP status that stands for it: the server's own, where that says more than ours.

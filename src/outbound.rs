@@ -20,7 +20,7 @@ use reqwest::{Certificate, Identity as ClientIdentity, Proxy, RequestBuilder, re
 use sha2::{Digest, Sha256};
 
 use self::tls_files::Named;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, page_words};
 use crate::ports::SharedClock;
 use crate::sync::locked;
@@ -209,7 +209,7 @@ pub async fn addresses(host: &str, port: u16, patience: Duration) -> Result<Vec<
             found.dedup();
             Ok(found)
         }
-        Ok(Err(error)) => Err(error.to_string()),
+        Ok(Err(error)) => Err(reason(&error)),
         Err(_) => Err(format!("no name server answered within {} s", patience.as_secs())),
     }
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -226,6 +227,8 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
 
 def _warn_of_another(asked_for: str | None, auth_url: str | None, name: str | None) -> None:
     """Who signs in where is the entry's: nobody is sent to another Keystone by an option or a variable."""
+    if "KSB_EXEC" in os.environ and asked_for == os.environ.get("OS_AUTH_URL"):
+        return  # It is of the lease that `ksb exec` made for its own cloud.
     if asked_for and auth_url and not is_same_keystone(asked_for, auth_url):
         _LOG.warning(
             "%s: %s is not used beside the entry; the Keystone that counts is %s",

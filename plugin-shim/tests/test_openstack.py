@@ -313,6 +313,14 @@ def test_another_keystone_is_named_and_not_used(
     assert agent.sent()[0]["cloud"]["auth_url"] == f"{keystone.url}/v3"
 
 
+def test_the_lease_of_an_exec_around_it_needs_no_word(osc: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KSB_EXEC", "{}")
+    monkeypatch.setenv("OS_AUTH_URL", "http://127.0.0.1:20000/v3")
+    command = ["--os-cloud", "x", "token", "issue", "-f", "value", "-c", "id"]
+    assert osc(*command)[::2] == (0, "")
+    assert "is not used" in osc("--os-auth-url", "https://other.example.org/v3", *command)[2]
+
+
 def test_the_same_keystone_needs_no_word(osc: Any, keystone: Keystone) -> None:
     arguments = ["--os-cloud", "x", "--os-auth-url", f"{keystone.url}/"]
     assert osc(*arguments, "token", "issue", "-f", "value", "-c", "id")[::2] == (0, "")

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use super::sockets::{ApiSocket, Sockets};
 use crate::broker::Departure;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::platform::own;
 
 /// Lock, memory, the API's socket, the facade's on both loopback addresses.
@@ -41,10 +41,10 @@ pub(super) fn leave(estate: &Estate, departure: Departure) -> Error {
     if departure == Departure::Upgrade {
         let newer = own::path();
         // Half installed, for another machine, on a disk that runs nothing: then nothing is lost but the upgrade.
-        tracing::error!(error = %execute(&newer, estate), program = %newer.display(), "it could not take over");
+        tracing::error!(error = reason(&execute(&newer, estate)), program = %newer.display(), "it could not take over");
     }
     let error = execute(own::OWN.as_ref(), estate);
-    Error::new(Code::Io, format!("{} could not take over: {error}", own::OWN))
+    Error::io(format_args!("{} could not take over", own::OWN), &error)
 }
 
 fn execute(program: &Path, estate: &Estate) -> io::Error {
@@ -81,12 +81,12 @@ pub(super) fn take() -> Result<Estate> {
     let not_by_hand = |why: &str| {
         Error::new(Code::InvalidRequest, format!("nothing was handed over: {why}")).remedy("ksb agent")
     };
-    let (mut descriptors, is_ours) = receive().map_err(|error| not_by_hand(&error.to_string()))?;
+    let (mut descriptors, is_ours) = receive().map_err(|error| not_by_hand(&reason(&error)))?;
     let mut next = || descriptors.next().ok_or_else(|| not_by_hand("descriptors are missing"));
     let (lock, memory, listener) = (File::from(next()?), next()?, next()?.into());
     let facade: Vec<_> = descriptors.map(Into::into).collect();
     let mut packed = Zeroizing::new(Vec::new());
-    File::from(memory).read_to_end(&mut packed).map_err(|error| not_by_hand(&error.to_string()))?;
+    File::from(memory).read_to_end(&mut packed).map_err(|error| not_by_hand(&reason(&error)))?;
     // Without a facade of its own the process before us had a reason, which may be over.
     let facade = if facade.is_empty() { Err("there was none".to_owned()) } else { Ok(facade) };
     let api = ApiSocket::new(lock, listener, is_ours);

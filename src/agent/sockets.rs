@@ -13,8 +13,7 @@ use rustix::fs::Mode;
 use rustix::process::umask;
 
 use crate::config::Config;
-use crate::error::{Code, Error, Result};
-use crate::platform::files::reason;
+use crate::error::{Code, Error, Result, reason};
 use crate::platform::paths::{Paths, lock_of, make_private};
 use crate::platform::socket::{is_served, listen_on_loopback};
 use crate::platform::{own, peer};
@@ -129,8 +128,7 @@ fn id(meta: &Metadata) -> (u64, u64) {
 /// Held for as long as the process lives; the kernel lets go of it however the process ends.
 async fn lock(socket: &Path, state: &Path, held: Option<&File>) -> Result<File> {
     let path = lock_of(socket);
-    let failed =
-        |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", path.display(), reason(&error)));
+    let failed = |error: std::io::Error| Error::io(path.display(), &error);
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true).create(true).truncate(false).mode(0o600);
     let mut file = options.open(&path).map_err(failed)?;
@@ -179,15 +177,14 @@ pub(super) fn bind_facade(config: &Config) -> Result<Vec<TcpListener>, String> {
     let port = config.facade_port.unwrap_or_else(own_port);
     listen_on_loopback(&peer::LOOPBACK, port).map_err(|error| {
         let holder = peer::holder_of(port).map_or(String::new(), |holder| format!(", held by {holder}"));
-        format!("port {port} of the facade: {error}{holder}")
+        format!("port {port} of the facade: {}{holder}", reason(&error))
     })
 }
 
 /// Binds the socket with its final mode from the first moment on. The lock is ours, so a socket that
 /// lies there is the rest of an agent that died.
 fn bind(path: &Path) -> Result<UnixListener> {
-    let failed =
-        |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", path.display(), reason(&error)));
+    let failed = |error: std::io::Error| Error::io(path.display(), &error);
     match fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}

@@ -1,5 +1,6 @@
 //! The thread that writes: what happens again and again takes one line now and one later.
 
+use crate::error::reason;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
@@ -135,7 +136,7 @@ impl Recorder {
                 .inspect(|()| self.health.recovers(lost)),
         };
         if let Err(error) = written {
-            self.health.fails(&error.to_string());
+            self.health.fails(&reason(&error));
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Workload, hex};
 use crate::outbound::TrustDigest;
 use crate::platform::files;
-use crate::platform::files::reason;
 use crate::platform::paths::make_private;
 use crate::sync::locked;
 
@@ -69,8 +68,7 @@ impl KnownClouds {
             }
             serde_json::to_vec_pretty(&*all).unwrap_or_default()
         };
-        self.save(&text)
-            .map_err(|error| Error::new(Code::Io, format!("{}: {}", self.file.display(), reason(&error))))
+        self.save(&text).map_err(|error| Error::io(self.file.display(), &error))
     }
 
     fn save(&self, text: &[u8]) -> std::io::Result<()> {

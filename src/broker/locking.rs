@@ -18,7 +18,6 @@ use crate::audit::{Action, What, Who};
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
 use crate::platform::files;
-use crate::platform::files::reason;
 use crate::platform::program::Peer;
 use crate::sync::locked;
 
@@ -238,8 +237,7 @@ impl Inner {
 
     fn set_lock(&self, lock: Option<LockReport>) -> Result<Option<LockReport>> {
         let file = self.lock_file();
-        let failed =
-            |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", file.display(), reason(&error)));
+        let failed = |error: std::io::Error| Error::io(file.display(), &error);
         let mut state = locked(&self.state);
         match &lock {
             Some(lock) => {

@@ -84,7 +84,7 @@ fn without_our_environment() -> Result<()> {
         .env_clear()
         .envs(own::environment_of_an_agent())
         .exec();
-    Err(Error::new(Code::Io, format!("{}: {error}", own::OWN)))
+    Err(Error::io(own::OWN, &error))
 }
 
 /// Tells the starter that we are ready and lets go of its pipe.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::sync::oneshot;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, Secret, Workload};
 
 /// Longer than any token.
@@ -48,7 +48,7 @@ async fn output(command: &str, limit: Duration) -> Result<Secret, String> {
         // With all that it starts it can be ended.
         .process_group(0)
         .spawn()
-        .map_err(|error| format!("cannot be run: {error}"))?;
+        .map_err(|error| format!("cannot be run: {}", reason(&error)))?;
     let group = Pid::from_child(&child);
     let (tell, ended) = oneshot::channel();
     std::thread::spawn(move || {
@@ -65,7 +65,7 @@ async fn output(command: &str, limit: Duration) -> Result<Secret, String> {
     match outcome {
         Ok(Ok(Ok((status, text)))) if status.success() => Ok(text),
         Ok(Ok(Ok((status, _)))) => Err(format!("failed: {status}")),
-        Ok(Ok(Err(error))) => Err(format!("printed what cannot be read: {error}")),
+        Ok(Ok(Err(error))) => Err(format!("printed what cannot be read: {}", reason(&error))),
         Ok(Err(_)) => Err("got lost".into()),
         Err(why) => {
             kill_process_group(group, Signal::KILL).ok();

@@ -1,5 +1,6 @@
 //! Opening a URL: the configured command, a private window, or the system's browser.
 
+use crate::error::reason;
 use std::env;
 use std::process::{Command, Stdio};
 
@@ -13,7 +14,7 @@ pub(super) fn open(sign_in: &SignIn) -> Result<(), String> {
     if sign_in.private_window {
         return open_private(&sign_in.url);
     }
-    webbrowser::open(&sign_in.url).map_err(|error| format!("no browser could be opened: {error}"))
+    webbrowser::open(&sign_in.url).map_err(|error| format!("no browser could be opened: {}", reason(&error)))
 }
 
 fn open_private(url: &str) -> Result<(), String> {
@@ -64,7 +65,7 @@ fn run(command: &str, url: &str) -> Result<(), String> {
         .stderr(Stdio::null())
         .spawn()
         .map(|_| ())
-        .map_err(|error| format!("{program}: {error}"))
+        .map_err(|error| format!("{program}: {}", reason(&error)))
 }
 
 #[cfg(test)]

@@ -126,6 +126,12 @@ impl Changes {
         self.removed.insert(name.into());
     }
 
+    /// Takes a variable away, also one that got a value.
+    pub(super) fn take_back(&mut self, name: &str) {
+        self.set.retain(|(set, _)| set != name);
+        self.remove(name);
+    }
+
     /// Adds others, which win.
     pub(super) fn add(&mut self, others: Self) {
         self.set.extend(others.set);

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 
 use super::exec;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::platform::daemon;
 
 #[derive(clap::Args)]
@@ -26,7 +26,7 @@ enum Helper {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let failed = |error: std::io::Error| Error::new(Code::Io, error.to_string());
+    let failed = |error: std::io::Error| Error::io("this helper", &error);
     match args.helper {
         Helper::Detach { arguments } => daemon::detach(&arguments).map_err(failed),
         Helper::SignIns(args) => exec::show_sign_ins(args).await,

@@ -5,8 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use crate::audit::{self, Action, Entry, Outcome};
-use crate::error::{Code, Error, Result};
-use crate::platform::files::reason;
+use crate::error::{Error, Result};
 use crate::platform::paths::{Paths, make_private};
 use crate::platform::program::Program;
 
@@ -45,7 +44,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         Ok(()) if said == 0 && !args.json => println!("Nothing is in the log: {}", file.display()),
         // Whoever read it has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            return Err(Error::new(Code::Io, format!("{}: {}", file.display(), reason(&error))));
+            return Err(Error::io(file.display(), &error));
         }
         _ => {}
     }

@@ -37,7 +37,7 @@ pub(super) fn request(cloud: Cloud) -> LoginRequest {
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
-    let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
+    let resolved = target::resolve_unscoped(&args.cloud)?;
     let lasting = args.lasting.unwrap_or_default();
     let mut request = LoginRequest {
         min_validity: grant::seconds(lasting),

@@ -18,11 +18,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
-    let cloud = if args.all {
-        None
-    } else {
-        Some(target::resolve(&args.cloud, &target::ScopeArgs::default())?.cloud)
-    };
+    let cloud = if args.all { None } else { Some(target::resolve_unscoped(&args.cloud)?.cloud) };
     let client = target::client()?;
     let label = cloud.as_ref().map(|cloud| cloud.label().to_owned());
     let argument = cloud.as_ref().map_or("--all", Cloud::argument).to_owned();

@@ -140,7 +140,7 @@ pub fn main() -> ExitCode {
     let command = Cli::parse().command;
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&Error::new(Code::Io, error.to_string())),
+        Err(error) => return fail(&Error::io("ksb cannot start", &error)),
     };
     let outcome = runtime.block_on(run(command));
     // A browser command that blocks must not keep us.

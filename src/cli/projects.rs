@@ -17,7 +17,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
+    let resolved = target::resolve_unscoped(&args.cloud)?;
     let reach = reach(&target::client()?, &resolved.cloud).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&reach).unwrap_or_default());

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::model::{Cloud, Way};
 
 pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
-    let cloud = target::resolve(&args, &target::ScopeArgs::default())?.cloud;
+    let cloud = target::resolve_unscoped(&args)?.cloud;
     let client = target::client()?.at_a_terminal();
     let renewed = renew(&client, &cloud).await;
     // Also where the session stays as it was: roles of its user and groups may have changed.

@@ -10,8 +10,7 @@ use crate::agent;
 use crate::api::Status;
 use crate::client::Client;
 use crate::config::Config;
-use crate::error::{Code, Error, Result};
-use crate::platform::files::reason;
+use crate::error::{Code, Error, Result, reason};
 use crate::platform::systemd::{self, SERVICE, SOCKET};
 use crate::platform::{files, own};
 
@@ -202,7 +201,7 @@ fn systemctl(args: &[&str]) -> Result<()> {
         Error::new(Code::Io, format!("systemctl --user {}: {why}", args.join(" ")))
             .remedy(format!("systemctl --user status {SOCKET}"))
     };
-    let output = systemd::systemctl(args).map_err(|error| failed(error.to_string()))?;
+    let output = systemd::systemctl(args).map_err(|error| failed(reason(&error)))?;
     if output.status.success() {
         return Ok(());
     }

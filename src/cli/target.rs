@@ -71,17 +71,29 @@ pub(super) struct ScopeArgs {
     unscoped: bool,
 }
 
+/// Which `OS_*` variables count beside an entry.
+enum Variables {
+    None,
+    All,
+    WithoutScope,
+}
+
 /// Resolves the cloud in this process's folder and environment; warnings go to standard error.
 pub(super) fn resolve(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
-    resolve_with(cloud, scope, true)
+    resolve_beside(&Variables::All, cloud, scope)
+}
+
+/// The same for a command that needs no scope.
+pub(super) fn resolve_unscoped(cloud: &CloudArgs) -> Result<Resolved> {
+    resolve_beside(&Variables::WithoutScope, cloud, &ScopeArgs::default())
 }
 
 /// The same for the plugin, which has what the user asks for beside the entry from its caller.
 pub(super) fn resolve_entry(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
-    resolve_with(cloud, scope, false)
+    resolve_beside(&Variables::None, cloud, scope)
 }
 
-fn resolve_with(cloud: &CloudArgs, scope: &ScopeArgs, variables_count: bool) -> Result<Resolved> {
+fn resolve_beside(variables: &Variables, cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
     let environment = Environment::of_this_process()?;
     let config = Config::load(&environment)?;
     let (project_id, project_name) = id_or_name(scope.project.as_deref());
@@ -102,11 +114,11 @@ fn resolve_with(cloud: &CloudArgs, scope: &ScopeArgs, variables_count: bool) -> 
         unscoped: scope.unscoped,
     };
     let name = cloud.cloud.as_deref();
-    let resolved = if variables_count {
-        config.resolve_with_variables(name, &overrides)?
-    } else {
-        config.resolve(name, &overrides)?
-    };
+    let resolved = match variables {
+        Variables::None => config.resolve(name, &overrides),
+        Variables::All => config.resolve_with_variables(name, &overrides, true),
+        Variables::WithoutScope => config.resolve_with_variables(name, &overrides, false),
+    }?;
     for warning in &resolved.warnings {
         eprintln!("ksb: {warning}");
     }

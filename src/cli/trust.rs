@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::Cloud;
 
 pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
-    let resolved = target::resolve(&args, &target::ScopeArgs::default())?;
+    let resolved = target::resolve_unscoped(&args)?;
     let cloud = resolved.cloud;
     target::client()?.post("/v1/trust", &CloudRequest { cloud: cloud.clone() }).await?;
     println!("{}: {} is trusted", cloud.label(), cloud.auth_url);

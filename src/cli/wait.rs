@@ -38,7 +38,7 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
     let mut screen = Screen::new();
     let mut keys = Keys::open();
     let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
-        .map_err(|error| Error::new(Code::Io, error.to_string()))?;
+        .map_err(|error| Error::io("signals", &error))?;
     screen.announce(&sign_in, "");
     let mut asks = in_person;
     loop {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::{Environment, yaml};
+use crate::error::reason;
 use crate::model::Source;
-use crate::platform::files::reason;
 
 /// The file that was taken.
 pub(super) struct Found {

@@ -70,9 +70,8 @@ pub struct Environment {
 impl Environment {
     /// The environment of this process.
     pub fn of_this_process() -> Result<Self> {
-        let current_dir = std::env::current_dir().map_err(|error| {
-            Error::new(Code::Io, format!("the current folder cannot be read: {error}")).remedy("cd")
-        })?;
+        let current_dir = std::env::current_dir()
+            .map_err(|error| Error::io("the current folder cannot be read", &error).remedy("cd"))?;
         let mut vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use url::Url;
 
-use super::keys::{self, SCOPE_OPTIONS};
+use super::keys::{self, PROJECT_DOMAIN, SCOPE_OPTIONS};
 use super::merge::{self, Dict, Entry, text};
-use super::variables::Variables;
+use super::variables::{self, Variables};
 use super::{Config, find, password, proxy, scope, sign_in, tls, workload};
 use crate::error::{Code, Error, Result};
 use crate::model::address::{USERINFO, has_userinfo};
@@ -75,7 +75,7 @@ pub struct Resolved {
 }
 
 /// The plugin of this project.
-const OURS: &str = "v3broker";
+pub(super) const OURS: &str = "v3broker";
 
 /// Others whose entries say all that we need: keystoneauth's own (and, under the first name, keystoneauth-websso's).
 const THEIRS: [&str; 7] = [
@@ -105,13 +105,18 @@ impl Config<'_> {
         resolved.map_err(|error| with_notes(error, &self.notes))
     }
 
-    /// The same where variables beside an entry count (see [`Variables`]).
-    pub fn resolve_with_variables(&self, name: Option<&str>, overrides: &Overrides) -> Result<Resolved> {
+    /// The same where variables beside an entry count (see [`Variables`]), those of a scope only if it `needs_scope`.
+    pub fn resolve_with_variables(
+        &self,
+        name: Option<&str>,
+        overrides: &Overrides,
+        needs_scope: bool,
+    ) -> Result<Resolved> {
         let resolved = self.resolve(name, overrides)?;
         if resolved.cloud.label() == self.environment_name {
             return Ok(resolved);
         }
-        let variables = Variables::beside(self.env, &resolved, overrides.kinds() > 0);
+        let variables = Variables::beside(self.env, &resolved, needs_scope && overrides.kinds() == 0);
         let mut resolved = if variables.asks_for_scope() {
             self.resolve(name, &overrides.clone().with_scope(variables.scope.clone()))?
         } else {
@@ -212,8 +217,14 @@ impl Config<'_> {
         }
         let mut target = self.follow(&other, region, seen)?;
         let auth = &mut target.entry.auth;
-        if SCOPE_OPTIONS.iter().any(|key| own.entry.auth.contains_key(*key)) {
-            auth.retain(|key, _| !SCOPE_OPTIONS.contains(&key.as_str()));
+        let names = |key: &&str| own.entry.auth.contains_key(*key);
+        if SCOPE_OPTIONS.iter().any(names) {
+            // A project's name alone is one in the domain that the other entry's project is in.
+            let keeps_domain = names(&"project_name") && !PROJECT_DOMAIN.iter().any(names);
+            auth.retain(|key, _| {
+                let key = key.as_str();
+                !SCOPE_OPTIONS.contains(&key) || keeps_domain && PROJECT_DOMAIN.contains(&key)
+            });
         }
         let (ours, ignored): (Dict, Dict) = own
             .entry
@@ -240,16 +251,18 @@ impl Config<'_> {
             None => return Err(self.unknown(name)),
         };
         let of_environment = name == self.environment_name;
-        let by_variable = region.is_none() && !of_environment;
-        let region = region.or_else(|| self.env.get("OS_REGION_NAME").filter(|_| !of_environment));
-        let asked: Vec<_> = [("cacert", "OS_CACERT"), ("cert", "OS_CERT"), ("key", "OS_KEY")]
-            .into_iter()
-            .filter(|_| !of_environment)
-            .filter_map(|(key, variable)| Some((key, self.env.get(variable)?)))
-            .collect();
         let mut notes = Vec::new();
         let profile = self.profile(raw, &mut notes);
         let layer = profile.as_ref().map(|(dict, _)| dict);
+        let auth_url = [Some(raw), layer].into_iter().flatten().find_map(auth_url);
+        let variables_count = !of_environment && !variables::are_of_another_cloud(self.env, auth_url);
+        let by_variable = region.is_none() && variables_count;
+        let region = region.or_else(|| self.env.get("OS_REGION_NAME").filter(|_| variables_count));
+        let asked: Vec<_> = [("cacert", "OS_CACERT"), ("cert", "OS_CERT"), ("key", "OS_KEY")]
+            .into_iter()
+            .filter(|_| variables_count)
+            .filter_map(|(key, variable)| Some((key, self.env.get(variable)?)))
+            .collect();
         let mut entry = merge::entry(raw, layer, region, &asked).map_err(|why| {
             if by_variable && why.starts_with("there is no region") {
                 let remedy = "unset OS_REGION_NAME, or set it to one of them";
@@ -365,6 +378,10 @@ fn with_notes(mut error: Error, notes: &[String]) -> Error {
         error.detail = format!("{}; {note}", error.detail);
     }
     error
+}
+
+fn auth_url(entry: &Dict) -> Option<&str> {
+    entry.get("auth")?.get("auth_url")?.as_str()
 }
 
 fn auth_type(entry: &Entry) -> String {

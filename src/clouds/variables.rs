@@ -7,9 +7,9 @@
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::resolve::Overrides;
+use super::resolve::{OURS, Overrides};
 use super::{Environment, Resolved};
-use crate::model::Scope;
+use crate::model::{Cloud, Scope};
 
 /// Sets what a variable asks for; false when its value asks for nothing.
 type Ask = fn(&mut Overrides, String) -> bool;
@@ -32,6 +32,8 @@ const SCOPE: [(&str, Ask); 10] = [
 ];
 /// Variables that choose an interface of the catalog: osc-lib's, and that of older clients and Terraform's provider.
 const INTERFACE: [&str; 2] = ["OS_INTERFACE", "OS_ENDPOINT_TYPE"];
+/// Variables of the region and of TLS, which count as in openstacksdk (`Config::merge`).
+const CONNECTION: [&str; 4] = ["OS_REGION_NAME", "OS_CACERT", "OS_CERT", "OS_KEY"];
 /// Variables of who signs in, how and where.
 const IDENTITY: [&str; 19] = [
     "OS_APPLICATION_CREDENTIAL_ID",
@@ -69,25 +71,24 @@ pub(super) struct Variables {
 }
 
 impl Variables {
-    /// For an entry, whose scope the command line names or not.
+    /// For an entry. The variables of a scope are not looked at where none is needed or the command line names it.
     pub(super) fn beside(
         env: &Environment,
         Resolved { cloud, scope: own, .. }: &Resolved,
-        is_scoped: bool,
+        counts_as_scope: bool,
     ) -> Self {
-        let auth_url = &cloud.auth_url;
         let is_set = |name: &&'static str| env.get(name).is_some();
-        let scope = SCOPE.iter().map(|(name, _)| *name).filter(is_set);
-        if env.get("OS_AUTH_URL").is_some_and(|url| !is_same(url, auth_url)) {
-            let all = ["OS_AUTH_URL"].into_iter().chain(IDENTITY.into_iter().filter(is_set)).chain(scope);
-            return Self {
-                unused: all.chain(INTERFACE.into_iter().filter(is_set)).collect(),
-                ..Self::default()
-            };
+        let says_the_same = |name: &&'static str| is_of_entry(name, env.get(name), cloud);
+        let identity = IDENTITY.into_iter().filter(|name| is_set(name) && !says_the_same(name));
+        if are_of_another_cloud(env, Some(cloud.auth_url.as_str())) {
+            let scope = SCOPE.map(|(name, _)| name);
+            let beside = scope.into_iter().chain(INTERFACE).chain(CONNECTION).filter(is_set);
+            let unused = ["OS_AUTH_URL"].into_iter().chain(identity).chain(beside).collect();
+            return Self { unused, ..Self::default() };
         }
-        let mut found = Self { unused: IDENTITY.into_iter().filter(is_set).collect(), ..Self::default() };
+        let mut found = Self { unused: identity.collect(), ..Self::default() };
         found.interface = INTERFACE.into_iter().find_map(|name| env.get(name)).map(str::to_owned);
-        if is_scoped {
+        if !counts_as_scope {
             return found;
         }
         let names_project = SCOPE[..4].iter().any(|(name, _)| env.get(name).is_some());
@@ -143,6 +144,24 @@ fn set(option: &mut Option<String>, value: String) -> bool {
     let is_new = option.is_none();
     option.get_or_insert(value);
     is_new
+}
+
+/// Whether the environment is of another Keystone than the entry, such as that of an openrc file.
+pub(super) fn are_of_another_cloud(env: &Environment, auth_url: Option<&str>) -> bool {
+    let entry = auth_url.and_then(|url| Url::parse(url).ok());
+    let (Some(named), Some(entry)) = (env.get("OS_AUTH_URL"), entry) else { return false };
+    !is_same(named, &entry)
+}
+
+/// Whether the variable only repeats the entry.
+fn is_of_entry(name: &str, value: Option<&str>, cloud: &Cloud) -> bool {
+    match name {
+        "OS_AUTH_TYPE" => value == Some(OURS),
+        "OS_IDENTITY_PROVIDER" => value == cloud.identity_provider.as_deref(),
+        "OS_PROTOCOL" => value == Some(&cloud.protocol),
+        "OS_USERNAME" => value == cloud.account.as_deref(),
+        _ => false,
+    }
 }
 
 /// Whether both addresses are of one Keystone: some end in its version, some do not.

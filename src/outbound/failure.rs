@@ -6,7 +6,7 @@ use rustls::CertificateError;
 use url::Url;
 
 use super::Peer;
-use crate::error::{Code, Error};
+use crate::error::{Code, Error, reason};
 use crate::model::Cloud;
 
 /// Names a request's failure after whoever has to see to it.
@@ -111,5 +111,5 @@ fn causes<'e>(error: &'e reqwest::Error) -> impl Iterator<Item = &'e (dyn StdErr
 
 /// The innermost cause says most; reqwest's own text repeats the URL.
 pub(super) fn cause(error: &reqwest::Error) -> String {
-    causes(error).last().map_or_else(|| error.to_string(), ToString::to_string)
+    causes(error).last().map_or_else(|| reason(error), reason)
 }

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::TrustDigest;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, Tls};
-use crate::platform::files::reason;
 
 /// One of the files, with the option or variable that names it.
 pub(super) struct Named<'t> {

@@ -2,6 +2,7 @@
 //!
 //! Not Landlock: whoever is restricted by it may not look at /proc/PID/exe of others any more, and the audit log names programs.
 
+use crate::error::reason;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, geteuid, getrlimit, set_dumpable_behavior, setrlimit,
@@ -32,5 +33,5 @@ pub fn process() -> Option<String> {
     if !may_lock {
         return Some(format!("the limit is {} KiB (ulimit -l)", limit.unwrap_or_default() / 1024));
     }
-    mlockall(all).err().map(|error| error.to_string())
+    mlockall(all).err().map(|error| reason(&error))
 }

@@ -5,10 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use super::files::reason;
 use super::socket::is_served;
 use super::{machine, owner, state};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::sync::locked;
 
 const NAME: &str = "keystone-broker";
@@ -170,8 +169,7 @@ pub fn make_private(directory: &Path) -> Result<()> {
     if let Some(shared) = directory.parent().filter(|parent| *parent == shared_directory()) {
         make_private(shared)?;
     }
-    let failed =
-        |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", directory.display(), reason(&error)));
+    let failed = |error: std::io::Error| Error::io(directory.display(), &error);
     DirBuilder::new().recursive(true).mode(0o700).create(directory).or_else(|error| {
         // `create` follows a link, and refuses a file: what it is is said below.
         if directory.symlink_metadata().is_ok() { Ok(()) } else { Err(failed(error)) }
@@ -185,7 +183,7 @@ fn check_private(directory: &Path) -> Result<()> {
     }
     let why = match fs::metadata(directory) {
         Err(error) => {
-            return Err(Error::new(Code::Io, format!("{}: {}", directory.display(), reason(&error))));
+            return Err(Error::io(directory.display(), &error));
         }
         Ok(meta) if meta.uid() != rustix::process::getuid().as_raw() => {
             return Err(unsafe_directory(directory, &format!("it belongs to user id {}", meta.uid()))
@@ -206,7 +204,7 @@ fn unsafe_directory(directory: &Path, why: &str) -> Error {
 fn check_shared(directory: &Path) -> Result<()> {
     let ours = rustix::process::getuid().as_raw();
     let why = match fs::symlink_metadata(directory) {
-        Err(error) => error.to_string(),
+        Err(error) => reason(&error),
         Ok(meta) if meta.uid() != ours => format!("it belongs to user id {}", meta.uid()),
         Ok(meta) if !meta.is_dir() => "it is not a directory".to_owned(),
         Ok(meta) if meta.mode() & OTHERS_WRITE != 0 => "other users may change it".to_owned(),

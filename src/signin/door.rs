@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::error::{Code, Error, Result};
-use crate::platform::files::reason;
 use crate::platform::paths::make_private;
 use crate::platform::peer::LOOPBACK;
 use crate::platform::socket::{self, is_served};
@@ -33,8 +32,7 @@ pub(super) struct OwnSocket {
 impl OwnSocket {
     /// Binds `path`, which nobody else may serve.
     pub(super) fn bind(path: &Path) -> Result<(UnixListener, Self)> {
-        let failed =
-            |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", path.display(), reason(&error)));
+        let failed = |error: std::io::Error| Error::io(path.display(), &error);
         make_private(path.parent().unwrap_or(Path::new("/")))?;
         if is_served(path) {
             let why = format!("{} is served by another agent of yours", path.display());

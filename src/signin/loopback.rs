@@ -228,7 +228,7 @@ impl CallbackPort {
         local(host)?;
         let (listeners, port) = listen(host, port).map_err(|error| match error.kind() {
             std::io::ErrorKind::AddrInUse => busy(port),
-            _ => Error::new(Code::Io, format!("port {port} of this computer: {error}")),
+            _ => Error::io(format_args!("port {port} of this computer"), &error),
         })?;
         let (origin, state, router) = origin_of(host, port);
         let servers =

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::Progress;
 use super::door::{Forward, OwnSocket, listen};
 use super::loopback::{Seat, expired};
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::http::guard::{self, Hosts};
 use crate::http::page::{self, About};
 use crate::http::serve::{Askers, Server, serve};
@@ -49,8 +49,8 @@ pub(super) struct Link {
 impl StartPort {
     /// On a free TCP port.
     pub(super) fn on_any_port(host: &str) -> Result<Arc<Self>> {
-        let (listeners, port) = listen(host, 0)
-            .map_err(|error| Error::new(Code::Io, format!("a port for the start page: {error}")))?;
+        let (listeners, port) =
+            listen(host, 0).map_err(|error| Error::io("a port for the start page", &error))?;
         let (host, pages) = (format!("{host}:{port}"), Pages::default());
         let router = routes(&host, &pages);
         let servers =

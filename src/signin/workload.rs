@@ -9,7 +9,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{SignedIn, Started, Task, client_credentials};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, Secret, Tls, Workload};
 use crate::outbound::{self, Outbound, Peer};
 
@@ -76,8 +76,8 @@ fn read(path: &Path) -> Result<Secret> {
     // A pipe without a writer would hold us.
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let open = File::options().read(true).custom_flags(nonblocking).open(path);
-    let file = open.map_err(|error| failed(error.to_string()))?;
-    let about = file.metadata().map_err(|error| failed(error.to_string()))?;
+    let file = open.map_err(|error| failed(reason(&error)))?;
+    let about = file.metadata().map_err(|error| failed(reason(&error)))?;
     let ours = rustix::process::getuid().as_raw();
     if !about.is_file() {
         return Err(failed("not a file".into()));
@@ -89,7 +89,7 @@ fn read(path: &Path) -> Result<Secret> {
         return Err(failed("anybody may write it".into()));
     }
     let mut text = String::new();
-    file.take(LONGEST).read_to_string(&mut text).map_err(|error| failed(error.to_string()))?;
+    file.take(LONGEST).read_to_string(&mut text).map_err(|error| failed(reason(&error)))?;
     Ok(Secret::new(text))
 }
 

@@ -7,6 +7,7 @@
 pub(super) mod helper;
 mod message;
 
+use crate::error::reason;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -60,7 +61,8 @@ impl Keyring {
     }
 
     fn ask(&self, request: &Request, patience: Duration) -> Reply {
-        let failed = |error: io::Error| NoKey::Unavailable(format!("the process that asks it: {error}"));
+        let failed =
+            |error: io::Error| NoKey::Unavailable(format!("the process that asks it: {}", reason(&error)));
         let socket = self.start().map_err(failed)?;
         let reply = exchange(&socket, request, patience);
         self.stop();

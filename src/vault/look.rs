@@ -8,7 +8,7 @@ use super::keyring::item_name;
 use super::sealed::{self, Flaw, KeptBy};
 use super::{foreign, kernel, newer, no_answer, path, read, unusable};
 use crate::api::KeyKind;
-use crate::error::Result;
+use crate::error::{Result, reason};
 use crate::platform::machine;
 use crate::platform::secrets::{self, Kept};
 
@@ -24,7 +24,7 @@ pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
     let bytes = match read(&file) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-        Err(error) => return Some(Err(unusable(&file, &error.to_string()))),
+        Err(error) => return Some(Err(unusable(&file, &reason(&error)))),
     };
     let anew =
         |why: &str| Err(unusable(&file, &format!("{why}; the next agent starts anew")).remedy("ksb login"));

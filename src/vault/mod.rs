@@ -22,9 +22,9 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::api::{Incomplete, KeyKind, VaultReport, VaultState};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::{Secret, random_hex};
-use crate::platform::files::{self, reason};
+use crate::platform::files;
 use crate::platform::machine;
 use crate::sync::locked;
 
@@ -246,7 +246,7 @@ impl Vault {
                 let reason = format!("{} was removed", self.file.display());
                 return Ok(Attempt::Lost { reason, aside: None, expires_at: None });
             }
-            Err(error) => return Err(self.unusable(&error.to_string())),
+            Err(error) => return Err(self.unusable(&reason(&error))),
         };
         let parsed = match sealed::parse(&bytes) {
             Ok(parsed) => parsed,
@@ -366,7 +366,7 @@ impl Vault {
     fn begin(&self, aside: Option<&str>) {
         let made = self.make().and_then(|made| {
             let moved = aside.map(|word| self.put_aside(word)).transpose();
-            Ok((made, moved.map_err(|error| self.unusable(&error.to_string()))?))
+            Ok((made, moved.map_err(|error| self.unusable(&reason(&error)))?))
         });
         let mut state = locked(&self.state);
         match made {
@@ -465,7 +465,7 @@ impl Vault {
             NoKey::Gone => Error::new(Code::VaultUnavailable, "it refused"),
         })?;
         let bytes = seal.file(contents, expires_at).ok_or_else(|| self.unusable("it could not be sealed"))?;
-        files::replace(&self.file, &bytes).map_err(|error| self.unusable(&error.to_string()))?;
+        files::replace(&self.file, &bytes).map_err(|error| self.unusable(&reason(&error)))?;
         let old = {
             let mut state = locked(&self.state);
             (state.note, state.problem) = (None, None);

@@ -8,9 +8,8 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::Secret;
-use crate::platform::files::reason;
 use crate::platform::owner;
 
 /// What it costs to try a passphrase (Argon2id, RFC 9106).

@@ -186,6 +186,17 @@ fn root_is_told_to_do_without_sudo_and_takes_nothing_from_a_user() {
     }
     assert!(doctor.stdout.contains("run this without sudo"), "{}", doctor.stdout);
     assert!(fs::read_dir(home.join(".local/state/keystone-broker")).is_err(), "nothing of root's is there");
+    // An entry that would be written to the user's file, or to a new one in the user's home.
+    let clouds = desk.sandbox.path("home/.config/openstack/clouds.yaml");
+    let entry = desk.entry("demo", "project_name: demo").replace("v3broker", "v3websso");
+    for file in [clouds.clone(), desk.sandbox.path("home/elsewhere/clouds.yaml")] {
+        fs::create_dir_all(clouds.parent().unwrap()).unwrap();
+        fs::write(&clouds, format!("clouds:\n{entry}")).unwrap();
+        let mut own = desk.sandbox.command("chown");
+        end_of(start(own.args(["-R", "65534"]).arg(&home))).ok();
+        let adopted = desk.run(&["adopt", "demo"]);
+        assert!(adopted.stderr.contains("Try: run this without sudo"), "{}: {adopted:?}", file.display());
+    }
 }
 
 #[test]

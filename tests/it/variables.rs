@@ -87,6 +87,9 @@ fn variables_of_who_signs_in_where_are_named_and_do_not_count() {
         // Those of an openrc file belong together.
         (&[elsewhere, ("OS_PROJECT_NAME", "staging")], "OS_AUTH_URL, OS_PROJECT_NAME"),
         (&[elsewhere, ("OS_INTERFACE", "internal")], "OS_AUTH_URL, OS_INTERFACE"),
+        (&[elsewhere, ("OS_REGION_NAME", "elsewhere")], "OS_AUTH_URL, OS_REGION_NAME"),
+        (&[elsewhere, ("OS_CACERT", "/nowhere/ca.pem")], "OS_AUTH_URL, OS_CACERT"),
+        (&[("OS_IDENTITY_PROVIDER", "lab-idp"), ("OS_PROTOCOL", "saml2")], "OS_PROTOCOL"),
         (&[("OS_USERNAME", "bob"), ("OS_PASSWORD", "canary")], "OS_PASSWORD, OS_USERNAME"),
         (&[("OS_TOKEN", "canary")], "OS_TOKEN"),
         (&[("OS_AUTH_TYPE", "v3token")], "OS_AUTH_TYPE"),
@@ -132,6 +135,56 @@ fn an_option_counts_without_a_word_and_a_scope_of_another_kind_takes_the_entry_s
     assert_ne!(system.code, Some(0));
     let trust = with(&desk, &[("OS_TRUST_ID", "0123456789abcdef0123456789abcdef")], &["token", "demo"]);
     assert!(trust.stderr.contains("by OS_TRUST_ID\n"), "{trust:?}");
+}
+
+/// An openrc file for the same cloud is no reason for a line, nor is a scope for a command that has none.
+#[test]
+fn variables_that_change_nothing_are_not_told() {
+    let mut desk = Desk::new();
+    desk.write_cloud(DEMO);
+    let same = [
+        ("OS_AUTH_URL", "AUTH_URL"),
+        ("OS_AUTH_TYPE", "v3broker"),
+        ("OS_IDENTITY_PROVIDER", "lab-idp"),
+        ("OS_PROTOCOL", "openid"),
+    ];
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    desk.sandbox.set("KSB_PROMPT", "never");
+    assert_eq!(with(&desk, &same, &["token", "demo"]).ok().stderr, "");
+    let scope = [("OS_PROJECT_NAME", "staging"), ("OS_PROJECT_DOMAIN_NAME", "lab")];
+    for command in ["login", "projects", "trust", "refresh", "logout"] {
+        let said = with(&desk, &scope, &[command, "demo"]).stderr;
+        assert!(!said.contains("OS_PROJECT"), "{command}: {said}");
+    }
+}
+
+/// An entry that refers to another one has that one's sign-in, and names another project of the same domain.
+#[test]
+fn a_project_named_beside_a_referring_entry_is_looked_for_in_the_domain_of_the_other_entry() {
+    let desk = Desk::new();
+    let alias = |name: &str, more: &str| {
+        format!("  {name}:\n    auth_type: v3broker\n    auth:\n      cloud: demo\n{more}")
+    };
+    let clouds = [
+        desk.entry("demo", DEMO),
+        alias("plain", ""),
+        alias("other", "      project_name: staging\n"),
+        alias("moved", "      project_name: staging\n      project_domain_name: nowhere\n"),
+    ];
+    desk.sandbox.clouds(&format!("clouds:\n{}", clouds.concat()));
+    desk.run_and_sign_in(&["login", "demo"], "alice").ok();
+    let asked = [("OS_PROJECT_NAME", "production")];
+    for (variables, entry, project) in [
+        (&[][..], "plain", "demo"),
+        (&[], "other", "staging"),
+        (&asked, "plain", "production"),
+        (&asked, "other", "production"),
+    ] {
+        let token = with(&desk, variables, &["token", entry]).ok();
+        assert_eq!(project_of(&desk, &token.stdout), project, "{entry} {variables:?}");
+    }
+    assert_ne!(desk.run(&["token", "moved"]).code, Some(0));
+    assert_eq!(desk.keystone.logins(), 1);
 }
 
 #[test]

@@ -42,13 +42,13 @@ impl Outcome {
     }
 }
 
+/// Whatever failed, no user has to know the numbers of the operating system's errors.
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(!stderr.contains("(os error"), "{stderr}");
+        Self { code: output.status.code(), stdout, stderr }
     }
 }
 

@@ -28,7 +28,7 @@ struct Wanted {
 
 pub(super) async fn run(args: Add) -> Result<()> {
     let env = Environment::of_this_process()?;
-    let resolved = target::resolve(&args.cloud, &target::ScopeArgs::default())?;
+    let resolved = target::resolve_unscoped(&args.cloud)?;
     let name = args.name.unwrap_or_else(|| format!("{}-ksb", resolved.cloud.label()));
     let client = target::client()?;
     let wanted = if args.each_project {

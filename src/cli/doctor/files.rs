@@ -1,5 +1,6 @@
 //! Who may read and change what is ours: the socket, the state, the settings, clouds.yaml, files with secrets.
 
+use crate::error::reason;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -80,7 +81,7 @@ pub(super) fn of_clouds(clouds: &[Entry]) -> Vec<Finding> {
 fn secret(check: &str, path: &Path) -> Finding {
     match fs::metadata(path) {
         Err(error) => {
-            let detail = format!("{}: {error}", path.display());
+            let detail = format!("{}: {}", path.display(), reason(&error));
             finding(check, "", Found::Fail, detail).remedy("put the secret there, or name another file")
         }
         Ok(meta) if meta.uid() == 0 && rustix::process::getuid().as_raw() != 0 => unchanged(check, path),

@@ -18,7 +18,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::witness::Witness;
 use crate::cli::environment::Changes;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result, reason};
 
 /// Becomes the command: signals, job control and exit status are its own. Returns only if it cannot be run, with the
 /// status to end with.
@@ -49,7 +49,7 @@ pub(super) async fn run(
         let pid = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
         tokio::select! {
             ended = child.wait() => {
-                return ended.map(status).map_err(|error| Error::new(Code::Io, format!("waiting: {error}")));
+                return ended.map(status).map_err(|error| Error::io("waiting", &error));
             }
             signal = signals.next() => {
                 let has_it = witness.saw(signal).await?;
@@ -113,7 +113,7 @@ fn not_started(words: &[OsString], error: &io::Error) -> u8 {
         eprintln!("ksb: {program}: no such command");
         return 127;
     }
-    eprintln!("ksb: {program}: cannot be run: {error}");
+    eprintln!("ksb: {program}: cannot be run: {}", reason(error));
     126
 }
 
@@ -136,7 +136,7 @@ impl Signals {
             (SignalKind::user_defined2(), Signal::USR2),
         ];
         let caught = kinds.into_iter().map(|(kind, signal)| Ok((unix::signal(kind)?, signal)));
-        let failed = |error: io::Error| Error::new(Code::Io, format!("signals: {error}"));
+        let failed = |error: io::Error| Error::io("signals", &error);
         Ok(Self(caught.collect::<io::Result<_>>().map_err(failed)?))
     }
 

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::error::{Code, Error, Result};
-use crate::platform::files::reason;
+use crate::error::{Error, Result};
 
 /// The folder, removed when dropped. Where this process is killed the agent removes it: it knows the name.
 pub(super) struct Folder(PathBuf);
@@ -19,8 +18,7 @@ impl Folder {
     pub(super) fn make(socket: &Path, clouds: Vec<(String, Value)>) -> Result<Self> {
         let beside = std::path::absolute(socket).unwrap_or_else(|_| socket.to_owned());
         let folder = beside.with_file_name(format!("exec-{}", std::process::id()));
-        let failed =
-            |error: std::io::Error| Error::new(Code::Io, format!("{}: {}", folder.display(), reason(&error)));
+        let failed = |error: std::io::Error| Error::io(folder.display(), &error);
         // Of another process that had our number, and was killed with its agent.
         match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
@@ -55,7 +53,7 @@ fn write(path: &Path, text: &str) -> Result<()> {
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     written
         .and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| Error::new(Code::Io, format!("{}: {}", path.display(), reason(&error))))
+        .map_err(|error| Error::io(path.display(), &error))
 }
 
 /// JSON is YAML. Of what is not ASCII the readers of YAML differ in what they take as it stands.

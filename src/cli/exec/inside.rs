@@ -16,7 +16,6 @@ use crate::cli::say;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::random_hex;
-use crate::platform::files::reason;
 use crate::platform::paths::{Paths, known_clouds_in, runtime_directories};
 
 /// A running agent, and its client.
@@ -41,7 +40,7 @@ impl Folder {
             match create(&folder.0).and_then(|()| create(&folder.0.join("state"))) {
                 Ok(()) => return Ok(folder),
                 Err(error) => {
-                    failed = Error::new(Code::Io, format!("{}: {}", parent.display(), reason(&error)));
+                    failed = Error::io(parent.display(), &error);
                 }
             }
         }

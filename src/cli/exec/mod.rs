@@ -209,6 +209,11 @@ async fn with_leases(
     changes.insert(CLOUDS_VARIABLE, folder.clouds().display().to_string());
     changes.insert(SECURE_VARIABLE, folder.secure().display().to_string());
     let only = if let [only] = &names[..] { Some(only.as_str()) } else { None };
+    if let Some(only) = only.filter(|_| names_a_cloud(&args.command)) {
+        // The `openstack` command would put it over the auth_type of each cloud that is named (openstacksdk's `get_one`).
+        changes.take_back("OS_AUTH_TYPE");
+        changes.insert("OS_CLOUD", only);
+    }
     changes.insert(EXEC_VARIABLE, Outer::new(&config, only, changes.set()).to_variable());
     let program = args.command.first().map(Path::new).and_then(Path::file_name);
     let tool = program.unwrap_or_default().to_string_lossy();
@@ -220,6 +225,11 @@ async fn with_leases(
     }
     watch::start(&tool)?;
     Ok(Done::Like(child::become_command(&args.command, changes)))
+}
+
+/// Whether the command, or the script that a shell has as its argument, chooses a cloud itself.
+fn names_a_cloud(command: &[OsString]) -> bool {
+    command.iter().any(|word| word.to_string_lossy().contains("--os-cloud"))
 }
 
 /// The other entries of the user's own clouds.yaml, or the system's, as they are. Those of the current folder's would pass

@@ -11,7 +11,7 @@ use crate::api::{SignIn, SignInReply, SignInState};
 use crate::cli::wait::{self, Screen};
 use crate::cli::{say, terminal};
 use crate::client::Client;
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::platform::daemon;
 use crate::platform::paths::named_socket;
 
@@ -33,7 +33,7 @@ pub(super) fn start(tool: &str) -> Result<()> {
             }
             starter.current_dir("/").spawn()
         })
-        .map_err(|error| Error::new(Code::Io, format!("the sign-ins cannot be watched: {error}")))?;
+        .map_err(|error| Error::io("the sign-ins cannot be watched", &error))?;
     watcher.wait().ok();
     Ok(())
 }

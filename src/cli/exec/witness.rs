@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use rustix::process::Signal;
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 
 /// A sender that goes from process to process may reach us before the others.
 const LONGEST: Duration = Duration::from_millis(200);
@@ -21,7 +21,7 @@ pub(super) struct Witness(Child);
 
 impl Witness {
     pub(super) fn start() -> Result<Self> {
-        let failed = |error: std::io::Error| Error::new(Code::Io, format!("signals: {error}"));
+        let failed = |error: std::io::Error| Error::io("signals", &error);
         // A child has its parent's mask.
         let before =
             SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(|errno| failed(errno.into()))?;

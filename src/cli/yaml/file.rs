@@ -11,9 +11,8 @@ use rustix::fs::{Gid, fchown};
 
 use super::quoted;
 use crate::clouds::{CLOUDS_VARIABLE, Config, Environment, SECURE_VARIABLE};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, reason};
 use crate::model::Source;
-use crate::platform::files::reason;
 use crate::platform::owner;
 
 /// Which of the two files.
@@ -137,6 +136,10 @@ impl PersonsFile {
         for (kind, path) in wanted {
             let real = real(path, kind)?;
             let folder = folder_of(&real);
+            if !real.exists() && owner::is_of_another_for_root(folder) {
+                let why = format!("{} would be root's in another user's folder", real.display());
+                return Err(Error::new(Code::NotAllowed, why).remedy(owner::WITHOUT_SUDO));
+            }
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
@@ -244,10 +247,12 @@ fn check(real: &Path, kind: Kind, meta: &Metadata) -> Result<()> {
         return refuse(format!("{name} is not a file"), "put a file in its place".into());
     }
     if meta.uid() != rustix::process::geteuid().as_raw() {
-        return refuse(
-            format!("{name} belongs to another user"),
-            format!("copy it to a file of your own and name that in {}", kind.variable()),
-        );
+        let remedy = if rustix::process::geteuid().is_root() {
+            owner::WITHOUT_SUDO.into()
+        } else {
+            format!("copy it to a file of your own and name that in {}", kind.variable())
+        };
+        return refuse(format!("{name} belongs to another user"), remedy);
     }
     if meta.mode() & 0o200 == 0 {
         return refuse(format!("{name} is write-protected"), format!("chmod u+w {}", quoted(real)));

@@ -35,7 +35,7 @@ pub fn run() -> Result<()> {
     let asking = thread::spawn(move || ask(request));
     let reply = asking.join().map_err(|_| Error::new(Code::Internal, "the keyring's store panicked"))?;
     send(agent, &encode_reply(&reply), SendFlags::NOSIGNAL)
-        .map_err(|error| Error::new(Code::Io, format!("the agent: {error}")))?;
+        .map_err(|error| Error::io("the agent", &error))?;
     Ok(())
 }
 

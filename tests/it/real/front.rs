@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use keystone_broker::platform::clock::SystemClock;
+use keystone_broker::ports::Clock as _;
 use serde_json::{Value, json};
 
 use super::browsers::Browsers;
@@ -254,6 +257,8 @@ pub struct Log {
     path: PathBuf,
     /// Where it was when we came.
     start: u64,
+    /// When we came: what an earlier test's agent began before may be written later.
+    since: DateTime,
     /// How many of the requests since then were handed out.
     seen: Cell<usize>,
     marks: Cell<u32>,
@@ -284,7 +289,8 @@ impl Log {
         let mut file = File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let start = file.seek(SeekFrom::End(0)).unwrap();
         let keystone = Keystone::new(&url);
-        Self { url, path, start, seen: Cell::new(0), marks: Cell::new(0), keystone, _turn: None }
+        let since = SystemClock.now().to_zoned(TimeZone::system()).datetime();
+        Self { url, path, start, since, seen: Cell::new(0), marks: Cell::new(0), keystone, _turn: None }
     }
 
     pub fn requests(&self) -> Vec<Request> {
@@ -305,7 +311,7 @@ impl Log {
         self.lines()
             .iter()
             .filter_map(|line| parse(line))
-            .filter(|request| request.agent != keystone::AGENT)
+            .filter(|request| request.at >= self.since && request.agent != keystone::AGENT)
             .collect()
     }
 

@@ -34,6 +34,7 @@ mod grants;
 mod keyring;
 mod killed;
 mod leases;
+mod limiter;
 mod logout;
 mod notify;
 mod oidc;

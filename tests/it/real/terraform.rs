@@ -8,9 +8,10 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::Value;
 
 use super::front::{Counts, Front, stack};
+use super::limiter::Limiter;
 use super::program::Program;
 use super::tofu::{APPLY, DESTROY, Workspace};
-use super::wait;
+use super::{wait, workload};
 use crate::support::tool::Tool;
 
 /// Objects, application credentials and EC2 credentials, 32 at once.
@@ -138,6 +139,12 @@ fn a_token_that_is_revoked_in_the_middle_of_an_apply_costs_one_exchange_for_all_
     workspace.run(&["demo"], &DESTROY).ok();
 }
 
+const MINE: &str = r#"
+data "openstack_identity_auth_scope_v3" "mine" {
+  name = "mine"
+}
+"#;
+
 const WAITS: &str = r#"
 resource "terraform_data" "wait" {
   provisioner "local-exec" {
@@ -165,6 +172,30 @@ fn an_apply_that_is_cancelled_is_interrupted_once() {
                 fs::remove_file(workspace.path("waits")).unwrap();
             }
         }
+    }
+}
+
+/// The provider waits as it would for Keystone itself.
+#[test]
+fn a_keystone_that_has_had_enough_is_waited_for_by_the_provider() {
+    let mut front = Front::free();
+    let limiter = Limiter::before(&front);
+    let scope = "sign_in: workload, token_env: LAB_ID_TOKEN, project_name: demo, project_domain_name: lab";
+    front.clouds(&[front.entry_at(&limiter.auth_url(), "demo", scope)]);
+    front.sandbox.set("LAB_ID_TOKEN", workload::bearer(&front.user()));
+    front.ksb(&["login"]).ok();
+    let workspace = Workspace::new(&front, "limited", "");
+    for (retries, refusals, is_applied) in [(3, 2, true), (0, 8, false)] {
+        let provider =
+            format!("provider \"openstack\" {{\n  cloud = \"demo\"\n  max_retries = {retries}\n}}\n");
+        workspace.write(&format!("{provider}{MINE}"));
+        front.ksb(&["refresh"]).ok();
+        limiter.refuse(refusals);
+        let applied = workspace.run(&["demo"], &APPLY);
+        let said = format!("{}{}", applied.stdout, applied.stderr);
+        assert_eq!(applied.code == Some(0), is_applied, "{retries}: {said}");
+        assert!(limiter.left() < refusals, "it was asked");
+        assert!(is_applied || said.contains("429"), "{said}");
     }
 }
 

@@ -158,3 +158,22 @@ fn install(folder: &Path) {
     assert_eq!(fs::read_dir(folder).unwrap().count(), 2, "the package and its metadata");
     fs::write(folder.join("sitecustomize.py"), SITE).unwrap();
 }
+
+/// A Makefile under `ksb exec` has `openstack` for the exec's cloud and, by name, for the user's others.
+#[test]
+fn openstack_within_an_exec_has_the_other_clouds_too() {
+    let front = Front::free();
+    front.clouds(&[front.entry("demo", "demo"), front.entry("staging", "staging")]);
+    let openstack = PathBuf::from(stack("PYTHON")).with_file_name("openstack");
+    let script = format!(
+        "for cloud in demo staging; do {} --os-cloud $cloud token issue -f value -c project_id; done; \
+         {0} token issue -f value -c project_id",
+        openstack.display()
+    );
+    let within = front.ksb(&["exec", "demo", "--", "sh", "-ec", &script]).ok();
+    let projects: Vec<_> = within.stdout.lines().collect();
+    let id = |name| front.keystone.admin().find("projects", name);
+    assert_eq!(projects, [id("demo"), id("staging"), id("demo")], "{within:?}");
+    assert!(!within.stderr.contains("OS_"), "{within:?}");
+    assert_eq!(front.counts().logins, 1);
+}
