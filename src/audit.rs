@@ -291,3 +291,18 @@ impl Drop for Log {
         self.thread.take().map(JoinHandle::join);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Other programs read the log, and this one reads what earlier ones wrote.
+    #[test]
+    fn every_kind_of_line_is_read_and_written_as_ever() {
+        for line in include_str!("../tests/formats/audit-log-1.jsonl").lines() {
+            let entry: Entry = serde_json::from_str(line).unwrap();
+            let written: serde_json::Value = serde_json::to_value(&entry).unwrap();
+            assert_eq!(written, serde_json::from_str::<serde_json::Value>(line).unwrap());
+        }
+    }
+}

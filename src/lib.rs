@@ -25,6 +25,8 @@ pub mod config;
 pub mod dashboard;
 /// What can go wrong, by stable code.
 pub mod error;
+/// What is written for later processes: the vault's contents, the handover, files.
+pub mod formats;
 /// Servers: one accept loop, the guard, the pages.
 pub mod http;
 /// The Identity API v3 as a client.

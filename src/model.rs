@@ -432,10 +432,20 @@ impl Cloud {
 
 /// Who: everything that makes one sign-in stand for another. Two clouds that differ only in
 /// project or region have the same identity; an unverified one shares with no other entry.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Identity([u8; 32]);
 
 impl Identity {
+    /// One that was stored.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// What is stored of it.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     /// The identity of `cloud`; `trust` is what its TLS files hold (see `outbound::TrustDigest`).
     pub fn of(cloud: &Cloud, trust: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
@@ -552,7 +562,7 @@ pub struct User {
 }
 
 /// A Keystone token: its id, Keystone's answer byte for byte, and what we read in it.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub struct Token {
     /// The value of `X-Subject-Token`.
     pub id: Secret,
@@ -569,7 +579,6 @@ pub struct Token {
     /// `OS-FEDERATION`'s identity provider and protocol, where there is one.
     pub federation: Option<(String, String)>,
     /// Keystone's `x-openstack-request-id` of the answer that it came in.
-    #[serde(default)]
     pub request_id: Option<String>,
 }
 

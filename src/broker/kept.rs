@@ -8,43 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::lease::Lease;
-use super::revocation::Revocation;
 use super::session::Session;
 use super::{Inner, State};
 use crate::api::{KeyKind, VaultReport};
 use crate::error::{Code, Error, Result};
-use crate::model::{Identity, Secret, User};
+use crate::formats::Format;
+use crate::formats::vault_contents::{StoredIdentity, StoredSession, VaultContents};
+use crate::model::{Identity, Secret};
 use crate::sync::locked;
-use crate::vault::{Lost, Opened};
-
-/// The contents of the vault, as JSON.
-#[derive(Serialize, Deserialize)]
-struct Kept<S, L, R> {
-    sessions: Vec<(Identity, S)>,
-    lapsed: Vec<(Identity, S)>,
-    /// As an earlier program kept what now are `revocations`.
-    ending: Vec<S>,
-    #[serde(default = "Vec::new")]
-    revocations: Vec<R>,
-    #[serde(default)]
-    lost: Option<Lost>,
-    #[serde(default = "Vec::new")]
-    leases: Vec<L>,
-    #[serde(default = "Vec::new")]
-    over: Vec<L>,
-    pins: Vec<(Identity, User)>,
-    #[serde(default)]
-    labels: Vec<(Identity, Vec<String>)>,
-    #[serde(default)]
-    failures: Vec<(Identity, (u32, Timestamp))>,
-    #[serde(default)]
-    begun: Vec<(Identity, Vec<Timestamp>)>,
-}
+use crate::vault::Opened;
 
 /// Which changes are on the disk.
 #[derive(Default)]
@@ -57,16 +33,6 @@ impl Changes {
     /// Something has changed that is to be kept.
     pub(super) fn note(&self) {
         self.made.fetch_add(1, Ordering::Release);
-    }
-}
-
-impl<S, L, R> Default for Kept<S, L, R> {
-    fn default() -> Self {
-        let (sessions, lapsed, ending) = (Vec::new(), Vec::new(), Vec::new());
-        let (revocations, lost) = (Vec::new(), None);
-        let (leases, over, pins, labels) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (failures, begun) = (Vec::new(), Vec::new());
-        Self { sessions, lapsed, ending, revocations, lost, leases, over, pins, labels, failures, begun }
     }
 }
 
@@ -119,19 +85,16 @@ impl Inner {
 
     /// Whoever signed in meanwhile stays signed in.
     pub(super) fn take_in(self: &Arc<Self>, contents: &[u8]) -> Result<()> {
-        let kept: Kept<Session, Lease, Revocation> = serde_json::from_slice(contents)
+        let kept = VaultContents::read(contents)
             .map_err(|error| self.vault.disown(&format!("what is in it is not understood: {error}")))?;
         let now = self.clock.now();
-        let ending = kept.ending.into_iter().filter_map(|session| {
-            let trust = self.outbound.trust_of(&session.cloud).ok()?;
-            let identity = Identity::of(&session.cloud, &trust);
-            Some(session.into_revocation(identity, now))
-        });
-        let revocations: Vec<_> = ending.chain(kept.revocations).map(Arc::new).collect();
+        let sessions = restore(kept.sessions)?;
+        let lapsed = restore(kept.revoked_sessions)?;
+        let revocations: Vec<_> = kept.revocations.into_iter().map(|left| Arc::new(left.into())).collect();
         let (mut restored, mut leases) = (Vec::new(), Vec::new());
         {
             let mut state = locked(&self.state);
-            for (identity, mut session) in kept.sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
+            for (identity, mut session) in sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
                 if let Some(newer) = state.sessions.get_mut(&identity) {
                     newer.take_over(&session, now);
                 } else {
@@ -142,34 +105,35 @@ impl Inner {
                     state.sessions.insert(identity, session);
                 }
             }
-            for (identity, session) in kept.lapsed.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
+            for (identity, session) in lapsed.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
                 state.lapsed.entry(identity).or_insert(session);
             }
-            for (identity, user) in kept.pins {
-                state.pins.entry(identity).or_insert(user);
+            for (identity, user) in identified(kept.pinned_users) {
+                state.pins.entry(identity).or_insert(user.into());
             }
-            for (identity, labels) in kept.labels {
+            for (identity, labels) in identified(kept.cloud_names) {
                 for label in labels {
                     state.used_by(&identity, &label, &self.config);
                 }
             }
-            for (identity, failures) in kept.failures {
+            for (identity, failures) in identified(kept.failures) {
                 state.failures.entry(identity).or_insert(failures);
             }
-            for (identity, begun) in kept.begun {
+            for (identity, begun) in identified(kept.prompt_history) {
                 state.begun.entry(identity).or_insert(begun);
             }
             state.revocations.extend(revocations.iter().cloned());
-            state.lost = state.lost.take().or(kept.lost);
+            state.lost = state.lost.take().or(kept.lost_vault.map(Into::into));
             let through = std::mem::take(&mut state.through);
-            for mut lease in kept.leases.into_iter().filter(|lease| !through.contains(&lease.id)) {
+            let kept_leases = kept.leases.into_iter().filter(|lease| !through.contains(&lease.id));
+            for mut lease in kept_leases.map(Lease::from) {
                 let (latest, _) = self.lease_end(lease.made_at, None);
                 let at_once = (lease.unattended && !self.config.unattended).then_some(now);
                 lease.ends_at = lease.ends_at.into_iter().chain(latest).chain(at_once).min();
                 leases.push(lease.id.clone());
                 state.leases.insert(lease.id.clone(), lease);
             }
-            state.over.extend(kept.over.into_iter().map(Arc::new));
+            state.over.extend(kept.ended_leases.into_iter().map(|lease| Arc::new(lease.into())));
             self.changes.note();
         }
         if !revocations.is_empty() {
@@ -224,32 +188,42 @@ pub(super) enum Extent {
 
 pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8>>> {
     // What goes on while it is locked is held to the settings of all of them, too.
-    let labels = pairs(&state.labels);
-    let (failures, begun) = (pairs(&state.failures), pairs(&state.begun));
-    let kept = match extent {
-        Extent::All => Kept {
-            sessions: state.sessions.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
-            lapsed: state.lapsed.iter().map(|(identity, session)| (identity.clone(), session)).collect(),
-            ending: Vec::new(),
-            revocations: state.revocations.iter().map(|left| &**left).collect(),
-            lost: state.lost.clone(),
-            leases: state.leases.values().collect(),
-            over: state.over.iter().map(|lease| &**lease).collect(),
-            pins: pairs(&state.pins),
-            labels,
-            failures,
-            begun,
-        },
-        Extent::ThroughLock => Kept {
-            leases: state.leases.values().filter(|lease| lease.through_lock).collect(),
-            labels,
-            failures,
-            begun,
-            ..Kept::default()
-        },
+    let kept = VaultContents {
+        version: VaultContents::VERSION,
+        cloud_names: pairs(&state.labels),
+        failures: pairs(&state.failures),
+        prompt_history: pairs(&state.begun),
+        ..VaultContents::default()
     };
-    let json = serde_json::to_vec(&kept).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-    Ok(Zeroizing::new(json))
+    let kept = match extent {
+        Extent::All => VaultContents {
+            sessions: stored(&state.sessions),
+            revoked_sessions: stored(&state.lapsed),
+            revocations: state.revocations.iter().map(|left| left.store()).collect(),
+            lost_vault: state.lost.clone().map(Into::into),
+            leases: state.leases.values().map(Lease::store).collect(),
+            ended_leases: state.over.iter().map(|lease| lease.store()).collect(),
+            pinned_users: state
+                .pins
+                .iter()
+                .map(|(identity, user)| (identity.bytes(), user.clone().into()))
+                .collect(),
+            ..kept
+        },
+        Extent::ThroughLock => {
+            let leases = state.leases.values().filter(|lease| lease.through_lock).map(Lease::store);
+            VaultContents { leases: leases.collect(), ..kept }
+        }
+    };
+    kept.write().map_err(|error| Error::new(Code::Internal, error.to_string()))
+}
+
+fn stored(sessions: &HashMap<Identity, Session>) -> Vec<(StoredIdentity, StoredSession)> {
+    sessions.iter().map(|(identity, session)| (identity.bytes(), session.store())).collect()
+}
+
+fn restore(stored: Vec<(StoredIdentity, StoredSession)>) -> Result<Vec<(Identity, Session)>> {
+    identified(stored).map(|(identity, session)| Ok((identity, Session::restore(session)?))).collect()
 }
 
 impl State {
@@ -266,9 +240,12 @@ impl State {
     }
 }
 
-/// JSON's keys are strings only.
-fn pairs<T: Clone>(all: &HashMap<Identity, T>) -> Vec<(Identity, T)> {
-    all.iter().map(|(identity, of)| (identity.clone(), of.clone())).collect()
+fn pairs<T: Clone>(all: &HashMap<Identity, T>) -> Vec<(StoredIdentity, T)> {
+    all.iter().map(|(identity, of)| (identity.bytes(), of.clone())).collect()
+}
+
+fn identified<T>(stored: Vec<(StoredIdentity, T)>) -> impl Iterator<Item = (Identity, T)> {
+    stored.into_iter().map(|(identity, of)| (Identity::from_bytes(identity), of))
 }
 
 /// Work that blocks, on a thread that nobody waits for at the end: a keyring may never answer.
@@ -280,3 +257,38 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 /// How long an agent that starts waits for its vault before it answers without.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Of what is taken in nothing is lost when it is stored again.
+    #[test]
+    fn what_is_stored_is_restored_and_stored_again() {
+        let example = include_bytes!("../../tests/formats/vault-contents-1.json");
+        let kept = VaultContents::read(example).unwrap();
+        let mut state = State::default();
+        state.sessions.extend(restore(kept.sessions).unwrap());
+        state.lapsed.extend(restore(kept.revoked_sessions).unwrap());
+        state.revocations.extend(kept.revocations.into_iter().map(|left| Arc::new(left.into())));
+        state.lost = kept.lost_vault.map(Into::into);
+        let leases = kept.leases.into_iter().map(Lease::from);
+        state.leases.extend(leases.map(|lease| (lease.id.clone(), lease)));
+        state.over.extend(kept.ended_leases.into_iter().map(|lease| Arc::new(lease.into())));
+        state.pins.extend(identified(kept.pinned_users).map(|(identity, user)| (identity, user.into())));
+        state.labels.extend(identified(kept.cloud_names));
+        state.failures.extend(identified(kept.failures));
+        state.begun.extend(identified(kept.prompt_history));
+
+        let sorted = |json: &[u8]| {
+            let mut json: Value = serde_json::from_slice(json).unwrap();
+            for list in json.as_object_mut().unwrap().values_mut().filter_map(Value::as_array_mut) {
+                list.sort_by_key(Value::to_string);
+            }
+            json
+        };
+        assert_eq!(sorted(&contents(&state, Extent::All).unwrap()), sorted(example));
+    }
+}

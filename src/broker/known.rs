@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::error::{Code, Error, Result};
+use crate::formats::Format;
+use crate::formats::trusted_clouds::{TrustedCloud, TrustedClouds};
 use crate::model::{Cloud, Workload, hex};
 use crate::outbound::TrustDigest;
 use crate::platform::files;
@@ -28,10 +30,13 @@ impl KnownClouds {
     /// Reads the file; a missing one is empty, an unreadable one knows nothing and is said in the log.
     pub(super) fn load(file: PathBuf) -> Self {
         let known = match fs::read(&file) {
-            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
-                tracing::warn!(file = %file.display(), %error, "known clouds cannot be read; starting empty");
-                BTreeSet::new()
-            }),
+            Ok(text) => match TrustedClouds::read(&text) {
+                Ok(stored) => restore(stored),
+                Err(error) => {
+                    tracing::warn!(file = %file.display(), %error, "known clouds cannot be read; starting empty");
+                    BTreeSet::new()
+                }
+            },
             Err(_) => BTreeSet::new(),
         };
         Self { file, known: Mutex::new(known) }
@@ -66,7 +71,7 @@ impl KnownClouds {
             if !all.insert(known(cloud, trust)) {
                 return Ok(());
             }
-            serde_json::to_vec_pretty(&*all).unwrap_or_default()
+            store(&all).write().map_err(|error| Error::new(Code::Internal, error.to_string()))?
         };
         self.save(&text).map_err(|error| Error::io(self.file.display(), &error))
     }
@@ -76,6 +81,19 @@ impl KnownClouds {
         make_private(folder).map_err(|error| std::io::Error::other(error.to_string()))?;
         files::replace(&self.file, text)
     }
+}
+
+fn store(all: &BTreeSet<Known>) -> TrustedClouds {
+    let clouds = all.iter().cloned().map(|(keystone, identity_provider, tls)| TrustedCloud {
+        keystone,
+        identity_provider,
+        tls,
+    });
+    TrustedClouds { version: TrustedClouds::VERSION, clouds: clouds.collect() }
+}
+
+fn restore(stored: TrustedClouds) -> BTreeSet<Known> {
+    stored.clouds.into_iter().map(|cloud| (cloud.keystone, cloud.identity_provider, cloud.tls)).collect()
 }
 
 fn known(cloud: &Cloud, trust: &TrustDigest) -> Known {

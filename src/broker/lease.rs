@@ -1,10 +1,11 @@
 //! A lease: a local application credential, and the tokens that were made for whoever holds it.
 
+mod stored;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use tokio::task::AbortHandle;
@@ -20,7 +21,6 @@ use crate::platform::process::Process;
 pub(super) type SecretDigest = [u8; 32];
 
 /// A lease. The vault keeps all but its tokens' bodies.
-#[derive(Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a wish of its maker's")]
 pub(super) struct Lease {
     pub(super) id: String,
@@ -44,25 +44,21 @@ pub(super) struct Lease {
     /// Goes on without the person's session.
     pub(super) unattended: bool,
     /// Goes on while the agent is locked.
-    #[serde(default)]
     pub(super) through_lock: bool,
     /// The person is asked before a program gets a token by it.
-    #[serde(default)]
     pub(super) confirm: bool,
     pub(super) confined: Option<Confined>,
     /// The access key of the EC2 credential that was made for it.
     pub(super) ec2: Option<String>,
     notices: Vec<String>,
-    #[serde(skip)]
     tokens: HashMap<Scope, Handed>,
     pub(super) minted: Vec<Minted>,
     /// What waits for its end.
-    #[serde(skip)]
     pub(super) watch: Option<Watch>,
 }
 
 /// How often a secret is good.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Uses {
     Any,
     /// For one authentication (`--once`).
@@ -79,7 +75,7 @@ struct Handed {
 }
 
 /// The one project that a lease reaches, and the real credentials that see to it.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub(super) struct Confined {
     pub(super) project: ProjectRef,
     pub(super) credentials: Option<Credentials>,
@@ -94,7 +90,7 @@ impl Confined {
 }
 
 /// Two application credentials of one user for one project, made for one lease.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) user_id: String,
     /// Their names but for the ending.

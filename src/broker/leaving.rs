@@ -1,17 +1,17 @@
 //! The end of this process's part: it stops, or makes room for a fresh one that knows only what it is handed.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::kept::{self, Extent};
 use super::{Broker, Inner};
 use crate::error::{Code, Error, Result};
+use crate::formats::Format;
+use crate::formats::handover::{Handover, VaultSeal};
 use crate::model::Secret;
 use crate::platform::own;
 use crate::sync::locked;
@@ -44,27 +44,6 @@ impl Departure {
     pub fn grace(self) -> Duration {
         Duration::from_secs(if self == Self::Sleep { 1 } else { 5 })
     }
-}
-
-/// What the next process is handed, as JSON.
-#[derive(Serialize, Deserialize)]
-struct Handed {
-    /// See [`kept`].
-    contents: Secret,
-    /// What opens the vault, where it is to stay open.
-    seal: Option<HandedSeal>,
-    /// The leases of whose end or use the vault does not know, because it is locked.
-    #[serde(default)]
-    through: HashSet<String>,
-    /// Whether the person came back to their screen meanwhile.
-    #[serde(default)]
-    is_welcome: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct HandedSeal {
-    lines: String,
-    key: Secret,
 }
 
 impl Broker {
@@ -168,26 +147,25 @@ impl Broker {
         let contents = kept::contents(&state, if is_open { Extent::All } else { Extent::ThroughLock })?;
         // Of a vault that is being opened we do not know yet what is in it: the next process opens it again.
         let seal = if is_open && state.unsealing == 0 { self.inner.vault.seal() } else { None };
-        let handed = Handed {
-            through: state.through.clone(),
-            is_welcome: state.is_welcome,
+        let handover = Handover {
+            version: Handover::VERSION,
+            lock_exempt: state.through.clone(),
+            screen_unlocked: state.is_welcome,
             contents: Secret::new(String::from_utf8_lossy(&contents).into_owned()),
-            seal: seal.map(|(lines, key)| HandedSeal {
+            seal: seal.map(|(lines, key)| VaultSeal {
                 lines,
                 key: Secret::new(BASE64_STANDARD.encode(key.bytes())),
             }),
         };
-        let json =
-            serde_json::to_vec(&handed).map_err(|error| Error::new(Code::Internal, error.to_string()))?;
-        Ok(Zeroizing::new(json))
+        handover.write().map_err(|error| Error::new(Code::Internal, error.to_string()))
     }
 
     /// Takes in what an earlier process packed.
     pub fn unpack(&self, packed: &[u8]) -> Result<()> {
         let not_understood = |why: String| Error::new(Code::Internal, format!("what was handed over: {why}"));
-        let Handed { contents, seal, through, is_welcome } =
-            serde_json::from_slice(packed).map_err(|error| not_understood(error.to_string()))?;
-        if let Some(HandedSeal { lines, key }) = seal {
+        let Handover { contents, seal, lock_exempt, screen_unlocked, .. } =
+            Handover::read(packed).map_err(|error| not_understood(error.to_string()))?;
+        if let Some(VaultSeal { lines, key }) = seal {
             let key = BASE64_STANDARD.decode(key.expose()).ok().map(Zeroizing::new);
             let key = key.and_then(|key| Key::of(&key));
             let seal = key.and_then(|key| Seal::of(&lines, key));
@@ -198,10 +176,10 @@ impl Broker {
             let mut state = locked(&self.inner.state);
             if state.lock.is_some() {
                 let living: Vec<_> = state.leases.keys().cloned().collect();
-                state.through.extend(through.into_iter().chain(living));
+                state.through.extend(lock_exempt.into_iter().chain(living));
             }
         }
-        if is_welcome {
+        if screen_unlocked {
             let broker = self.clone();
             tokio::spawn(async move { broker.welcome().await });
         }

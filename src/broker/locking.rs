@@ -7,8 +7,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use jiff::SignedDuration;
 use tokio::sync::Mutex;
 
 use super::leaving::Departure;
@@ -16,6 +15,8 @@ use super::{Broker, Inner, policy};
 use crate::api::{LockReason, LockReply, LockReport, VaultReport, VaultState};
 use crate::audit::{Action, What, Who};
 use crate::error::{Code, Error, Result};
+use crate::formats::Format;
+use crate::formats::lock_file::{LockFile, Reason};
 use crate::model::Secret;
 use crate::platform::files;
 use crate::platform::program::Peer;
@@ -23,19 +24,6 @@ use crate::sync::locked;
 
 /// Held by whoever opens the vault.
 pub(super) type Turn = Arc<Mutex<()>>;
-
-/// What the file beside the socket says.
-#[derive(Serialize, Deserialize)]
-struct Mark {
-    #[serde(flatten)]
-    lock: LockReport,
-    /// Leases that ended or were used up since: the vault, which is sealed, still has them.
-    #[serde(default)]
-    over: Vec<String>,
-    /// Wrong passphrases in a row, and when the last one was tried.
-    #[serde(default)]
-    tries: (u32, Timestamp),
-}
 
 impl Broker {
     /// Locks: nothing is given out any more, no browser is opened, and this process makes room for one that knows
@@ -211,15 +199,17 @@ impl Inner {
     pub(super) fn recall_lock(&self) {
         let Ok(json) = fs::read(self.lock_file()) else { return };
         // Of a file that is not understood only its being there counts.
-        let mark = serde_json::from_slice(&json).unwrap_or_else(|_| Mark {
-            lock: LockReport { since: self.clock.now(), reason: LockReason::Person },
-            over: Vec::new(),
-            tries: Default::default(),
+        let file = LockFile::read(&json).unwrap_or_else(|_| LockFile {
+            version: LockFile::VERSION,
+            since: self.clock.now(),
+            reason: Reason::User,
+            ended_leases: Vec::new(),
+            unlock_failures: Default::default(),
         });
         let mut state = locked(&self.state);
-        state.lock = Some(mark.lock);
-        state.tries = mark.tries;
-        state.through.extend(mark.over);
+        state.lock = Some(LockReport { since: file.since, reason: file.reason.into() });
+        state.tries = file.unlock_failures;
+        state.through.extend(file.ended_leases);
     }
 
     /// Refuses while it is locked.
@@ -243,8 +233,14 @@ impl Inner {
             Some(lock) => {
                 let goes_on = |id: &&String| state.leases.get(*id).is_some_and(|lease| !lease.is_spent());
                 let over = state.through.iter().filter(|id| !goes_on(id)).cloned().collect();
-                let mark = Mark { lock: lock.clone(), over, tries: state.tries };
-                let json = serde_json::to_vec(&mark).unwrap_or_default();
+                let lock_file = LockFile {
+                    version: LockFile::VERSION,
+                    since: lock.since,
+                    reason: lock.reason.into(),
+                    ended_leases: over,
+                    unlock_failures: state.tries,
+                };
+                let json = lock_file.write().unwrap_or_default();
                 files::replace(&file, &json).map_err(failed)?;
             }
             None if file.exists() => fs::remove_file(&file).map_err(failed)?,
@@ -286,6 +282,28 @@ impl Inner {
         let state = locked(&self.state);
         let through = state.leases.values().filter(|lease| lease.through_lock).count();
         u32::try_from(through).unwrap_or(u32::MAX)
+    }
+}
+
+impl From<LockReason> for Reason {
+    fn from(reason: LockReason) -> Self {
+        match reason {
+            LockReason::Person => Self::User,
+            LockReason::Idle => Self::Idle,
+            LockReason::Screen => Self::Screen,
+            LockReason::Sleep => Self::Sleep,
+        }
+    }
+}
+
+impl From<Reason> for LockReason {
+    fn from(stored: Reason) -> Self {
+        match stored {
+            Reason::User => Self::Person,
+            Reason::Idle => Self::Idle,
+            Reason::Screen => Self::Screen,
+            Reason::Sleep => Self::Sleep,
+        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tokio::select;
 
 use super::policy::Rests;
@@ -12,13 +11,14 @@ use super::session::Minted;
 use super::{Inner, State};
 use crate::api::{LoggedOut, NotRevoked, Unrevoked};
 use crate::error::{Code, Error, Result};
+use crate::formats::vault_contents::{StoredRefreshGrant, StoredRevocation};
 use crate::model::{Cloud, Identity, User};
 use crate::platform::network;
 use crate::signin::Grant;
 use crate::sync::locked;
 
 /// What a session that was logged out still has at its cloud and its identity provider.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub(super) struct Revocation {
     pub(super) identity: Identity,
     pub(super) cloud: Cloud,
@@ -27,11 +27,37 @@ pub(super) struct Revocation {
     pub(super) tokens: Vec<Minted>,
     pub(super) grant: Option<Grant>,
     /// Why the last attempt left something.
-    #[serde(skip)]
     pub(super) reason: Option<String>,
 }
 
+impl From<StoredRevocation> for Revocation {
+    fn from(stored: StoredRevocation) -> Self {
+        Self {
+            identity: Identity::from_bytes(stored.identity),
+            cloud: stored.cloud.into(),
+            user: stored.user.into(),
+            tokens: stored.tokens.into_iter().map(Into::into).collect(),
+            grant: stored.refresh_grant.map(|grant| Grant::stored(grant.refresh_token)),
+            reason: None,
+        }
+    }
+}
+
 impl Revocation {
+    /// Its stored form.
+    pub(super) fn store(&self) -> StoredRevocation {
+        StoredRevocation {
+            identity: self.identity.bytes(),
+            cloud: self.cloud.clone().into(),
+            user: self.user.clone().into(),
+            tokens: self.tokens.iter().map(Minted::store).collect(),
+            refresh_grant: self
+                .grant
+                .as_ref()
+                .map(|grant| StoredRefreshGrant { refresh_token: grant.refresh_token.clone() }),
+        }
+    }
+
     /// Whether nothing is left to revoke.
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         self.grant.is_none() && self.tokens.iter().all(|token| token.expires_at <= now)

@@ -1,13 +1,13 @@
 //! A session: what a sign-in left, and the tokens that were made from it.
 
+mod stored;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use axum::body::Bytes;
 use jiff::{SignedDuration, Timestamp};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::api::{self, CachedScope, TokenReply};
@@ -20,12 +20,10 @@ use super::revocation::Revocation;
 use super::tab::Hold;
 
 /// What a successful sign-in left. The vault keeps all but the scoped tokens: they can be had again.
-#[derive(Serialize, Deserialize)]
 pub(super) struct Session {
     /// The cloud it was made for: where and how Keystone is asked.
     pub(super) cloud: Cloud,
     /// The token that every scoped one is made from.
-    #[serde(with = "whole")]
     pub(super) unscoped: Arc<Held>,
     /// Keystone does not honour it any more; only a renewal gives another.
     dead: bool,
@@ -34,22 +32,17 @@ pub(super) struct Session {
     /// How the person proved who they are, as far as the identity provider tells.
     evidence: Option<Evidence>,
     /// The tab that may keep it going.
-    #[serde(skip)]
     pub(super) tab: Option<Hold>,
     /// Whether somebody sees to it that it is renewed ahead of need.
-    #[serde(skip)]
     pub(super) is_kept_renewed: bool,
     /// Why the last renewal failed, in a sentence.
-    #[serde(skip)]
     pub(super) renewal_failure: Option<String>,
     /// When the person signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
     /// When the unscoped token was made, by the person or by the grant.
     pub(super) made_at: Timestamp,
-    #[serde(skip)]
     tokens: HashMap<Scope, Arc<Held>>,
     /// When it is to be logged out, however long it could go on.
-    #[serde(default)]
     pub(super) ends_at: Option<Timestamp>,
     /// Every token made from this session, for the logout: also those that are not served any more.
     minted: Vec<Minted>,
@@ -88,22 +81,8 @@ impl Held {
     }
 }
 
-/// How a session's own token is kept: without the answer that is made of it.
-mod whole {
-    use super::*;
-
-    pub(super) fn serialize<S: Serializer>(held: &Held, to: S) -> Result<S::Ok, S::Error> {
-        held.token.serialize(to)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<Held>, D::Error> {
-        let held = Held::new(Token::deserialize(from)?, None).map_err(D::Error::custom)?;
-        Ok(Arc::new(held))
-    }
-}
-
 /// A token that Keystone made for us.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub(super) struct Minted {
     pub(super) id: Secret,
     pub(super) scope: String,

@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     if let Some(format) = args.takes_over {
         println!("ksb {}", env!("CARGO_PKG_VERSION"));
-        let known = format == own::HANDOVER;
+        let known = (1..=own::HANDOVER).contains(&format);
         let unknown = || Error::new(Code::HandoverRefused, format!("format {format} is not known here"));
         return if known { Ok(()) } else { Err(unknown()) };
     }

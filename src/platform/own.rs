@@ -15,7 +15,7 @@ use tokio::time::timeout;
 pub const OWN: &str = "/proc/self/exe";
 
 /// The format of what an agent hands to the next one. It changes when an earlier program would not understand that.
-pub const HANDOVER: u32 = 1;
+pub const HANDOVER: u32 = 2;
 
 /// Time for a program to say what it is.
 const TRIAL: Duration = Duration::from_secs(10);

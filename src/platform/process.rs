@@ -3,17 +3,18 @@
 use std::fs;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use serde::{Deserialize, Serialize};
 
 use super::descriptors;
 
 /// Number and start time (proc_pid_stat(5), field 22, in clock ticks after the boot) of a process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    pub(super) started: u64,
-    boot: String,
+    /// When it began.
+    pub started: u64,
+    /// The boot's id.
+    pub boot: String,
 }
 
 impl Process {

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, OnceCell, mpsc, oneshot, watch};
 use url::Url;
 
@@ -174,18 +173,22 @@ impl Task {
 }
 
 /// A refresh token and the provider that honours it.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone)]
 pub struct Grant {
     /// Rotated by many providers: each may count only once (RFC 9700 section 4.14).
     pub refresh_token: Secret,
     /// Found anew by an agent that has the token from its vault.
-    #[serde(skip)]
     provider: Arc<OnceCell<Provider>>,
 }
 
 impl Grant {
     fn new(provider: Provider, refresh_token: Secret) -> Self {
         Self { refresh_token, provider: Arc::new(OnceCell::from(provider)) }
+    }
+
+    /// One whose refresh token comes from the vault.
+    pub fn stored(refresh_token: Secret) -> Self {
+        Self { refresh_token, provider: Arc::default() }
     }
 
     /// The same grant with the token that came in the place of the last one.

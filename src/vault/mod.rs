@@ -18,11 +18,12 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::api::{Incomplete, KeyKind, VaultReport, VaultState};
 use crate::error::{Code, Error, Result, reason};
+use crate::formats::vault_contents::StoredLostVault;
 use crate::model::{Secret, random_hex};
 use crate::platform::files;
 use crate::platform::machine;
@@ -122,12 +123,24 @@ pub enum Opened {
 }
 
 /// A vault that can never be opened again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lost {
     /// Why.
     pub reason: String,
     /// When the last token in it has expired.
     pub expires_at: Timestamp,
+}
+
+impl From<Lost> for StoredLostVault {
+    fn from(Lost { reason, expires_at }: Lost) -> Self {
+        Self { reason, expires_at }
+    }
+}
+
+impl From<StoredLostVault> for Lost {
+    fn from(StoredLostVault { reason, expires_at }: StoredLostVault) -> Self {
+        Self { reason, expires_at }
+    }
 }
 
 impl From<Lost> for Incomplete {

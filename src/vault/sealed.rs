@@ -249,6 +249,24 @@ mod tests {
     }
 
     #[test]
+    fn a_vault_of_every_version_opens() {
+        let kernel = KeptBy::Kernel { boot: "b00t".into() };
+        let passphrase = KeptBy::Passphrase { salt: "c2FsdA==".into(), cost: Cost::RECOMMENDED };
+        let examples = [
+            (KeptBy::Keyring, include_str!("../../tests/formats/vault-1-keyring.b64")),
+            (kernel, include_str!("../../tests/formats/vault-1-kernel.b64")),
+            (passphrase, include_str!("../../tests/formats/vault-1-passphrase.b64")),
+        ];
+        for (kept_by, example) in examples {
+            let file = BASE64_STANDARD.decode(example.trim()).unwrap();
+            let parsed = parse(&file).unwrap();
+            let expires_at = Some(Timestamp::UNIX_EPOCH);
+            assert_eq!((&parsed.header.key, parsed.header.expires_at), (&kept_by, expires_at));
+            assert_eq!(&**parsed.open(&Key::of(&[7; 32]).unwrap()).unwrap().0, b"contents");
+        }
+    }
+
+    #[test]
     fn the_same_contents_are_sealed_differently_each_time() {
         let seal = vault(&Key::random());
         assert_ne!(seal.file(b"same", None), seal.file(b"same", None));

@@ -8,6 +8,7 @@ use std::path::Path;
 const ARROWS: &[(&str, &[&str])] = &[
     ("error", &[]),
     ("model", &[]),
+    ("formats", &[]),
     ("sync", &[]),
     ("ports", &[]),
     ("api", &[]),
@@ -20,7 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("dashboard", &["api", "outbound"]),
     ("keystone", &["api", "outbound", "ports"]),
     ("oidc", &["outbound", "ports"]),
-    ("vault", &["api", "platform"]),
+    ("vault", &["api", "formats", "platform"]),
     ("http", &["platform"]),
     ("signin", &["api", "http", "keystone", "oidc", "outbound", "platform", "ports"]),
     (
@@ -30,6 +31,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "audit",
             "config",
             "dashboard",
+            "formats",
             "keystone",
             "outbound",
             "platform",

@@ -1,15 +1,21 @@
 //! A newer program takes over, an agent restarts, while others ask: nobody loses anything.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{IoSlice, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use memchr::memmem;
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -222,9 +228,11 @@ fn a_rebuild_of_the_same_version_takes_over_by_itself() {
 fn a_program_that_does_not_know_what_it_would_be_handed_says_so() {
     let desk = Desk::new();
     install(&desk, own());
-    let known = run(&desk, &["agent", "--takes-over", "1"]).ok();
-    assert_eq!(known.stdout, format!("ksb {OWN}\n"));
-    assert_eq!(run(&desk, &["agent", "--takes-over", "2"]).code, Some(1));
+    for known in ["1", "2"] {
+        let known = run(&desk, &["agent", "--takes-over", known]).ok();
+        assert_eq!(known.stdout, format!("ksb {OWN}\n"));
+    }
+    assert_eq!(run(&desk, &["agent", "--takes-over", "3"]).code, Some(1));
     assert!(desk.sandbox.agent_pid().is_none());
 }
 
@@ -273,6 +281,72 @@ fn an_upgrade_that_is_killed_on_its_way_costs_no_sign_in() {
         },
     );
     assert_eq!(desk.keystone.logins(), 1);
+}
+
+/// What an agent of an earlier version hands over (`tests/formats`), as if it had been made today.
+fn example_handover(version: u32) -> Value {
+    let example = |name: &str| -> Value {
+        let file = format!("{}/tests/formats/{name}-{version}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(file).unwrap();
+        serde_json::from_str(&text.replace("2026-12-01T20", "2099-12-01T20")).unwrap()
+    };
+    let mut contents = example("vault-contents");
+    for list in contents.as_object_mut().unwrap().values_mut().filter_map(Value::as_array_mut) {
+        list.truncate(1);
+    }
+    for (list, names) in [("revocations", &[][..]), ("over", &[]), ("ended_leases", &[])] {
+        if contents.get(list).is_some() {
+            contents[list] = json!(names as &[&str]);
+        }
+    }
+    contents["leases"][0]["process"] = Value::Null;
+    contents["leases"][0]["ends_at"] = Value::Null;
+    let mut handover = example("handover");
+    handover["contents"] = contents.to_string().into();
+    handover["seal"] = Value::Null;
+    handover
+}
+
+/// Starts the program as an agent that leaves does it: with the lock, the state and the socket.
+fn start_with(desk: &Desk, handover: &Value) -> Child {
+    let socket = desk.sandbox.paths().socket;
+    let directory = socket.parent().unwrap();
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).unwrap();
+    let lock = fs::File::create(directory.join("broker.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut state = fs::File::from(memfd_create("ksb", MemfdFlags::CLOEXEC).unwrap());
+    state.write_all(handover.to_string().as_bytes()).unwrap();
+    state.rewind().unwrap();
+    let listener = UnixListener::bind(&socket).unwrap();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let descriptors = [lock.as_fd(), state.as_fd(), listener.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut message = SendAncillaryBuffer::new(&mut space);
+    message.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(&ours, &[IoSlice::new(&[1])], &mut message, SendFlags::empty()).unwrap();
+    let mut agent = desk.sandbox.ksb(&["agent", "--handed"]);
+    let agent = start(agent.stdin(OwnedFd::from(theirs)));
+    writeln!(&lock, "{}\n{}", agent.id(), desk.sandbox.paths().state.display()).unwrap();
+    agent
+}
+
+#[test]
+fn what_an_agent_of_any_earlier_version_hands_over_is_taken_in() {
+    for version in [0, 1] {
+        let desk = Desk::new();
+        let agent = start_with(&desk, &example_handover(version));
+        let status = desk.api().status();
+        assert_eq!(status["pid"], agent.id(), "version {version}");
+        let session = &status["sessions"][0];
+        assert_eq!(
+            (&session["user"]["name"], &session["clouds"]),
+            (&json!("alice"), &json!(["demo", "staging"]))
+        );
+        let leases = desk.api().get("/v1/leases").json["leases"].clone();
+        assert_eq!(leases[0]["name"], "demo-aaaaaa", "version {version}: {leases}");
+        desk.api().poke("/v1/stop");
+        end_of(agent);
+    }
 }
 
 /// Says that it is over when it is dropped.

@@ -61,10 +61,13 @@ impl Command {
             To::Process => kill_process(ksb, signal).unwrap(),
             To::Group => kill_process_group(ksb, signal).unwrap(),
             To::ControlGroup => {
+                // On a busy machine this may take longer than ksb waits for the others' turn.
+                kill_process(ksb, Signal::STOP).unwrap();
                 kill_process(ksb, signal).unwrap();
                 for child in children_of(ksb) {
                     kill_process(child, signal).unwrap();
                 }
+                kill_process(ksb, Signal::CONT).unwrap();
             }
         }
     }
