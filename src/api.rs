@@ -522,7 +522,7 @@ pub struct LockReply {
     pub logged_out: Option<LogoutReply>,
     /// Leases that pause.
     pub paused: u32,
-    /// Leases that go on (`through_lock`).
+    /// Unattended leases, which go on.
     pub through: u32,
     /// Whether a fresh process, which knows nothing, is about to take this one's place; not where one that was locked
     /// already knows nothing.
@@ -714,12 +714,9 @@ pub struct LeaseRequest {
     /// Whether its holder may have the whole identity where the cloud refuses such credentials.
     #[serde(default)]
     pub whole_identity: bool,
-    /// Whether it goes on after the person's session has ended. Always confined.
+    /// Whether it goes on after the person's session has ended, and while the agent is locked. Always confined.
     #[serde(default)]
     pub unattended: bool,
-    /// Whether it goes on while the agent is locked. Unattended ones only.
-    #[serde(default)]
-    pub through_lock: bool,
     /// Whether the person is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,
@@ -778,11 +775,8 @@ pub struct Lease {
     pub project_id: Option<String>,
     /// Whether its tokens reach one project only.
     pub confined: bool,
-    /// Whether it goes on without the person's session.
+    /// Whether it goes on without the person's session, and while the agent is locked.
     pub unattended: bool,
-    /// Whether it goes on while the agent is locked.
-    #[serde(default)]
-    pub through_lock: bool,
     /// Whether the person is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,

@@ -211,7 +211,7 @@ pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8
             ..kept
         },
         Extent::ThroughLock => {
-            let leases = state.leases.values().filter(|lease| lease.through_lock).map(Lease::store);
+            let leases = state.leases.values().filter(|lease| lease.unattended).map(Lease::store);
             VaultContents { leases: leases.collect(), ..kept }
         }
     };

@@ -41,10 +41,8 @@ pub(super) struct Lease {
     used_at: Option<Timestamp>,
     /// Whose tokens it gives: the first one's owner.
     user: Option<User>,
-    /// Goes on without the person's session.
+    /// Goes on without the person's session, and while the agent is locked.
     pub(super) unattended: bool,
-    /// Goes on while the agent is locked.
-    pub(super) through_lock: bool,
     /// The person is asked before a program gets a token by it.
     pub(super) confirm: bool,
     pub(super) confined: Option<Confined>,
@@ -199,7 +197,6 @@ impl Lease {
             used_at: None,
             user: None,
             unattended: request.unattended,
-            through_lock: request.through_lock,
             confirm: request.confirm,
             confined: request.confined.then(|| Confined::to(&request.scope)),
             ec2: None,
@@ -236,7 +233,6 @@ impl Lease {
             used_at: self.used_at,
             user: None,
             unattended: self.unattended,
-            through_lock: self.through_lock,
             confirm: self.confirm,
             confined: Some(Confined { project: confined.project.clone(), credentials }),
             ec2: None,
@@ -420,7 +416,6 @@ impl Lease {
             project_id,
             confined: self.confined.is_some(),
             unattended: self.unattended,
-            through_lock: self.through_lock,
             confirm: self.confirm,
             once: self.uses != Uses::Any,
             process: self.process.as_ref().map(|process| process.pid),

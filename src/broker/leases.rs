@@ -100,10 +100,6 @@ impl Broker {
         }
         let identity = self.admit(&request.cloud)?;
         let process = if request.for_caller { Some(process(peer.pid())?) } else { None };
-        if request.through_lock && !request.unattended {
-            let why = "only an unattended lease can go on while the agent is locked";
-            return Err(Error::new(Code::InvalidRequest, why).remedy("--unattended --through-lock"));
-        }
         if request.unattended {
             inner.check_unattended(&request.cloud)?;
         }

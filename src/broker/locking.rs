@@ -280,7 +280,7 @@ impl Inner {
     /// How many leases go on while it is locked.
     fn through(self: &Arc<Self>) -> u32 {
         let state = locked(&self.state);
-        let through = state.leases.values().filter(|lease| lease.through_lock).count();
+        let through = state.leases.values().filter(|lease| lease.unattended).count();
         u32::try_from(through).unwrap_or(u32::MAX)
     }
 }

@@ -282,7 +282,7 @@ impl Inner {
             .leases
             .get(id)
             .ok_or_else(|| Error::new(Code::UnknownLease, "the lease has ended").remedy("ksb lease list"))?;
-        if state.lock.is_some() && !lease.through_lock {
+        if state.lock.is_some() && !lease.unattended {
             return Err(is_locked());
         }
         let scope = lease.reaches(asked).ok_or_else(|| {

@@ -25,12 +25,10 @@ pub(super) struct Limits {
     /// Give its holder all that you may do there, where the cloud makes no credential that is confined
     #[arg(long)]
     whole_identity: bool,
-    /// Let it go on for this long without you, such as 8h, even after your session has ended; always confined
+    /// Let it go on for this long without you, such as 8h: after your session has ended and while the agent is locked;
+    /// always confined
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(super) unattended: Option<SignedDuration>,
-    /// With --unattended: let it go on while the agent is locked, too
-    #[arg(long, requires = "unattended")]
-    through_lock: bool,
     /// Ask you, on the desktop, before a program gets a token by it
     #[arg(long, conflicts_with = "unattended")]
     confirm: bool,
@@ -49,7 +47,6 @@ impl Limits {
             confined: self.confined || self.unattended.is_some(),
             whole_identity: self.whole_identity,
             unattended: self.unattended.is_some(),
-            through_lock: self.through_lock,
             confirm: self.confirm,
             s3: false,
             prompt: person::may_prompt(),

@@ -120,7 +120,6 @@ pub(super) fn show(lease: &Lease) {
     let facts = [
         lease.process.map(|process| format!("ends with process {process}")),
         lease.unattended.then(|| "goes on without you".to_owned()),
-        lease.through_lock.then(|| "goes on while the agent is locked".to_owned()),
         lease.confirm.then(|| "you are asked for each program".to_owned()),
         lease.once.then(|| "good once".to_owned()),
         Some(lease.used_at.map_or("not used yet".to_owned(), |used| format!("used {}", say::since(used)))),

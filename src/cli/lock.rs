@@ -26,7 +26,7 @@ pub(super) async fn run() -> Result<()> {
         println!("There is no vault that sign-ins could be sealed in, so they have ended:");
         logout::show(logged_out);
     }
-    for (count, what) in [(reply.paused, "paused"), (reply.through, "go on (--through-lock)")] {
+    for (count, what) in [(reply.paused, "paused"), (reply.through, "go on (--unattended)")] {
         if count > 0 {
             println!("leases {what}: {count}");
         }

@@ -178,9 +178,6 @@ pub struct StoredLease {
     pub user: Option<StoredUser>,
     /// Whether it goes on without the session.
     pub unattended: bool,
-    /// Whether it goes on while the agent is locked.
-    #[serde(default)]
-    pub through_lock: bool,
     /// Whether the user is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,

@@ -410,7 +410,7 @@ fn a_hundred_clients_lose_nothing_while_the_agent_restarts_is_upgraded_and_locke
     signed_in(&desk);
     let shown: Value = serde_json::from_str(&run(&desk, &["cloud", "show", "--json"]).ok().stdout).unwrap();
     let request = json!({
-        "cloud": shown["cloud"], "scope": shown["scope"], "unattended": true, "through_lock": true, "ttl": 3600,
+        "cloud": shown["cloud"], "scope": shown["scope"], "unattended": true, "ttl": 3600,
     });
     let tool = Tool::of(&desk.api().post("/v1/leases", &request));
     let is_good = |outcome: &Outcome| {

@@ -190,24 +190,23 @@ fn nobody_is_locked_out_of_nothing() {
 }
 
 #[test]
-fn leases_pause_unless_they_were_made_to_go_on() {
+fn leases_pause_unless_they_are_unattended() {
     let lab = lab("");
     let lease = |more: &Value| {
         let mut request = json!({"cloud": lab.cloud(), "scope": scope::project("demo")});
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         lab.api().post("/v1/leases", &request)
     };
-    lease(&json!({"through_lock": true})).problem("invalid-request");
     let ordinary = Tool::of(&lease(&json!({})));
-    let unattended = Tool::of(&lease(&json!({"unattended": true, "ttl": 3600})));
-    let through = Tool::of(&lease(&json!({"unattended": true, "through_lock": true, "ttl": 3600})));
+    let confined = Tool::of(&lease(&json!({"confined": true})));
+    let through = Tool::of(&lease(&json!({"unattended": true, "ttl": 3600})));
     let before = token_of(&ordinary.ask());
 
     let locked = lab.api().post("/v1/lock", &json!({})).json;
     assert_eq!((&locked["paused"], &locked["through"]), (&json!(2), &json!(1)), "{locked}");
     assert_eq!(locked["restarts"], true);
     until("the next process", || lab.api().status()["leases"].as_array().unwrap().len() == 1);
-    for paused in [&ordinary, &unattended] {
+    for paused in [&ordinary, &confined] {
         let refused = paused.ask();
         assert_eq!(refused.status, 503, "{refused:?}");
         assert!(refused.json()["error"]["message"].as_str().unwrap().contains("locked; try: ksb unlock"));
@@ -225,7 +224,7 @@ fn leases_pause_unless_they_were_made_to_go_on() {
     let names = lab.api().status()["leases"].as_array().unwrap().len();
     assert_eq!(names, 2);
     assert_ne!(through.ask().status, 201);
-    for paused in [&ordinary, &unattended] {
+    for paused in [&ordinary, &confined] {
         assert!(lab.accepts(&token_of(&paused.ask())));
     }
 }
@@ -330,7 +329,7 @@ fn who_leaves_while_the_vault_opens_loses_nobodys_sign_in() {
 fn wrong_passphrases_and_leases_that_ended_are_remembered_without_the_vault() {
     let lab = lab("");
     let request = json!({
-        "cloud": lab.cloud(), "scope": scope::project("demo"), "unattended": true, "through_lock": true, "ttl": 3600,
+        "cloud": lab.cloud(), "scope": scope::project("demo"), "unattended": true, "ttl": 3600,
     });
     let through = Tool::of(&lab.api().post("/v1/leases", &request));
     lab.api().post("/v1/lock", &json!({}));
