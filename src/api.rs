@@ -701,9 +701,6 @@ pub struct LeaseRequest {
     /// Seconds that it lives; until it is revoked when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl: Option<u64>,
-    /// Whether its secret is good for a single authentication.
-    #[serde(default)]
-    pub once: bool,
     /// Whether it ends with the process that asks.
     #[serde(default)]
     pub for_caller: bool,
@@ -780,8 +777,6 @@ pub struct Lease {
     /// Whether the person is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,
-    /// Whether its secret is good once.
-    pub once: bool,
     /// The process that it ends with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<u32>,

@@ -97,11 +97,7 @@ impl Inner {
             match outcome {
                 Ok(Leased::Lease(reply)) => {
                     let lease = &reply.lease;
-                    let kinds = [
-                        (lease.confined, "confined"),
-                        (lease.unattended, "unattended"),
-                        (lease.once, "once"),
-                    ];
+                    let kinds = [(lease.confined, "confined"), (lease.unattended, "unattended")];
                     let kinds: Vec<_> = kinds.iter().filter(|(is, _)| *is).map(|(_, kind)| *kind).collect();
                     let detail = Some(kinds.join(", ")).filter(|kinds| !kinds.is_empty());
                     What { lease: Some(lease.name.clone()), detail, ..what }

@@ -30,7 +30,6 @@ pub(super) struct Lease {
     pub(super) identity: Identity,
     /// What its tokens are for when the holder names no scope.
     pub(super) scope: Scope,
-    uses: Uses,
     /// A person made it, so that a sign-in may be begun for it.
     pub(super) prompt: bool,
     pub(super) remote: bool,
@@ -53,16 +52,6 @@ pub(super) struct Lease {
     pub(super) minted: Vec<Minted>,
     /// What waits for its end.
     pub(super) watch: Option<Watch>,
-}
-
-/// How often a secret is good.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Uses {
-    Any,
-    /// For one authentication (`--once`).
-    One,
-    /// It was, once.
-    Spent,
 }
 
 /// A token as it is held for a lease.
@@ -188,7 +177,6 @@ impl Lease {
             cloud: Cloud { sign_in: cloud.sign_in.without_proof(), ..cloud },
             identity,
             scope: request.scope.clone(),
-            uses: if request.once { Uses::One } else { Uses::Any },
             prompt: request.prompt,
             remote: request.remote,
             process,
@@ -224,7 +212,6 @@ impl Lease {
             cloud: self.cloud.clone(),
             identity: self.identity.clone(),
             scope: self.scope.clone(),
-            uses: Uses::Spent,
             prompt: false,
             remote: false,
             process: None,
@@ -243,24 +230,14 @@ impl Lease {
         })
     }
 
-    /// Whether this is its secret, and it may be used (again). Takes as long whatever is wrong.
+    /// Whether this is its secret. Takes as long whatever is wrong.
     pub(super) fn admits(&self, digest: &SecretDigest) -> bool {
-        let is_spent = Choice::from(u8::from(self.is_spent()));
-        (self.digest.ct_eq(digest) & !is_spent).into()
+        self.digest.ct_eq(digest).into()
     }
 
-    /// The holder was given a token for the secret. Whether it is good for no other.
-    pub(super) fn used(&mut self, now: Timestamp) -> bool {
+    /// Its holder was given a token for the secret.
+    pub(super) fn used(&mut self, now: Timestamp) {
         self.used_at = Some(now);
-        let is_the_last = self.uses == Uses::One;
-        if is_the_last {
-            self.uses = Uses::Spent;
-        }
-        is_the_last
-    }
-
-    pub(super) fn is_spent(&self) -> bool {
-        self.uses == Uses::Spent
     }
 
     pub(super) fn has_ended(&self, now: Timestamp) -> bool {
@@ -417,7 +394,6 @@ impl Lease {
             confined: self.confined.is_some(),
             unattended: self.unattended,
             confirm: self.confirm,
-            once: self.uses != Uses::Any,
             process: self.process.as_ref().map(|process| process.pid),
             made_at: self.made_at,
             expires_at: self.expires_at(),

@@ -231,8 +231,8 @@ impl Inner {
         let mut state = locked(&self.state);
         match &lock {
             Some(lock) => {
-                let goes_on = |id: &&String| state.leases.get(*id).is_some_and(|lease| !lease.is_spent());
-                let over = state.through.iter().filter(|id| !goes_on(id)).cloned().collect();
+                let has_ended = |id: &&String| !state.leases.contains_key(*id);
+                let over = state.through.iter().filter(has_ended).cloned().collect();
                 let lock_file = LockFile {
                     version: LockFile::VERSION,
                     since: lock.since,

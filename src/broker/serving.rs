@@ -228,24 +228,10 @@ impl Broker {
         self.inner.with_lease(id, |lease| lease.forget(token));
     }
 
-    /// The holder of a lease showed its secret and gets a token. False when the secret was good once, and somebody else was
-    /// there before.
-    pub async fn spend(&self, id: &str) -> bool {
+    /// The holder of a lease showed its secret and gets a token. False when the lease has ended meanwhile.
+    pub fn record_use(&self, id: &str) -> bool {
         let now = self.inner.clock.now();
-        let was_the_last = {
-            let mut state = locked(&self.inner.state);
-            let Some(lease) = state.leases.get_mut(id).filter(|lease| !lease.is_spent()) else {
-                return false;
-            };
-            lease.used(now)
-        };
-        if was_the_last {
-            // Not good again after a crash either.
-            self.inner.remark();
-            self.inner.changes.note();
-            self.inner.settle().await;
-        }
-        true
+        locked(&self.inner.state).leases.get_mut(id).map(|lease| lease.used(now)).is_some()
     }
 }
 

@@ -5,7 +5,7 @@ use jiff::SignedDuration;
 
 use super::environment::{self, Changes, Shape};
 use super::grant::Grant;
-use super::shell::{self, Shell};
+use super::shell::{self, Format, Shell};
 use super::{Done, duration, grant, lease, target};
 use crate::clouds::Environment;
 use crate::error::Result;
@@ -19,9 +19,12 @@ pub(super) struct Args {
     /// How long the variables are good for, such as 4h [default: 12h]; exit with 4 if they are not
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     ttl: Option<SignedDuration>,
-    /// Who reads them
+    /// The shell that evaluates them
     #[arg(long, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
+    /// Print a .env file, for programs and containers: NAME=value
+    #[arg(long, conflicts_with = "shell")]
+    dotenv: bool,
     /// A program that ignores clouds.yaml and wants variables of its own
     #[arg(long = "for", value_enum, value_name = "PROGRAM")]
     program: Option<Program>,
@@ -31,8 +34,6 @@ pub(super) struct Args {
 enum Program {
     /// A remote with the cloud's name: rclone lsd demo:
     Rclone,
-    /// restic -r swift:CONTAINER:/ snapshots
-    Restic,
     /// python-swiftclient: swift list
     Swift,
 }
@@ -43,7 +44,8 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     request.ttl = Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME)));
     let (client, env) = (target::client()?, Environment::of_this_process()?);
     let grant = grant::make(&client, resolved, request, false).await?;
-    match shell::text(args.shell, &changes(&grant, args.program, &env)) {
+    let format = if args.dotenv { Format::Dotenv } else { Format::Shell(args.shell) };
+    match shell::text(format, &changes(&grant, args.program, &env)) {
         Ok(text) => print!("{text}"),
         Err(error) => {
             // Nobody will know it.
@@ -63,6 +65,6 @@ fn changes(grant: &Grant, program: Option<Program>, env: &Environment) -> Change
             changes.insert("ST_AUTH_VERSION", "3");
             changes
         }
-        Some(Program::Restic) | None => environment::of_lease(grant, Shape::Appcred, env),
+        None => environment::of_lease(grant, Shape::Appcred, env),
     }
 }

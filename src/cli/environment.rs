@@ -362,7 +362,7 @@ mod tests {
         let reply = json!({
             "lease": {
                 "id": "0123", "name": "demo", "cloud": "demo-1", "scope": "project demo", "confined": false,
-                "unattended": false, "once": false, "made_at": "2026-11-01T00:00:00Z",
+                "unattended": false, "made_at": "2026-11-01T00:00:00Z",
             },
             "secret": "hush", "handle": "0123.hush", "auth_url": "http://127.0.0.1:21000/v3",
         });

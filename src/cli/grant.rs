@@ -42,7 +42,6 @@ impl Limits {
             scope: resolved.scope.clone(),
             name: None,
             ttl: self.unattended.map(seconds),
-            once: false,
             for_caller: false,
             confined: self.confined || self.unattended.is_some(),
             whole_identity: self.whole_identity,
@@ -100,8 +99,7 @@ async fn ask(client: &Client, request: &mut LeaseRequest) -> Result<LeaseReply> 
 /// What the holder of a lease can do and until when, for the user who made it; whether that is as long as `asked`.
 pub(super) fn describe(lease: &Lease, asked: Option<SignedDuration>) -> Done {
     let Lease { cloud, name, .. } = lease;
-    let once = if lease.once { ", and can sign in with it once" } else { "" };
-    eprintln!("ksb: {cloud}: lease {name} {}: {}{once}", until(lease), holder(lease));
+    eprintln!("ksb: {cloud}: lease {name} {}: {}", until(lease), holder(lease));
     notices(lease);
     let ends = lease.session_expires_at.or(lease.expires_at);
     let is_cut =

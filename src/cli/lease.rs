@@ -1,10 +1,10 @@
 //! `ksb lease`
 
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use jiff::SignedDuration;
 
 use super::environment::{self, Shape};
-use super::shell::{self, Shell};
+use super::shell::{self, Format, Shell};
 use super::{Done, duration, grant, say, target};
 use crate::api::{Lease, LeasesReply, RevokeReply};
 use crate::client::Client;
@@ -52,18 +52,9 @@ struct Create {
     /// What to call it
     #[arg(long)]
     name: Option<String>,
-    /// Make its secret good for a single sign-in of a tool
+    /// Print JSON: what POST /v1/leases answers (docs/api.md), in place of variables for eval
     #[arg(long)]
-    once: bool,
-    /// What to print: variables for eval, or everything as JSON
-    #[arg(long, value_enum, default_value_t = Format::Env)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Env,
-    Json,
+    json: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
@@ -80,14 +71,12 @@ async fn create(args: Create) -> Result<Done> {
     let mut request = args.limits.request(&resolved);
     request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME))));
     request.name = args.name;
-    request.once = args.once;
     let grant = grant::make(&target::client()?, resolved, request, false).await?;
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string(&grant.reply).unwrap_or_default()),
-        Format::Env => {
-            let changes = environment::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
-            print!("{}", shell::text(Shell::Sh, &changes)?);
-        }
+    if args.json {
+        println!("{}", serde_json::to_string(&grant.reply).unwrap_or_default());
+    } else {
+        let changes = environment::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
+        print!("{}", shell::text(Format::Shell(Shell::Sh), &changes)?);
     }
     Ok(grant::describe(&grant.reply.lease, args.ttl.or(args.limits.unattended)))
 }
@@ -121,7 +110,6 @@ pub(super) fn show(lease: &Lease) {
         lease.process.map(|process| format!("ends with process {process}")),
         lease.unattended.then(|| "goes on without you".to_owned()),
         lease.confirm.then(|| "you are asked for each program".to_owned()),
-        lease.once.then(|| "good once".to_owned()),
         Some(lease.used_at.map_or("not used yet".to_owned(), |used| format!("used {}", say::since(used)))),
     ];
     println!("    {}; {}", lease.id, facts.into_iter().flatten().collect::<Vec<_>>().join(", "));

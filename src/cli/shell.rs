@@ -7,38 +7,47 @@ use clap::ValueEnum;
 use super::environment::Changes;
 use crate::error::{Code, Error, Result};
 
-/// Who reads the text.
+/// What reads the text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A shell evaluates it.
+    Shell(Shell),
+    /// A `.env` file of programs and containers keeps it.
+    Dotenv,
+}
+
+/// A shell.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Shell {
-    /// sh, bash, zsh: eval "$(ksb env)"
+    /// POSIX shells, and direnv: eval "$(ksb env)"
     Sh,
-    /// fish: ksb env --shell fish | source
+    /// eval "$(ksb env)"
+    Bash,
+    /// eval "$(ksb env)"
+    Zsh,
+    /// ksb env --shell fish | source
     Fish,
-    /// A .env file for programs and containers: NAME=value
-    Dotenv,
-    /// An .envrc for direnv
-    Direnv,
 }
 
 /// The text, one change a line.
-pub(super) fn text(shell: Shell, changes: &Changes) -> Result<String> {
+pub(super) fn text(format: Format, changes: &Changes) -> Result<String> {
     let mut text = String::new();
     let gone = changes.gone().collect::<Vec<_>>().join(" ");
-    match shell {
+    match format {
         _ if gone.is_empty() => {}
-        Shell::Sh | Shell::Direnv => _ = writeln!(text, "unset {gone}"),
-        Shell::Fish => _ = writeln!(text, "set -e {gone}"),
+        Format::Shell(Shell::Fish) => _ = writeln!(text, "set -e {gone}"),
+        Format::Shell(_) => _ = writeln!(text, "unset {gone}"),
         // It only ever adds to an environment.
-        Shell::Dotenv => {}
+        Format::Dotenv => {}
     }
     for (name, value) in changes.set() {
-        match shell {
-            Shell::Sh | Shell::Direnv => {
+        match format {
+            Format::Shell(Shell::Fish) => _ = writeln!(text, "set -gx {name} {}", fish(name, value)?),
+            Format::Shell(_) => {
                 let value = shlex::try_quote(value).map_err(|_| unfit(name, "a shell's variable"))?;
                 _ = writeln!(text, "export {name}={value}");
             }
-            Shell::Fish => _ = writeln!(text, "set -gx {name} {}", fish(name, value)?),
-            Shell::Dotenv => _ = writeln!(text, "{name}={}", dotenv(name, value)?),
+            Format::Dotenv => _ = writeln!(text, "{name}={}", dotenv(name, value)?),
         }
     }
     Ok(text)
@@ -102,7 +111,7 @@ mod tests {
             for value in HOSTILE {
                 let script = format!(
                     "OS_CLOUD=before\n{}printf '%s|%s' \"$OS_REGION_NAME\" \"${{OS_CLOUD-gone}}\"",
-                    text(Shell::Sh, &changes(value)).unwrap()
+                    text(Format::Shell(Shell::Sh), &changes(value)).unwrap()
                 );
                 let output = Command::new(shell).args(["-c", &script]).output().unwrap();
                 assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{value}|gone"), "{shell}");
@@ -113,21 +122,21 @@ mod tests {
 
     #[test]
     fn what_no_variable_holds_is_refused() {
-        for shell in [Shell::Sh, Shell::Fish, Shell::Dotenv, Shell::Direnv] {
-            assert!(text(shell, &changes("a\0b")).is_err());
+        for format in [Format::Shell(Shell::Sh), Format::Shell(Shell::Fish), Format::Dotenv] {
+            assert!(text(format, &changes("a\0b")).is_err());
         }
     }
 
     #[test]
     fn fish_knows_two_escapes_between_single_quotes() {
-        let text = |value| text(Shell::Fish, &changes(value)).unwrap();
+        let text = |value| text(Format::Shell(Shell::Fish), &changes(value)).unwrap();
         assert_eq!(text("it's"), "set -e OS_CLOUD\nset -gx OS_REGION_NAME 'it\\'s'\n");
         assert_eq!(text("$(a) \\"), "set -e OS_CLOUD\nset -gx OS_REGION_NAME '$(a) \\\\'\n");
     }
 
     #[test]
     fn a_file_has_only_what_every_reader_of_such_files_takes_alike() {
-        let text = |value| text(Shell::Dotenv, &changes(value));
+        let text = |value| text(Format::Dotenv, &changes(value));
         assert_eq!(text("http://127.0.0.1:8/v3").unwrap(), "OS_REGION_NAME=http://127.0.0.1:8/v3\n");
         assert_eq!(text("two words # here").unwrap(), "OS_REGION_NAME='two words # here'\n");
         for refused in ["it's", "two\nlines", "$HOME", "a\\b", "\"a\""] {

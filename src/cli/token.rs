@@ -44,7 +44,9 @@ pub(super) async fn run(args: Args) -> Result<()> {
     match args.format {
         Format::Value => println!("{}", token.token_id.expose()),
         Format::Json => println!("{}", serde_json::to_string(&token).unwrap_or_default()),
-        Format::Env => print!("{}", shell::text(Shell::Sh, &variables(&request.cloud, &token))?),
+        Format::Env => {
+            print!("{}", shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?)
+        }
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ pub struct Handover {
     pub contents: Secret,
     /// What opens the vault, where it is to stay open.
     pub seal: Option<VaultSeal>,
-    /// Ids of the leases whose end or use the vault does not know, because it is locked.
+    /// Ids of the leases whose end the vault does not know, because it is locked.
     #[serde(default, alias = "through")]
     pub lock_exempt: HashSet<String>,
     /// Whether the user unlocked the screen meanwhile.

@@ -15,7 +15,7 @@ pub struct LockFile {
     pub since: Timestamp,
     /// What locked it.
     pub reason: Reason,
-    /// Ids of leases that ended or were used up since.
+    /// Ids of leases that ended since.
     #[serde(default, alias = "over")]
     pub ended_leases: Vec<String>,
     /// Wrong passphrases in a row.

@@ -159,8 +159,6 @@ pub struct StoredLease {
     pub identity: StoredIdentity,
     /// Of its tokens.
     pub scope: StoredScope,
-    /// How often the secret may be used.
-    pub uses: StoredUses,
     /// Whether a sign-in may be opened for it.
     pub prompt: bool,
     /// Whether the browser is on another machine.
@@ -190,21 +188,6 @@ pub struct StoredLease {
     /// Every token that was made for it.
     #[serde(alias = "minted")]
     pub issued_tokens: Vec<StoredIssuedToken>,
-}
-
-/// How often a lease's secret may be used.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum StoredUses {
-    /// As often as its holder wants.
-    #[serde(alias = "Any")]
-    Any,
-    /// For one authentication.
-    #[serde(alias = "One")]
-    One,
-    /// No more.
-    #[serde(alias = "Spent")]
-    Spent,
 }
 
 /// A process, told from a later one with the same number.

@@ -174,7 +174,7 @@ async fn authenticate(
     let patience = patience(&parts.headers);
     let program = facade.program_of(&caller).await;
     let token = facade.broker.lease_token(&lease, asked.scope, given.as_ref(), patience, program).await?;
-    if !matches!(shown, Shown::Token(_)) && !facade.broker.spend(&lease).await {
+    if !matches!(shown, Shown::Token(_)) && !facade.broker.record_use(&lease) {
         return Err(facade.stranger());
     }
     locked(&caller.memory).get_or_insert_default::<GivenHere>().0.insert(key, token.id.clone());
@@ -197,7 +197,7 @@ async fn show(
         let lease = facade.whose(&Shown::Handle(&subject))?;
         let (patience, program) = (patience(request.headers()), facade.program_of(&caller).await);
         let token = facade.broker.lease_token(&lease, None, None, patience, program).await?;
-        if !facade.broker.spend(&lease).await {
+        if !facade.broker.record_use(&lease) {
             return Err(facade.stranger());
         }
         return Ok(token_response(StatusCode::OK, &token, false));

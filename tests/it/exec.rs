@@ -609,7 +609,7 @@ fn without_the_agent_a_command_has_all_of_its_time_to_end() {
 fn variables_of_a_lease_survive_a_shell_and_serve_a_tool() {
     let mut desk = signed_in();
     desk.sandbox.set("OS_CLOUD", "demo").set("OS_PASSWORD", "stale");
-    for args in ["env", "lease create", "env --shell direnv", "env demo --for swift"] {
+    for args in ["env", "lease create", "env --shell bash", "env --shell zsh", "env demo --for swift"] {
         let script = format!("eval \"$(\"$0\" {args})\" && env -0 && printf READY");
         let running = Running::of(desk.sandbox.command("sh").args(["-c", &script, KSB]));
         assert_eq!(project(&running.tool().ask()), "demo", "{args}");
@@ -640,7 +640,7 @@ fn a_lease_that_ends_sooner_than_asked_tells_its_real_end_first_and_exits_with_4
 #[test]
 fn a_lease_is_made_listed_and_ended() {
     let desk = signed_in();
-    let made = desk.run(&["lease", "create", "--name", "ci job", "--ttl", "30m", "--format", "json"]).ok();
+    let made = desk.run(&["lease", "create", "--name", "ci job", "--ttl", "30m", "--json"]).ok();
     let made: Value = serde_json::from_str(&made.stdout).unwrap();
     let text = |at: &str| made.pointer(at).unwrap().as_str().unwrap();
     let tool = client(text("/auth_url"), text("/lease/id"), text("/secret"));
@@ -659,7 +659,7 @@ fn a_lease_is_made_listed_and_ended() {
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("Try: ksb lease list"), "{}", again.stderr);
     desk.run(&["lease", "create"]).ok();
-    desk.run(&["lease", "create", "--once"]).ok();
+    desk.run(&["lease", "create"]).ok();
     // One that is not there does not keep another alive.
     desk.run(&["lease", "create", "--name", "last"]).ok();
     assert_eq!(desk.run(&["lease", "revoke", "nope", "last"]).code, Some(1));

@@ -201,8 +201,6 @@ fn whoever_has_no_living_lease_hears_the_same_whatever_is_wrong() {
     let revoked = Tool::of(&lease_with(&lab, &json!({"name": "old"})));
     assert_eq!(lab.api().delete("/v1/leases/old").status, 200);
     let over = Tool::of(&lease_with(&lab, &json!({"ttl": 5})));
-    let once = Tool::of(&lease_with(&lab, &json!({"once": true})));
-    token(&once.ask());
     let other = self::tool(&lab);
     lab.clock.advance(6);
     let wrong = |change: &dyn Fn(&mut Tool)| {
@@ -215,7 +213,6 @@ fn whoever_has_no_living_lease_hears_the_same_whatever_is_wrong() {
         wrong(&|tool| tool.secret.truncate(63)),
         wrong(&|tool| tool.secret.clear()),
         wrong(&|tool| tool.id = "0".repeat(32)),
-        once.ask(),
         tool.with(&persons, "GET", "/v3/auth/projects").send(),
         tool.with(&tool.handle, "GET", "/v3/auth/projects").send(),
         tool.with("gAAAAAB-made-up", "GET", "/v3/auth/projects").send(),

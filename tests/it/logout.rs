@@ -21,7 +21,7 @@ fn each(happens: impl Fn(&mut Desk), judge: impl Fn(&Desk, &[&str])) {
     for logout in LOGOUTS {
         let mut desk = Desk::with_quick_vault();
         desk.run_and_sign_in(&["token"], "alice").ok();
-        let made = desk.run(&["lease", "create", "--name", "apply", "--format", "json"]).ok().stdout;
+        let made = desk.run(&["lease", "create", "--name", "apply", "--json"]).ok().stdout;
         let made: Value = serde_json::from_str(&made).unwrap();
         assert_eq!(authenticate(&made).status, 201);
         happens(&mut desk);

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Confined, Credentials, Lease, Minted, Uses};
-use crate::formats::vault_contents::{
-    StoredConfinement, StoredCredentials, StoredLease, StoredProcess, StoredUses,
-};
+use super::{Confined, Credentials, Lease, Minted};
+use crate::formats::vault_contents::{StoredConfinement, StoredCredentials, StoredLease, StoredProcess};
 use crate::model::Identity;
 use crate::platform::process::Process;
 
@@ -19,7 +17,6 @@ impl Lease {
             cloud: self.cloud.clone().into(),
             identity: self.identity.bytes(),
             scope: self.scope.clone().into(),
-            uses: self.uses.into(),
             prompt: self.prompt,
             remote: self.remote,
             process: self.process.clone().map(Into::into),
@@ -46,7 +43,6 @@ impl From<StoredLease> for Lease {
             cloud: stored.cloud.into(),
             identity: Identity::from_bytes(stored.identity),
             scope: stored.scope.into(),
-            uses: stored.uses.into(),
             prompt: stored.prompt,
             remote: stored.remote,
             process: stored.process.map(Into::into),
@@ -62,26 +58,6 @@ impl From<StoredLease> for Lease {
             tokens: HashMap::new(),
             minted: stored.issued_tokens.into_iter().map(Into::into).collect(),
             watch: None,
-        }
-    }
-}
-
-impl From<Uses> for StoredUses {
-    fn from(uses: Uses) -> Self {
-        match uses {
-            Uses::Any => Self::Any,
-            Uses::One => Self::One,
-            Uses::Spent => Self::Spent,
-        }
-    }
-}
-
-impl From<StoredUses> for Uses {
-    fn from(stored: StoredUses) -> Self {
-        match stored {
-            StoredUses::Any => Self::Any,
-            StoredUses::One => Self::One,
-            StoredUses::Spent => Self::Spent,
         }
     }
 }

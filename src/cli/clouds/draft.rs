@@ -7,7 +7,7 @@ use crate::clouds::{Config, Environment};
 use crate::error::{Code, Error, Result};
 
 const BY_HAND: &str = "give `clouds` and each entry in that file lines of their own, without `{…}`; or write the entry \
-                       yourself, with what this prints: ksb lease create --format json";
+                       yourself, with what this prints: ksb lease create --json";
 
 /// An entry in its two parts.
 #[derive(Clone)]

@@ -201,7 +201,7 @@ fn a_cloud_whose_memberships_do_not_last_is_said_to_need_an_authorization_ttl() 
     assert_eq!(front.api().get("/v1/leases").json["leases"], json!([]));
     assert_eq!(ours(&front, &user), BTreeSet::new(), "nothing is left of the attempts");
     // With that word it is the whole identity, and said to be.
-    let made = front.ksb(&["lease", "create", "--confined", "--whole-identity", "--format", "json"]).ok();
+    let made = front.ksb(&["lease", "create", "--confined", "--whole-identity", "--json"]).ok();
     let made: Value = serde_json::from_str(&made.stdout).unwrap();
     assert_eq!(made["lease"]["confined"], false);
     assert!(made["lease"]["notices"][0].as_str().unwrap().contains("not confined"), "{made}");

@@ -246,11 +246,11 @@ fn every_client_does_its_work_by_exec_with_one_sign_in_and_a_token_each() {
 #[test]
 fn variables_from_ksb_env_serve_programs_that_read_no_clouds_yaml() {
     let bench = Bench::signed_in();
-    let dotenv = bench.front.ksb(&["env", "demo", "--shell", "dotenv"]).ok().stdout;
+    let dotenv = bench.front.ksb(&["env", "demo", "--dotenv"]).ok().stdout;
     fs::write(bench.folder("dotenv").join(".env"), dotenv).unwrap();
-    let eval = |program: &str, script: &str| {
-        let script = format!("eval \"$(\"$KSB\" env demo --for {program})\"\n{script}");
-        bench.shell(program, &script)
+    let eval = |name: &str, options: &str, script: &str| {
+        let script = format!("eval \"$(\"$KSB\" env demo {options})\"\n{script}");
+        bench.shell(name, &script)
     };
     // Such a file only ever adds.
     let by_file = format!(
@@ -258,9 +258,9 @@ fn variables_from_ksb_env_serve_programs_that_read_no_clouds_yaml() {
         stack("UV")
     );
     let outcomes = at_once([
-        eval("rclone", "rclone copy file demo:$C && rclone cat demo:$C/file"),
-        eval("restic", RESTIC),
-        eval("swift", SWIFT),
+        eval("rclone", "--for rclone", "rclone copy file demo:$C && rclone cat demo:$C/file"),
+        eval("restic", "", RESTIC),
+        eval("swift", "--for swift", SWIFT),
         bench.shell("dotenv", &by_file),
     ]);
     for (name, outcome) in ["rclone", "restic", "swift", "dotenv"].into_iter().zip(outcomes) {
