@@ -1,27 +1,23 @@
 //! The one accept loop, over unix and TCP sockets.
 //!
-//! axum's own `serve` has no time-out for request headers and no limit of connections. Browsers open
-//! speculative connections and leave them idle; none of them may delay a sign-in, so the loop never
-//! stops accepting: at the cap the connection that has been idle longest is closed. One whose request has not come to its
-//! end counts as idle, however long it is at it.
+//! axum's own `serve` has no time-out for request headers and no limit of connections. At the limit new connections wait
+//! in the listen backlog until one ends; a connection that sends no request ends after `HEADER_TIMEOUT`.
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, Weak};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Extensions, HeaderValue, Request, Response, StatusCode, header};
-use hyper::body::{Body as _, Bytes, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use tower_service::Service;
 
@@ -30,15 +26,13 @@ use crate::platform::peer;
 use crate::platform::program::Peer;
 use crate::sync::locked;
 
-/// Time for a request's headers to arrive.
+/// Time for a request's headers to arrive, and for an idle connection's next request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// More than 200 clients at once are served; a flood of idle connections costs no more than this.
+/// Of one listener.
 const MAX_CONNECTIONS: usize = 512;
-/// The newest connections are not closed for the sake of others: they may be about to say what they want.
-const NEWEST: u64 = 64;
 const MAX_HEADERS: usize = 64;
-/// The rest of a listener that has nothing to give up while the process is out of descriptors.
-const BREATH: Duration = Duration::from_millis(100);
+/// Pause before `accept` is tried again when the process is out of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Who asks: how much a request may say before its body.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +66,7 @@ pub struct Caller {
 }
 
 /// A listening socket that can tell whose the other end is.
-pub trait Listener: Send + 'static {
+pub trait Listener: Send + Sync + 'static {
     /// An accepted connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// Waits for the next connection.
@@ -204,32 +198,33 @@ async fn accept_loop<L: Listener>(
     router: Router,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let connections = Arc::new(Connections::default());
+    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let refused = Arc::new(Mutex::new(Seldom::default()));
     let mut failures = Seldom::default();
     loop {
+        let accepted = async {
+            let place = room.clone().acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepted => accepted,
             _ = phase.changed() => return,
         };
         match accepted {
-            Ok(stream) => {
-                let (place, router, phase) = (connections.place(), router.clone(), phase.clone());
-                let refused = refused.clone();
+            Ok((stream, place)) => {
+                let (router, phase, refused) = (router.clone(), phase.clone(), refused.clone());
                 tokio::spawn(async move {
                     if let Some(caller) = admit::<L>(&stream, &refused) {
-                        converse(stream, askers, router, &place, caller, phase).await;
+                        converse(stream, askers, router, caller, phase).await;
                     }
+                    drop(place);
                 });
             }
-            // Out of descriptors: give up the idle connection that is oldest and go on.
             Err(error) => {
                 if let Some(left_out) = failures.say(Instant::now()) {
                     tracing::warn!(%error, left_out, "accept failed");
                 }
-                if connections.close_oldest() {
-                    tokio::task::yield_now().await;
-                } else if timeout(BREATH, phase.changed()).await.is_ok() {
+                if timeout(ACCEPT_RETRY_DELAY, phase.changed()).await.is_ok() {
                     return;
                 }
             }
@@ -257,24 +252,22 @@ async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     askers: Askers,
     router: Router,
-    place: &Place,
     caller: Caller,
     mut phase: watch::Receiver<Phase>,
 ) {
-    let (connection, seen) = (place.connection.clone(), phase.clone());
+    let first = Arc::new(FirstRequest::default());
+    let (asked, seen) = (first.clone(), phase.clone());
     let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
         let (mut router, caller, phase) = (router.clone(), caller.clone(), seen.clone());
-        let busy = Busy::on(&connection);
+        asked.came();
         async move {
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(Parting(phase.clone()));
-            let request = request.map(|body| Arriving::new(body, busy.clone()));
             let response: Result<Response<Body>, Infallible> = tokio::select! {
                 biased;
                 response = router.call(request) => response,
                 () = late(&phase) => Ok(come_again()),
             };
-            drop(busy);
             response
         }
     });
@@ -290,14 +283,12 @@ async fn converse(
         outcome = connection.as_mut() => {
             if let Err(error) = outcome { tracing::debug!(%error, "connection ended"); }
         }
-        () = place.connection.evicted.notified() => {}
         _ = phase.changed() => {
-            if !place.connection.was_used.load(Ordering::Relaxed) {
-                // Who has just connected is about to ask; hyper would close on them.
-                let asks = place.connection.used.notified();
+            if !first.has_come.load(Ordering::Relaxed) {
+                // A client that has just connected is about to send a request; hyper would close its connection.
                 tokio::select! {
                     _ = connection.as_mut() => return,
-                    _asked_or_silent = timeout(FIRST_REQUEST, asks) => {}
+                    _asked_or_silent = timeout(FIRST_REQUEST, first.comes.notified()) => {}
                 }
             }
             connection.as_mut().graceful_shutdown();
@@ -306,167 +297,17 @@ async fn converse(
     }
 }
 
-/// The living connections of one listener.
+/// The first request of a connection.
 #[derive(Default)]
-struct Connections {
-    alive: Mutex<Vec<Weak<Connection>>>,
-    ticks: AtomicU64,
+struct FirstRequest {
+    has_come: AtomicBool,
+    comes: Notify,
 }
 
-/// One connection: how many requests it has under way and when the last one began or ended.
-struct Connection {
-    requests: AtomicUsize,
-    last_used: AtomicU64,
-    evicted: Notify,
-    /// Whether a request ever came, and word of the first one.
-    was_used: AtomicBool,
-    used: Notify,
-    all: Weak<Connections>,
-}
-
-/// A place among the living connections; given up when dropped.
-struct Place {
-    connection: Arc<Connection>,
-}
-
-impl Connections {
-    fn place(self: &Arc<Self>) -> Place {
-        let connection = Arc::new(Connection {
-            requests: AtomicUsize::new(0),
-            last_used: AtomicU64::new(self.tick()),
-            evicted: Notify::new(),
-            was_used: AtomicBool::new(false),
-            used: Notify::new(),
-            all: Arc::downgrade(self),
-        });
-        let full = {
-            let mut alive = locked(&self.alive);
-            alive.retain(|connection| connection.strong_count() > 0);
-            alive.push(Arc::downgrade(&connection));
-            alive.len() > MAX_CONNECTIONS
-        };
-        if full {
-            self.close_oldest();
+impl FirstRequest {
+    fn came(&self) {
+        if !self.has_come.swap(true, Ordering::Relaxed) {
+            self.comes.notify_one();
         }
-        Place { connection }
-    }
-
-    /// Whether there was one to close.
-    fn close_oldest(&self) -> bool {
-        let mut alive = locked(&self.alive);
-        let newest = self.ticks.load(Ordering::Relaxed).saturating_sub(NEWEST);
-        let living =
-            alive.iter().enumerate().filter_map(|(at, connection)| Some((at, connection.upgrade()?)));
-        let oldest = living.min_by_key(|(_, connection)| {
-            // Idle ones first; among them the one that was used longest ago.
-            let last_used = connection.last_used.load(Ordering::Relaxed);
-            (last_used >= newest, connection.requests.load(Ordering::Relaxed) > 0, last_used)
-        });
-        let Some((at, oldest)) = oldest else { return false };
-        // It is chosen once: until it has heard of it, others may come that need a place of their own.
-        alive.swap_remove(at);
-        oldest.evicted.notify_one();
-        true
-    }
-
-    fn tick(&self) -> u64 {
-        self.ticks.fetch_add(1, Ordering::Relaxed)
-    }
-}
-
-impl Connection {
-    fn touch(&self) {
-        if let Some(all) = self.all.upgrade() {
-            self.last_used.store(all.tick(), Ordering::Relaxed);
-        }
-    }
-}
-
-/// A request under way, once it is there as a whole.
-struct Busy {
-    connection: Arc<Connection>,
-    is_whole: AtomicBool,
-}
-
-impl Busy {
-    fn on(connection: &Arc<Connection>) -> Arc<Self> {
-        if !connection.was_used.swap(true, Ordering::Relaxed) {
-            connection.used.notify_one();
-        }
-        connection.touch();
-        Arc::new(Self { connection: connection.clone(), is_whole: AtomicBool::new(false) })
-    }
-
-    fn is_whole(&self) {
-        if !self.is_whole.swap(true, Ordering::Relaxed) {
-            self.connection.requests.fetch_add(1, Ordering::Relaxed);
-            self.connection.touch();
-        }
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        if *self.is_whole.get_mut() {
-            self.connection.requests.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.connection.touch();
-    }
-}
-
-/// A body that tells when it has come to its end.
-struct Arriving {
-    body: Incoming,
-    busy: Arc<Busy>,
-}
-
-impl Arriving {
-    fn new(body: Incoming, busy: Arc<Busy>) -> Self {
-        if body.is_end_stream() {
-            busy.is_whole();
-        }
-        Self { body, busy }
-    }
-}
-
-impl hyper::body::Body for Arriving {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if self.body.is_end_stream() {
-            self.busy.is_whole();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use futures_util::FutureExt;
-
-    use super::*;
-
-    #[test]
-    fn of_those_who_come_in_one_burst_each_has_another_one_closed() {
-        let connections = Arc::new(Connections::default());
-        // Nobody hears of anything in between.
-        let places: Vec<_> = (0..MAX_CONNECTIONS + 100).map(|_| connections.place()).collect();
-        let evicted = places.iter().map(|place| place.connection.evicted.notified().now_or_never().is_some());
-        let evicted: Vec<_> = evicted.collect();
-        assert!(evicted[..100].iter().all(|evicted| *evicted), "the oldest");
-        assert!(!evicted[100..].contains(&true), "and no others");
     }
 }

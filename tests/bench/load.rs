@@ -3,7 +3,6 @@
 //! `load PLAN.json` does what the plan says and prints one JSON object. Started by `tests/bench/run`.
 
 use std::collections::BTreeMap;
-use std::iter;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -21,9 +20,9 @@ use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsConnector;
 
@@ -38,23 +37,6 @@ struct Plan {
     /// How long a turn is; who has asked by then is waited for.
     seconds: f64,
     servers: Vec<Server>,
-    /// Who disturbs meanwhile, one after the other; first nobody does.
-    #[serde(default)]
-    rude: Vec<Rude>,
-}
-
-/// A crowd at a socket that never finishes what it says, and comes again whenever it is sent away.
-#[derive(Deserialize, Serialize)]
-struct Rude {
-    name: String,
-    /// `/a/socket` or `host:port`.
-    at: String,
-    connections: usize,
-    says: String,
-    /// How often it says so.
-    times: usize,
-    /// Whether it stays then, until it is sent away.
-    stays: bool,
 }
 
 /// A server, and what it is asked.
@@ -95,10 +77,6 @@ fn main() {
     if first == "--hello" {
         return hello(Path::new(&args.next().expect("--hello SOCKET")));
     }
-    if first == "--rude" {
-        let how = args.next().expect("--rude HOW");
-        return be_rude(&Arc::new(serde_json::from_str(&how).expect("the way to be rude is one")));
-    }
     let text = std::fs::read(first).expect("the plan can be read");
     let plan: Plan = serde_json::from_slice(&text).expect("the plan is one");
     let yardstick = plan.hello.as_deref().map(beside);
@@ -118,43 +96,6 @@ fn hello(socket: &Path) {
         let router = Router::new().route("/", post(|_body: Bytes| async { "hello" }));
         axum::serve(listener, router).await.expect("it serves");
     });
-}
-
-/// Disturbs until it is killed.
-fn be_rude(how: &Arc<Rude>) {
-    runtime().block_on(async {
-        for _ in 0..how.connections {
-            let how = how.clone();
-            tokio::spawn(async move {
-                loop {
-                    // Sent away, or not let in.
-                    how.disturb().await.ok();
-                    tokio::task::yield_now().await;
-                }
-            });
-        }
-        std::future::pending::<()>().await;
-    });
-}
-
-impl Rude {
-    async fn disturb(&self) -> std::io::Result<()> {
-        if self.at.starts_with('/') {
-            self.talk(UnixStream::connect(&self.at).await?).await
-        } else {
-            self.talk(TcpStream::connect(&self.at).await?).await
-        }
-    }
-
-    async fn talk(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Result<()> {
-        for _ in 0..self.times {
-            stream.write_all(self.says.as_bytes()).await?;
-        }
-        if self.stays {
-            stream.read_to_end(&mut Vec::new()).await?;
-        }
-        Ok(())
-    }
 }
 
 /// A process of this program that ends when dropped.
@@ -185,28 +126,19 @@ fn beside(socket: &Path) -> Beside {
 async fn measure(plan: &Plan) -> Vec<Value> {
     let targets: Vec<_> = plan.servers.iter().map(|server| Arc::new(server.target())).collect();
     let mut rows = Vec::new();
-    let disturbances: Vec<_> = iter::once(None).chain(plan.rude.iter().map(Some)).collect();
     for &clients in &plan.clients {
-        let mut taken = vec![vec![Taken::default(); targets.len()]; disturbances.len()];
+        let mut taken = vec![Taken::default(); targets.len()];
         for turn in 0..=plan.turns {
-            for (rude, taken) in disturbances.iter().zip(&mut taken) {
-                let _disturbs = rude.map(|rude| Beside::start("--rude", json!(rude).to_string()));
-                for (target, taken) in targets.iter().zip(taken) {
-                    let more = load(target, clients, Duration::from_secs_f64(plan.seconds)).await;
-                    if turn > 0 {
-                        taken.add(more);
-                    }
+            for (target, taken) in targets.iter().zip(&mut taken) {
+                let more = load(target, clients, Duration::from_secs_f64(plan.seconds)).await;
+                if turn > 0 {
+                    taken.add(more);
                 }
             }
         }
-        for (rude, taken) in disturbances.iter().zip(taken) {
-            for (server, taken) in plan.servers.iter().zip(taken) {
-                let rude = rude.map(|rude| &rude.name);
-                let figures = taken.figures();
-                rows.push(
-                    json!({"server": server.name, "rude": rude, "clients": clients, "figures": figures}),
-                );
-            }
+        for (server, taken) in plan.servers.iter().zip(taken) {
+            let figures = taken.figures();
+            rows.push(json!({"server": server.name, "clients": clients, "figures": figures}));
         }
     }
     rows

@@ -1,145 +1,25 @@
-//! Whoever is rude to the agent's sockets has nobody else wait.
+//! Requests that are too long, and connections of other users.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::time::Instant;
 
-use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
 use serde_json::{Value, json};
 
 use crate::support::api::{request, scope};
 use crate::support::desk::Desk;
 use crate::support::http::{PATIENCE, Request, Response, connect};
-use crate::support::sandbox::{KSB, end_of};
 use crate::support::skip::{is_root, skip};
-use crate::support::spawn;
 use crate::support::stranger;
 use crate::support::tool::Tool;
 
-/// More connections than are served at once.
-const CROWD: usize = 600;
-/// No more of them are sent away for want of room, also when others come.
-const NO_ROOM: usize = 200;
-
 /// A desk with a cloud, somebody signed in, and what they ask for: the API's question, and a tool.
 fn signed_in() -> (Desk, Value, Tool) {
-    signed_in_at(Desk::new())
-}
-
-fn signed_in_at(desk: Desk) -> (Desk, Value, Tool) {
+    let desk = Desk::new();
     desk.run_and_sign_in(&["login"], "alice").ok();
     let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
     let question = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
     let tool = Tool::of(&desk.api().post("/v1/leases", &question));
     (desk, question, tool)
-}
-
-/// What those who never finish a request have said: nothing, half a head, all but the last byte of the body; and all three.
-fn manners(whole: &[u8]) -> Vec<(&'static str, Vec<&[u8]>)> {
-    let half = whole.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
-    let (idle, half, all_but_one) = (&b""[..], &whole[..half], &whole[..whole.len() - 1]);
-    vec![
-        ("idle", vec![idle]),
-        ("half a head", vec![half]),
-        ("half a body", vec![all_but_one]),
-        ("some of each", vec![idle, half, all_but_one]),
-    ]
-}
-
-/// A crowd, each of whom says one of these things.
-fn crowd<S: Write + Into<OwnedFd>>(connect: impl Fn() -> S, says: &[&[u8]]) -> Vec<OwnedFd> {
-    let come = |said: &&[u8]| {
-        let mut stream = connect();
-        stream.write_all(said).unwrap();
-        stream.into()
-    };
-    says.iter().cycle().take(CROWD).map(come).collect()
-}
-
-/// Whether the other side has neither answered nor left.
-fn waits(stream: &OwnedFd) -> bool {
-    recv(stream, &mut [0][..], RecvFlags::DONTWAIT) == Err(Errno::AGAIN)
-}
-
-/// Twenty are served while a crowd is there. An answer counts when most of the crowd still wait behind it; those who take
-/// too long for a request are sent away, and then another crowd comes.
-#[track_caller]
-fn serves_beside(what: &str, crowd: impl Fn() -> Vec<OwnedFd>, serve: impl Fn()) {
-    let (began, mut served) = (Instant::now(), 0);
-    while served < 20 {
-        let crowd = crowd();
-        while served < 20 {
-            serve();
-            if crowd.iter().filter(|one| waits(one)).count() < crowd.len() - NO_ROOM {
-                break;
-            }
-            served += 1;
-        }
-        assert!(began.elapsed() < 4 * PATIENCE, "{what}: {served} were served beside a crowd");
-    }
-}
-
-#[test]
-fn a_crowd_that_never_finishes_at_the_agents_socket_holds_up_nobody() {
-    let (desk, question, _tool) = signed_in();
-    let socket = desk.sandbox.paths().socket;
-    let whole = request("POST", "/v1/tokens", Some(&question)).bytes();
-    for (name, says) in manners(&whole) {
-        serves_beside(
-            name,
-            || crowd(|| UnixStream::connect(&socket).unwrap(), &says),
-            || drop(desk.api().post("/v1/tokens", &question).token_id()),
-        );
-    }
-}
-
-#[test]
-fn a_crowd_that_never_finishes_at_the_facade_holds_up_nobody() {
-    let (_desk, _question, tool) = signed_in();
-    let whole = tool.auth(&tool.credential(), None).bytes();
-    for (name, says) in manners(&whole) {
-        let connect = || TcpStream::connect(tool.facade).unwrap();
-        serves_beside(name, || crowd(connect, &says), || drop(tool.token()));
-    }
-}
-
-#[test]
-fn a_crowd_that_waits_for_a_person_keeps_nobody_from_a_token() {
-    let (desk, question, _tool) = signed_in();
-    let mut other = question.clone();
-    other["cloud"]["account"] = json!("another");
-    let waiting = desk.api().post("/v1/sign-ins", &json!({"cloud": other["cloud"]})).sign_in();
-    let socket = desk.sandbox.paths().socket;
-    let path = format!("/v1/sign-ins/{}?seen={}&wait=60", waiting.id, waiting.json["revision"]);
-    let asks = request("GET", &path, None).bytes();
-    serves_beside(
-        "waiting",
-        || crowd(|| UnixStream::connect(&socket).unwrap(), &[&asks]),
-        || drop(desk.api().post("/v1/tokens", &question).token_id()),
-    );
-}
-
-#[test]
-fn crowds_at_all_ports_at_once_find_room_under_the_usual_limit_of_descriptors() {
-    keystone_broker::platform::descriptors::all();
-    let desk = Desk::new();
-    let script = "ulimit -Sn 1024; exec \"$0\" agent --ensure";
-    end_of(spawn::start(desk.sandbox.command("sh").args(["-c", script, KSB]))).ok();
-    let (desk, question, tool) = signed_in_at(desk);
-    let socket = desk.sandbox.paths().socket;
-    // No more than each listener serves; together with what else is open, more than 1024.
-    let both = || {
-        let at_socket = (0..510).map(|_| UnixStream::connect(&socket).unwrap().into());
-        at_socket.chain((0..510).map(|_| TcpStream::connect(tool.facade).unwrap().into())).collect()
-    };
-    serves_beside("both", both, || {
-        desk.api().post("/v1/tokens", &question).token_id();
-        tool.token();
-    });
-    assert!(!desk.sandbox.agent_log().contains("accept failed"), "{}", desk.sandbox.agent_log());
 }
 
 #[test]

@@ -493,7 +493,8 @@ fn idle_slow_and_half_open_connections_delay_nobody() {
         format!("POST /auth/websso/ HTTP/1.1\r\nHost: localhost:{}\r\nSec-Fetch-De", lab.port),
     ];
     let slow = Form::of(&lab.callback(), "gAAAA").request().set("Content-Length", "5000").bytes();
-    let speculative = (0..600).map(|number| {
+    // More than a browser has at once (256).
+    let speculative = (0..400).map(|number| {
         let mut stream = connect(&callback).unwrap();
         let bytes = if number % 4 == 3 { &slow[..] } else { half[number % 4].as_bytes() };
         stream.write_all(bytes).unwrap();
