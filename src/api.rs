@@ -757,7 +757,6 @@ pub struct S3Key {
 
 /// A lease, without its secret.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own on the wire")]
 pub struct Lease {
     /// 32 hexadecimal digits.
     pub id: String,

@@ -17,7 +17,6 @@ pub(super) const LIFETIME: SignedDuration = SignedDuration::from_hours(12);
 
 /// What a lease is kept to.
 #[derive(clap::Args, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(super) struct Limits {
     /// Keep its holder to one project: Keystone itself refuses them the others, and new credentials
     #[arg(long)]

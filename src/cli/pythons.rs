@@ -1,4 +1,4 @@
-//! The Pythons within reach that have openstacksdk, and whether they have the plugin.
+//! The Pythons behind `openstack`, Ansible and `python3`: whether they have openstacksdk and the plugin.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -24,7 +24,6 @@ const SOURCE: &str = "./plugin-shim";
 /// The oldest Python that the plugin runs on.
 const OLDEST: (u8, u8) = (3, 10);
 const PATIENCE: Duration = Duration::from_secs(5);
-const AT_MOST: usize = 64;
 
 /// Not `-I`: what is meant is the Python that `openstack` gets, with the user's own packages and PYTHONPATH.
 /// But nothing is imported from the current folder.
@@ -125,10 +124,10 @@ pub(super) fn tell(env: &Environment) {
             println!("  {line}");
         }
     } else if report.complete > 0 {
-        println!("Every Python on PATH that has openstacksdk has the plugin");
+        println!("The Python behind `openstack`, Ansible or `python3` has the plugin");
     } else {
         println!(
-            "No Python on PATH has openstacksdk; where it is, install beside it, in a clone of keystone-broker: {SOURCE}"
+            "No openstacksdk is behind `openstack`, Ansible or `python3` on PATH; where it is, install beside it, in a clone of keystone-broker: {SOURCE}"
         );
     }
 }
@@ -190,31 +189,20 @@ fn folders(env: &Environment) -> Vec<PathBuf> {
     std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect()
 }
 
-/// Interpreters on PATH, those of `openstack` and `ansible-playbook`, and those of tools that pipx and uv
-/// installed. A virtual environment's Python is a link to another's: the folder counts as well as the file.
+/// The interpreters behind `openstack`, Ansible and `python3` on PATH. A virtual environment's Python is a link to
+/// another's: the directory counts as well as the file.
 fn candidates(env: &Environment) -> Vec<PathBuf> {
     let folders = folders(env);
-    let mut found = Vec::new();
-    for folder in &folders {
-        for script in ["openstack", "ansible-playbook"] {
-            found.extend(interpreter(&folder.join(script)));
-        }
-        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.file_name()).filter(|name| is_python(name)).collect();
-        names.sort();
-        found.extend(names.into_iter().map(|name| folder.join(name)));
-    }
-    found.extend(env.get("VIRTUAL_ENV").map(|folder| Path::new(folder).join("bin/python")));
-    found.extend(tools(env).into_iter().filter(|tool| has_sdk(tool)).map(|tool| tool.join("bin/python")));
-
+    let first = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| is_program(path));
+    let scripts = ["openstack", "ansible", "ansible-playbook"].into_iter().filter_map(first);
+    let mut found: Vec<_> = scripts.filter_map(|script| interpreter(&script)).collect();
+    found.extend(first("python3"));
     let mut seen = BTreeSet::new();
     found.retain(|python| {
         let folder = python.parent().and_then(|folder| fs::canonicalize(folder).ok());
         let file = fs::canonicalize(python).ok();
         python.is_absolute() && is_program(python) && seen.insert((folder, file))
     });
-    found.truncate(AT_MOST);
     found
 }
 
@@ -243,34 +231,6 @@ fn interpreter(script: &Path) -> Option<PathBuf> {
         program => PathBuf::from(program),
     };
     program.file_name().is_some_and(is_python).then_some(program)
-}
-
-/// The environments of tools that pipx and uv keep.
-fn tools(env: &Environment) -> Vec<PathBuf> {
-    let data = env.get("XDG_DATA_HOME").map_or_else(|| env.home.join(".local/share"), PathBuf::from);
-    let pipx = env.get("PIPX_HOME").map_or_else(
-        || vec![data.join("pipx"), env.home.join(".local/share/pipx"), env.home.join(".local/pipx")],
-        |folder| vec![folder.into()],
-    );
-    let uv = env.get("UV_TOOL_DIR").map_or_else(|| data.join("uv/tools"), PathBuf::from);
-    let places = pipx.into_iter().map(|folder| folder.join("venvs")).chain([uv]);
-    let mut tools: Vec<_> = places.flat_map(|place| children(&place)).collect();
-    tools.sort();
-    tools
-}
-
-/// Whether an environment has openstacksdk, by its folders: tools can be many, and few have.
-fn has_sdk(environment: &Path) -> bool {
-    children(&environment.join("lib")).iter().flat_map(|python| children(&python.join("site-packages"))).any(
-        |package| {
-            let name = package.file_name().and_then(OsStr::to_str).unwrap_or_default();
-            name.starts_with("openstacksdk-")
-        },
-    )
-}
-
-fn children(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 /// Runs all of them; gives back the answers in the same order, and those that did not come.

@@ -45,7 +45,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         Format::Value => println!("{}", token.token_id.expose()),
         Format::Json => println!("{}", serde_json::to_string(&token).unwrap_or_default()),
         Format::Env => {
-            print!("{}", shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?)
+            print!("{}", shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?);
         }
     }
     Ok(())

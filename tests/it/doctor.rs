@@ -265,6 +265,9 @@ fn plugins_that_are_missing_old_or_shadowed_are_told_apart() {
     let without = answer("python3.11", json!({"plugin": false, "v3broker": []}));
     let old = answer("python3.12", json!({"plugin_version": "0.0.9"}));
     let shadowed = answer("python3.13", json!({"v3websso": ["keystoneauth-websso", "keystoneauth1"]}));
+    for (tool, python) in [("openstack", &without), ("ansible", &old), ("ansible-playbook", &shadowed)] {
+        program(&desk.sandbox, tool, &format!("#!{python}\n"));
+    }
     let found = findings(&desk.run(&["doctor", "--json"]).ok());
     assert_eq!(of(&found, "plugin", &well).0, "ok");
     assert_names(

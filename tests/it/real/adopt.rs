@@ -24,7 +24,7 @@ fn a_shared_clouds_yaml_moves_to_the_broker_and_back() {
     let said = front.ksb(&["adopt", "--all"]).ok();
     assert!(said.stdout.contains(&format!("{} is not touched", file.display())), "{said:?}");
     assert!(said.stdout.contains("Next: ksb login demo\nUndo: ksb adopt --all --undo\n"), "{said:?}");
-    assert!(said.stdout.contains("Every Python on PATH that has openstacksdk has the plugin"), "{said:?}");
+    assert!(said.stdout.contains("has the plugin"), "{said:?}");
     let issue =
         |cloud: &str| front.answer(&["--os-cloud", cloud, "token", "issue", "-f", "value", "-c", "id"]);
     let tokens = ["demo", "staging"].map(issue);
