@@ -3,7 +3,7 @@
 //! docs/configuration.md describes each key.
 
 mod file;
-mod layers;
+mod system_policy;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,16 +12,14 @@ use std::path::{Path, PathBuf};
 use jiff::SignedDuration;
 use url::Url;
 
-use self::file::{File, PerCloud};
-use self::layers::Layers;
+use self::file::{CloudSettings, File, HostLimits};
+use self::system_policy::SystemPolicy;
 use crate::error::{Code, Error, Result, reason};
 use crate::model::Cloud;
 use crate::vault::Wish;
 
 /// The system's own file. No switch and no variable leads past it.
 pub const SYSTEM: &str = "/etc/keystone-broker/config.toml";
-/// More than people sign in, less than what goes round in circles opens.
-const PROMPTS_PER_HOUR: u32 = 20;
 const COOL_DOWN: SignedDuration = SignedDuration::from_mins(1);
 
 /// What the files come to.
@@ -43,8 +41,10 @@ pub struct Config {
     pub unattended: bool,
     /// What the person's own file says in vain, each a sentence.
     pub overruled: Vec<String>,
-    everywhere: PerCloud,
-    clouds: BTreeMap<String, PerCloud>,
+    browser: Option<String>,
+    limits: HostLimits,
+    hosts: BTreeMap<String, HostLimits>,
+    clouds: BTreeMap<String, CloudSettings>,
     origins: BTreeMap<String, PathBuf>,
     /// The system's file and the person's.
     files: [PathBuf; 2],
@@ -61,14 +61,12 @@ pub struct Lock {
     pub on_sleep: bool,
 }
 
-/// Who may have a browser opened, and how often.
+/// Which programs may have a browser opened, and how often.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Prompting<'c> {
     /// These programs, by path or name; all when absent.
     pub programs: Option<&'c [String]>,
-    /// At most so many sign-ins for tools within an hour.
-    pub per_hour: u32,
-    /// The rest after a sign-in that nobody finished; twice as long each time, up to half an hour or this.
+    /// The pause after a sign-in that a program began, however it ended.
     pub cool_down: SignedDuration,
 }
 
@@ -81,12 +79,9 @@ impl Config {
     /// The same with any file for the system's.
     pub fn layered(system: &Path, user: &Path) -> Result<Self> {
         let (theirs, own) = (read(system)?, read(user)?);
-        if !own.locked.is_empty() {
-            return Err(invalid(user, &format!("locked: only {} may lock keys", system.display())));
-        }
-        let mut layers = Layers::new(system, user, theirs.locked.clone())?;
-        let merged = layers.merged(theirs, own)?;
-        for why in &layers.overruled {
+        let mut policy = SystemPolicy::new(system, user);
+        let merged = policy.merge(theirs, own);
+        for why in &policy.overruled {
             tracing::warn!("{why}");
         }
         Ok(Self {
@@ -101,10 +96,12 @@ impl Config {
             session_lifetime: merged.session.lifetime.and_then(|lifetime| lifetime.0),
             lease_lifetime: merged.lease.lifetime.and_then(|lifetime| lifetime.0),
             unattended: merged.lease.unattended.unwrap_or(true),
-            everywhere: merged.everywhere(),
+            limits: merged.limits(),
+            browser: merged.browser,
+            hosts: merged.hosts,
             clouds: merged.clouds,
-            overruled: layers.overruled,
-            origins: layers.origins,
+            overruled: policy.overruled,
+            origins: policy.origins,
             files: [system, user].map(Path::to_owned),
         })
     }
@@ -117,53 +114,41 @@ impl Config {
 
     /// The command that opens a sign-in's URL for this cloud.
     pub fn browser(&self, cloud: &Cloud) -> Option<String> {
-        self.most(cloud.name.as_deref(), |settings| settings.browser.as_ref()).cloned()
+        let own = self.settings(cloud).and_then(|settings| settings.browser.clone());
+        own.or_else(|| self.browser.clone())
     }
 
     /// The page that ends the browser's session at this cloud.
     pub fn logout_url(&self, cloud: &Cloud) -> Option<Url> {
-        cloud
-            .logout_url
-            .clone()
-            .or_else(|| self.most(cloud.name.as_deref(), |settings| settings.logout_url.as_ref()).cloned())
+        cloud.logout_url.clone().or_else(|| self.settings(cloud)?.logout_url.clone())
     }
 
-    /// Whether the cloud of this name has settings of its own.
-    pub fn is_about(&self, name: &str) -> bool {
-        self.clouds.contains_key(name)
+    /// Whether the user is asked before a program gets a token of this cloud.
+    pub fn requires_confirmation(&self, cloud: &Cloud) -> bool {
+        self.limits_of(cloud).confirm.unwrap_or_default()
     }
 
-    /// Whether a person is asked before a program gets a token of the cloud of this name, if it has one.
-    pub fn confirms(&self, name: Option<&str>) -> bool {
-        self.most(name, |settings| settings.confirm.as_ref()).is_some_and(|confirm| *confirm)
-    }
-
-    /// Who may have a browser opened for the cloud of this name, if it has one.
-    pub fn prompting(&self, name: Option<&str>) -> Prompting<'_> {
+    /// Which programs may have a browser opened for this cloud.
+    pub fn prompting(&self, cloud: &Cloud) -> Prompting<'_> {
+        let prompt = &self.limits_of(cloud).prompt;
         Prompting {
-            programs: self.most(name, |settings| settings.prompt.programs.as_ref()).map(Vec::as_slice),
-            per_hour: *self
-                .most(name, |settings| settings.prompt.per_hour.as_ref())
-                .unwrap_or(&PROMPTS_PER_HOUR),
-            cool_down: self
-                .most(name, |settings| settings.prompt.cool_down.as_ref())
-                .map_or(COOL_DOWN, |rest| rest.0),
+            programs: prompt.programs.as_deref(),
+            cool_down: prompt.cool_down.map_or(COOL_DOWN, |pause| pause.0),
         }
+    }
+
+    fn settings(&self, cloud: &Cloud) -> Option<&CloudSettings> {
+        self.clouds.get(cloud.name.as_deref()?)
+    }
+
+    /// By the host of Keystone: a caller chooses the name that a cloud has.
+    fn limits_of(&self, cloud: &Cloud) -> &HostLimits {
+        cloud.auth_url.host_str().and_then(|host| self.hosts.get(host)).unwrap_or(&self.limits)
     }
 
     /// The file in which a limit stands: a key as in the file, such as `lease.unattended`.
     pub fn origin(&self, key: &str) -> String {
         self.origins.get(key).map_or_else(|| "config.toml".to_owned(), |file| file.display().to_string())
-    }
-
-    /// The cloud's own setting before that of all.
-    fn most<'c, T>(
-        &'c self,
-        name: Option<&str>,
-        setting: impl Fn(&'c PerCloud) -> Option<&'c T>,
-    ) -> Option<&'c T> {
-        let own = name.and_then(|name| self.clouds.get(name));
-        own.and_then(&setting).or_else(|| setting(&self.everywhere))
     }
 }
 

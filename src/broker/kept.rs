@@ -1,6 +1,6 @@
 //! What outlives the process: sessions with their refresh tokens, pins, and the ids of tokens that were handed out, so
-//! that a logout after a crash or a reboot can still revoke them. And how often programs had a person asked to sign in,
-//! so that a lock or an upgrade gives nobody a new budget.
+//! that a logout after a crash or a reboot can still revoke them. And when a program last had a sign-in opened, so that a
+//! lock or an upgrade ends no cool-down.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Inner, State};
 use crate::api::{KeyKind, VaultReport};
 use crate::error::{Code, Error, Result};
 use crate::formats::Format;
-use crate::formats::vault_contents::{StoredIdentity, StoredSession, VaultContents};
+use crate::formats::vault_contents::{LastPrompt, StoredIdentity, StoredSession, VaultContents};
 use crate::model::{Identity, Secret};
 use crate::sync::locked;
 use crate::vault::Opened;
@@ -113,14 +113,11 @@ impl Inner {
             }
             for (identity, labels) in identified(kept.cloud_names) {
                 for label in labels {
-                    state.used_by(&identity, &label, &self.config);
+                    state.used_by(&identity, &label);
                 }
             }
-            for (identity, failures) in identified(kept.failures) {
-                state.failures.entry(identity).or_insert(failures);
-            }
-            for (identity, begun) in identified(kept.prompt_history) {
-                state.begun.entry(identity).or_insert(begun);
+            for (identity, LastPrompt(when)) in identified(kept.last_prompts) {
+                state.last_prompts.entry(identity).or_insert(when);
             }
             state.revocations.extend(revocations.iter().cloned());
             state.lost = state.lost.take().or(kept.lost_vault.map(Into::into));
@@ -191,8 +188,11 @@ pub(super) fn contents(state: &State, extent: Extent) -> Result<Zeroizing<Vec<u8
     let kept = VaultContents {
         version: VaultContents::VERSION,
         cloud_names: pairs(&state.labels),
-        failures: pairs(&state.failures),
-        prompt_history: pairs(&state.begun),
+        last_prompts: state
+            .last_prompts
+            .iter()
+            .map(|(identity, when)| (identity.bytes(), LastPrompt(*when)))
+            .collect(),
         ..VaultContents::default()
     };
     let kept = match extent {
@@ -279,8 +279,7 @@ mod tests {
         state.over.extend(kept.ended_leases.into_iter().map(|lease| Arc::new(lease.into())));
         state.pins.extend(identified(kept.pinned_users).map(|(identity, user)| (identity, user.into())));
         state.labels.extend(identified(kept.cloud_names));
-        state.failures.extend(identified(kept.failures));
-        state.begun.extend(identified(kept.prompt_history));
+        state.last_prompts.extend(identified(kept.last_prompts).map(|(identity, last)| (identity, last.0)));
 
         let sorted = |json: &[u8]| {
             let mut json: Value = serde_json::from_slice(json).unwrap();

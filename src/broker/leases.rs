@@ -111,7 +111,7 @@ impl Broker {
             )
             .remedy("--project NAME"));
         }
-        if request.s3 && (request.confirm || inner.confirms(&request.cloud, &identity)) {
+        if request.s3 && (request.confirm || inner.config.requires_confirmation(&request.cloud)) {
             let why = "nobody can be asked when an EC2 credential is used";
             return Err(
                 Error::new(Code::InvalidRequest, why).remedy("leave out --s3, or --confirm and `confirm`")

@@ -146,8 +146,8 @@ struct State {
     pending: HashMap<Identity, Arc<Entry>>,
     /// Sign-ins by id, with the time from which they may be forgotten.
     sign_ins: HashMap<String, (Arc<Entry>, Option<Timestamp>)>,
-    /// Failed sign-ins in a row, and when the last one failed.
-    failures: HashMap<Identity, (u32, Timestamp)>,
+    /// When a sign-in that a program had opened last began or ended, or one timed out.
+    last_prompts: HashMap<Identity, Timestamp>,
     lock: Option<LockReport>,
     /// How often it was to be locked.
     locks: u64,
@@ -161,8 +161,6 @@ struct State {
     through: HashSet<String>,
     /// When somebody last asked for something.
     used_at: Option<Timestamp>,
-    /// When programs had sign-ins begun.
-    begun: HashMap<Identity, Vec<Timestamp>>,
 }
 
 impl State {
@@ -336,7 +334,7 @@ impl Broker {
         match minting {
             Minting::Token(held) => {
                 self.inner.settle().await;
-                if self.inner.confirms(cloud, &identity) {
+                if self.inner.config.requires_confirmation(cloud) {
                     let program = self.identify(peer).await;
                     let (identity, ends) = (&identity, held.token.expires_at);
                     let wish = Wish { program, cloud, identity, scope, lease: None, ends };
@@ -397,7 +395,7 @@ impl Broker {
                 && (session.is_fresh(now) || !session.ends_soon(now))
             {
                 lasts = true;
-                if state.used_by(&identity, cloud.label(), &self.inner.config) {
+                if state.used_by(&identity, cloud.label()) {
                     self.inner.changes.note();
                 }
             }
@@ -610,9 +608,9 @@ impl Broker {
             let identities: Vec<Identity> = if let Some(identity) = only {
                 vec![identity.clone()]
             } else {
-                let State { sessions, lapsed, pending, pins, failures, .. } = &*state;
+                let State { sessions, lapsed, pending, pins, last_prompts, .. } = &*state;
                 let signed_in = sessions.keys().chain(lapsed.keys()).chain(pins.keys());
-                signed_in.chain(pending.keys()).chain(failures.keys()).cloned().collect()
+                signed_in.chain(pending.keys()).chain(last_prompts.keys()).cloned().collect()
             };
             let mut ended = Vec::new();
             let mut entries = Vec::new();
@@ -622,7 +620,7 @@ impl Broker {
                 entries.extend(state.pending.get(identity).cloned());
                 state.pins.remove(identity);
                 state.labels.remove(identity);
-                state.failures.remove(identity);
+                state.last_prompts.remove(identity);
             }
             let over = self.inner.end_leases_of(&mut state, &ended, only);
             let own_token =
@@ -719,7 +717,7 @@ impl Broker {
     async fn pending_or_new(&self, cloud: &Cloud, identity: &Identity, ask: Ask) -> Result<Arc<Entry>> {
         let pending = {
             let mut state = locked(&self.inner.state);
-            state.used_by(identity, cloud.label(), &self.inner.config);
+            state.used_by(identity, cloud.label());
             state.pending.get(identity).cloned()
         };
         match pending {
@@ -820,7 +818,7 @@ impl Inner {
     ) -> Option<Arc<Held>> {
         let now = self.clock.now();
         let mut state = locked(&self.state);
-        if state.sessions.contains_key(identity) && state.used_by(identity, cloud.label(), &self.config) {
+        if state.sessions.contains_key(identity) && state.used_by(identity, cloud.label()) {
             self.changes.note();
         }
         let session = state.sessions.get(identity)?;
@@ -986,6 +984,7 @@ impl Inner {
             tunnel: started.tunnel,
             browser: self.config.browser(&cloud),
             private_window: switch_user,
+            by_program,
             started_at,
             deadline,
             commands: started.commands,
@@ -1001,7 +1000,7 @@ impl Inner {
         }
         self.note_sign_in_begun(&entry.opening.cloud);
         if by_program {
-            self.count_prompt(&identity, started_at);
+            self.note_prompt(&identity);
         }
         let mut progress = started.progress;
         entry.show(progress.borrow_and_update().clone());
@@ -1055,7 +1054,6 @@ impl Inner {
                 }
             }
             state.pins.insert(identity.clone(), user);
-            state.failures.remove(identity);
             state.sessions.insert(identity.clone(), session);
             self.changes.note();
             Ok(())
@@ -1066,9 +1064,9 @@ impl Inner {
         }
         {
             let mut state = locked(&self.state);
-            if ended.as_ref().is_err_and(|error| error.code == Code::SignInTimedOut) {
-                let (failures, last) = state.failures.entry(identity.clone()).or_insert((0, now));
-                (*failures, *last) = (*failures + 1, now);
+            let timed_out = ended.as_ref().is_err_and(|error| error.code == Code::SignInTimedOut);
+            if entry.opening.by_program || timed_out {
+                state.last_prompts.insert(identity.clone(), now);
             }
             // A `--switch-user` may have put a newer one in this one's place.
             if state.pending.get(identity).is_some_and(|pending| Arc::ptr_eq(pending, entry)) {

@@ -64,13 +64,6 @@ pub(super) fn patience(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(i64::try_from(seconds.min(86_400)).unwrap_or(300))
 }
 
-/// Rest after the nth failed sign-in in a row: the first one doubled each time, at most half an hour, or that one if it is longer.
-pub(super) fn cool_down(failures: u32, first: SignedDuration) -> SignedDuration {
-    let longest = SignedDuration::from_mins(30).max(first);
-    let doublings = failures.saturating_sub(1).min(16);
-    first.checked_mul(1 << doublings).unwrap_or(longest).min(longest)
-}
-
 /// How long the next passphrase waits after so many wrong ones: a second, doubled each time, half a minute at most. What
 /// makes guessing hopeless is Argon2id; this keeps it from being cheap for whoever has the socket and not the file.
 pub(super) fn unlock_pause(failures: u32) -> SignedDuration {
@@ -101,20 +94,5 @@ impl Rests {
     /// The time of the next attempt that is due then.
     pub(super) fn after(&self, due: Timestamp) -> Timestamp {
         due.max(self.over)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cool_downs_grow_and_end_at_half_an_hour() {
-        let rests = |first: i64| {
-            [1, 2, 3, 5, 6, 99].map(|n| cool_down(n, SignedDuration::from_mins(first)).as_mins())
-        };
-        assert_eq!(rests(1), [1, 2, 4, 16, 30, 30]);
-        assert_eq!(rests(20), [20, 30, 30, 30, 30, 30]);
-        assert_eq!(rests(60), [60; 6]);
     }
 }

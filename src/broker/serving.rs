@@ -278,8 +278,7 @@ impl Inner {
                 .remedy("leave out the scope, or ask for a lease of the other one: ksb lease create --help")
         })?;
         Ok(Terms {
-            confirm: lease.confirm
-                || state.names(&lease.cloud, &lease.identity).any(|name| self.config.confirms(name)),
+            confirm: lease.confirm || self.config.requires_confirmation(&lease.cloud),
             name: lease.name.clone(),
             scope,
             cloud: lease.cloud.clone(),

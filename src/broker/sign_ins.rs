@@ -53,6 +53,8 @@ pub(super) struct Opening {
     pub(super) tunnel: Option<String>,
     pub(super) browser: Option<String>,
     pub(super) private_window: bool,
+    /// Not by the user (`ksb login`).
+    pub(super) by_program: bool,
     pub(super) started_at: Timestamp,
     pub(super) deadline: Timestamp,
     pub(super) commands: mpsc::Sender<Command>,

@@ -13,8 +13,6 @@ use crate::vault::Wish;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct File {
-    /// Keys that the person's file may not loosen; in the system's file only.
-    pub(super) locked: Vec<String>,
     pub(super) facade_port: Option<u16>,
     pub(super) vault: Option<Wish>,
     pub(super) lock: Locking,
@@ -23,7 +21,8 @@ pub(super) struct File {
     pub(super) browser: Option<String>,
     pub(super) confirm: Option<bool>,
     pub(super) prompt: Prompt,
-    pub(super) clouds: BTreeMap<String, PerCloud>,
+    pub(super) hosts: BTreeMap<String, HostLimits>,
+    pub(super) clouds: BTreeMap<String, CloudSettings>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -51,18 +50,23 @@ pub(super) struct Lease {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Prompt {
     pub(super) programs: Option<Vec<String>>,
-    pub(super) per_hour: Option<u32>,
     pub(super) cool_down: Option<Time>,
 }
 
-/// What one cloud may have otherwise.
+/// Limits of the clouds whose `auth_url` has one host.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct PerCloud {
-    pub(super) browser: Option<String>,
-    pub(super) logout_url: Option<Url>,
+pub(super) struct HostLimits {
     pub(super) confirm: Option<bool>,
     pub(super) prompt: Prompt,
+}
+
+/// Settings of one cloud, by its name in clouds.yaml.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CloudSettings {
+    pub(super) browser: Option<String>,
+    pub(super) logout_url: Option<Url>,
 }
 
 /// A time, such as `"30min"`.
@@ -76,13 +80,22 @@ pub(super) struct Time(pub(super) SignedDuration);
 pub(super) struct Span(pub(super) Option<SignedDuration>);
 
 impl File {
-    /// What holds for clouds without settings of their own.
-    pub(super) fn everywhere(&self) -> PerCloud {
-        PerCloud {
-            browser: self.browser.clone(),
-            logout_url: None,
-            confirm: self.confirm,
-            prompt: self.prompt.clone(),
+    /// Limits of the clouds at hosts without a table.
+    pub(super) fn limits(&self) -> HostLimits {
+        HostLimits { confirm: self.confirm, prompt: self.prompt.clone() }
+    }
+}
+
+impl HostLimits {
+    /// These, and `others` where there are none.
+    pub(super) fn or(self, others: &Self) -> Self {
+        let (own, others_prompt) = (self.prompt, others.prompt.clone());
+        Self {
+            confirm: self.confirm.or(others.confirm),
+            prompt: Prompt {
+                programs: own.programs.or(others_prompt.programs),
+                cool_down: own.cool_down.or(others_prompt.cool_down),
+            },
         }
     }
 }

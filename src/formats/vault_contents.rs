@@ -38,11 +38,31 @@ pub struct VaultContents {
     /// The names of the entries that used a session.
     #[serde(alias = "labels")]
     pub cloud_names: Vec<(StoredIdentity, Vec<String>)>,
-    /// Failed sign-ins in a row, and when the last one failed.
-    pub failures: Vec<(StoredIdentity, (u32, Timestamp))>,
-    /// When programs had a sign-in opened.
+    /// When a program last had a sign-in opened.
     #[serde(alias = "begun")]
-    pub prompt_history: Vec<(StoredIdentity, Vec<Timestamp>)>,
+    pub last_prompts: Vec<(StoredIdentity, LastPrompt)>,
+}
+
+/// When a program last had a sign-in opened.
+#[derive(Serialize, Deserialize)]
+#[serde(from = "Prompts")]
+pub struct LastPrompt(pub Timestamp);
+
+/// Version 0 had all of the last hour.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Prompts {
+    V0(Vec<Timestamp>),
+    V1(Timestamp),
+}
+
+impl From<Prompts> for LastPrompt {
+    fn from(read: Prompts) -> Self {
+        Self(match read {
+            Prompts::V0(all) => all.last().copied().unwrap_or_default(),
+            Prompts::V1(last) => last,
+        })
+    }
 }
 
 impl Format for VaultContents {

@@ -330,15 +330,15 @@ fn the_configured_browser_is_named() {
 fn after_a_sign_in_that_nobody_finished_no_browser_opens_for_a_while() {
     let lab = Lab::new();
     let ask = || lab.api().token(&lab.cloud(), &scope::project("demo"));
-    for rest in [60, 120, 240] {
+    for _ in 0..3 {
         let waiting = ask().sign_in();
         lab.clock.advance(300);
         assert_eq!(lab.api().over(&waiting.id)["problem"]["code"], "sign-in-timed-out");
         let answer = ask();
         let problem = answer.problem("sign-in-cooling-down");
         assert_eq!((answer.status, &problem["remedy"]), (401, &json!("ksb login demo")));
-        assert!(problem["detail"].as_str().unwrap().contains(&format!("{rest} s")), "{problem}");
-        lab.clock.advance(rest - 1);
+        assert!(problem["detail"].as_str().unwrap().contains("another 60 s"), "{problem}");
+        lab.clock.advance(59);
         ask().problem("sign-in-cooling-down");
         lab.clock.advance(1);
     }
@@ -353,15 +353,6 @@ fn after_a_sign_in_that_nobody_finished_no_browser_opens_for_a_while() {
     lab.api().over(&login.id);
     lab.api().logout(&lab.cloud());
     ask().sign_in();
-}
-
-#[test]
-fn a_sign_in_that_was_called_off_starts_no_rest() {
-    let lab = Lab::new();
-    let waiting = lab.api().token(&lab.cloud(), &scope::project("demo")).sign_in();
-    lab.api().delete(&format!("/v1/sign-ins/{}", waiting.id));
-    lab.api().over(&waiting.id);
-    lab.api().token(&lab.cloud(), &scope::project("demo")).sign_in();
 }
 
 // --- a Keystone that is not well ---

@@ -218,14 +218,15 @@ impl Terminal {
         Self { script, keys, screen }
     }
 
-    /// Reads on until this is on the screen.
+    /// Reads on until this is on the screen; what came on it meanwhile.
     #[track_caller]
-    pub fn until(&self, text: &str) {
+    pub fn until(&self, text: &str) -> String {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains(text) {
             let byte = self.screen.recv_timeout(PATIENCE);
             seen.push(byte.unwrap_or_else(|_| panic!("no {text:?} on {}", String::from_utf8_lossy(&seen))));
         }
+        String::from_utf8_lossy(&seen).into_owned()
     }
 
     pub fn press(&mut self, key: char) {

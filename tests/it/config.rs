@@ -1,4 +1,4 @@
-//! `config.toml`: the system's file, the person's above it, and what the system locks.
+//! `config.toml`: the system's file and the user's; of limits the stricter value is in force.
 
 use std::fs;
 
@@ -34,9 +34,14 @@ fn load(system: &str, user: &str) -> Config {
     Files::read(system, user).1.unwrap()
 }
 
+/// A cloud of this name, at `keystone.example`.
 fn cloud(name: &str) -> Cloud {
-    let cloud = json!({"name": name, "auth_url": "https://keystone.example/v3", "protocol": "openid"});
-    serde_json::from_value(cloud).unwrap()
+    cloud_at(name, "keystone.example")
+}
+
+fn cloud_at(name: &str, host: &str) -> Cloud {
+    let auth_url = format!("https://{host}:5000/v3");
+    serde_json::from_value(json!({"name": name, "auth_url": auth_url, "protocol": "openid"})).unwrap()
 }
 
 #[test]
@@ -45,47 +50,45 @@ fn without_a_file_there_are_defaults() {
     let config = Config::layered(&folder.path().join("a"), &folder.path().join("b")).unwrap();
     assert_eq!(config.lock, Lock { idle: None, on_screen_lock: false, on_sleep: false });
     assert_eq!((config.session_lifetime, config.lease_lifetime, config.unattended), (None, None, true));
-    assert!(!config.confirms(Some("demo")));
-    let prompting = config.prompting(Some("demo"));
-    assert_eq!(prompting.programs, None);
-    assert_eq!((prompting.per_hour, prompting.cool_down), (20, SignedDuration::from_mins(1)));
+    assert!(!config.requires_confirmation(&cloud("demo")));
+    let demo = cloud("demo");
+    let prompting = config.prompting(&demo);
+    assert_eq!((prompting.programs, prompting.cool_down), (None, SignedDuration::from_mins(1)));
 }
 
 #[test]
-fn the_persons_own_file_goes_before_the_systems() {
-    let system = "browser = \"theirs {url}\"\nconfirm = true\n[lock]\nidle = \"30min\"\non_sleep = true\n\
-                  [session]\nlifetime = \"12h\"\n[lease]\nunattended = false\n";
+fn the_systems_settings_hold_where_the_user_has_none_and_the_users_taste_goes_first() {
+    let system = "browser = \"theirs {url}\"\n[clouds.demo]\nlogout_url = \"https://idp.example/out\"\n\
+                  [clouds.other]\nbrowser = \"theirs too {url}\"\n";
     let config = load(system, "");
     assert_eq!(config.browser(&cloud("demo")).as_deref(), Some("theirs {url}"));
-    assert_eq!(config.lock.idle, Some(SignedDuration::from_mins(30)));
-    assert_eq!(config.session_lifetime, Some(SignedDuration::from_hours(12)));
-    assert!(config.lock.on_sleep && !config.unattended && config.confirms(Some("demo")));
+    assert_eq!(config.logout_url(&cloud("demo")).unwrap().as_str(), "https://idp.example/out");
 
-    let own = "browser = \"own {url}\"\nconfirm = false\n[lock]\nidle = \"off\"\non_sleep = false\n\
-               [session]\nlifetime = \"1d12h\"\n[lease]\nunattended = true\n";
-    let config = load(system, own);
-    assert_eq!(config.browser(&cloud("demo")).as_deref(), Some("own {url}"));
-    assert_eq!((config.lock.idle, config.session_lifetime), (None, Some(SignedDuration::from_hours(36))));
-    assert!(!config.lock.on_sleep && config.unattended && !config.confirms(Some("demo")));
-    assert_eq!(config.overruled, [""; 0]);
+    let config = load(system, "browser = \"own {url}\"\n[clouds.demo]\nbrowser = \"demo's {url}\"\n");
+    let browser = |name: &str| config.browser(&cloud(name)).unwrap();
+    assert_eq!(["demo", "other", "third"].map(browser), ["demo's {url}", "theirs too {url}", "own {url}"]);
+    assert_eq!(config.logout_url(&cloud("demo")).unwrap().as_str(), "https://idp.example/out");
 }
 
 #[test]
-fn a_cloud_may_have_it_otherwise() {
-    let own = "confirm = true\n[prompt]\nper_hour = 5\n[clouds.demo]\nconfirm = false\n\
-               logout_url = \"https://idp.example/out\"\n[clouds.demo.prompt]\nper_hour = 2\nprograms = [\"tofu\"]\n";
-    let config = load("[clouds.demo.prompt]\ncool_down = \"5min\"\n", own);
-    assert!(!config.confirms(Some("demo")) && config.confirms(Some("other")));
-    assert_eq!(config.logout_url(&cloud("demo")).unwrap().as_str(), "https://idp.example/out");
-    let demo = config.prompting(Some("demo"));
-    assert_eq!((demo.per_hour, demo.programs), (2, Some(&["tofu".to_owned()][..])));
-    assert_eq!(demo.cool_down, SignedDuration::from_mins(5));
-    let other = config.prompting(Some("other"));
-    assert_eq!((other.per_hour, other.programs), (5, None));
+fn a_host_may_have_limits_of_its_own_whatever_its_clouds_are_called() {
+    let own = "confirm = true\n[prompt]\ncool_down = \"2min\"\n[hosts.\"keystone.example\"]\nconfirm = false\n\
+               [hosts.\"keystone.example\".prompt]\nprograms = [\"tofu\"]\n";
+    let config = load("[hosts.\"keystone.example\".prompt]\ncool_down = \"5min\"\n", own);
+    for name in ["demo", "any other name"] {
+        let demo = cloud(name);
+        assert!(!config.requires_confirmation(&demo));
+        let prompting = config.prompting(&demo);
+        assert_eq!(prompting.programs, Some(&["tofu".to_owned()][..]));
+        assert_eq!(prompting.cool_down, SignedDuration::from_mins(5));
+    }
+    let other = cloud_at("demo", "other.example");
+    assert!(config.requires_confirmation(&other));
+    assert_eq!(config.prompting(&other).cool_down, SignedDuration::from_mins(2));
 }
 
 /// Key, the system's value, a stricter one, a looser one.
-const LIMITS: [(&str, &str, &str, &str); 10] = [
+const LIMITS: [(&str, &str, &str, &str); 9] = [
     ("confirm", "true", "true", "false"),
     ("lease.lifetime", "\"8h\"", "\"1h\"", "\"off\""),
     ("lease.unattended", "false", "false", "true"),
@@ -93,7 +96,6 @@ const LIMITS: [(&str, &str, &str, &str); 10] = [
     ("lock.on_screen_lock", "true", "true", "false"),
     ("lock.on_sleep", "true", "true", "false"),
     ("prompt.cool_down", "\"5min\"", "\"6min\"", "\"4min\""),
-    ("prompt.per_hour", "3", "2", "4"),
     ("prompt.programs", "[\"tofu\", \"openstack\"]", "[\"tofu\"]", "[\"tofu\", \"evil\"]"),
     ("session.lifetime", "\"12h\"", "\"8h\"", "\"off\""),
 ];
@@ -101,56 +103,48 @@ const LIMITS: [(&str, &str, &str, &str); 10] = [
 /// Everything that is in force.
 fn said(config: &Config) -> String {
     let Config { lock, session_lifetime, lease_lifetime, unattended, .. } = config;
-    let (confirms, prompting) = (config.confirms(Some("demo")), config.prompting(Some("demo")));
+    let demo = cloud("demo");
+    let (confirms, prompting) = (config.requires_confirmation(&demo), config.prompting(&demo));
     format!("{lock:?} {session_lifetime:?} {lease_lifetime:?} {unattended} {confirms} {prompting:?}")
 }
 
 #[test]
-fn what_the_system_locks_can_be_made_stricter_and_not_looser() {
+fn of_two_limits_the_stricter_one_is_in_force() {
     for (key, value, stricter, looser) in LIMITS {
-        let system = format!("locked = [{key:?}]\n{key} = {value}\n");
+        let line = |value: &str| format!("{key} = {value}\n");
+        assert_ne!(
+            said(&load("", &line(looser))),
+            said(&load(&line(value), "")),
+            "{key}: they are told apart"
+        );
 
-        let loosened = said(&load("", &format!("{key} = {looser}\n")));
-        assert_ne!(loosened, said(&load(&system, "")), "{key}: the test tells the two apart");
-
-        let (files, config) = Files::read(&system, &format!("{key} = {looser}\n"));
+        let (files, config) = Files::read(&line(value), &line(looser));
         let config = config.unwrap();
-        assert_eq!(said(&config), said(&load(&system, "")), "{key}: the system's value is in force");
+        assert_eq!(said(&config), said(&load(&line(value), "")), "{key}: the system's");
         let (user, theirs) = (files.path("user.toml"), files.path("system.toml"));
-        let why = format!("{key} of {user} is not in force: {theirs} locks it");
+        let why = format!("{key} of {user} is not in force: {theirs} is stricter");
         assert_eq!(config.overruled, [why]);
         assert_eq!(config.origin(key), theirs);
 
-        let config = load(&system, &format!("{key} = {stricter}\n"));
-        assert_eq!(
-            said(&config),
-            said(&load(&format!("{key} = {stricter}\n"), "")),
-            "{key}: the stricter one is"
-        );
-        assert_eq!(config.overruled, [""; 0]);
-
-        let unlocked = format!("{key} = {value}\n");
-        let config = load(&unlocked, &format!("{key} = {looser}\n"));
-        assert_eq!(said(&config), said(&load(&format!("{key} = {looser}\n"), "")), "{key}: a default only");
+        let (files, config) = Files::read(&line(value), &line(stricter));
+        let config = config.unwrap();
+        assert_eq!(said(&config), said(&load(&line(stricter), "")), "{key}: the user's");
+        assert_eq!((&config.overruled[..], config.origin(key)), (&[][..], files.path("user.toml")));
     }
 }
 
 #[test]
-fn no_table_of_a_cloud_leads_past_a_locked_key() {
-    let system = "locked = [\"confirm\", \"prompt.per_hour\"]\nconfirm = true\n[prompt]\nper_hour = 3\n\
-                  [clouds.strict.prompt]\nper_hour = 1\n";
-    let own = "[clouds.demo]\nconfirm = false\n[clouds.demo.prompt]\nper_hour = 9\n\
-               [clouds.strict.prompt]\nper_hour = 2\n[clouds.fine.prompt]\nper_hour = 2\n";
+fn no_table_of_a_host_leads_past_the_systems_limits() {
+    let system =
+        "confirm = true\n[prompt]\ncool_down = \"3min\"\n[hosts.strict.prompt]\ncool_down = \"9min\"\n";
+    let own = "[hosts.demo]\nconfirm = false\n[hosts.demo.prompt]\ncool_down = \"1min\"\n\
+               [hosts.strict.prompt]\ncool_down = \"5min\"\n[hosts.fine.prompt]\ncool_down = \"4min\"\n";
     let config = load(system, own);
-    assert!(config.confirms(Some("demo")));
-    let per_hour = ["demo", "strict", "fine", "other"].map(|name| config.prompting(Some(name)).per_hour);
-    assert_eq!(per_hour, [3, 1, 2, 3]);
+    assert!(config.requires_confirmation(&cloud_at("x", "demo")));
+    let minutes = |host: &str| config.prompting(&cloud_at("x", host)).cool_down.as_mins();
+    assert_eq!(["demo", "strict", "fine", "other"].map(minutes), [3, 9, 4, 3]);
     let keys: Vec<_> = config.overruled.iter().filter_map(|why| why.split(' ').next()).collect();
-    assert_eq!(keys, ["clouds.demo.prompt.per_hour", "clouds.demo.confirm", "clouds.strict.prompt.per_hour"]);
-    // One cloud's value alone is one that holds.
-    let config =
-        load("locked = [\"confirm\"]\n[clouds.prod]\nconfirm = true\n", "[clouds.prod]\nconfirm = false\n");
-    assert!(config.confirms(Some("prod")) && !config.confirms(Some("demo")));
+    assert_eq!(keys, ["hosts.demo.confirm", "hosts.demo.prompt.cool_down", "hosts.strict.prompt.cool_down"]);
 }
 
 #[test]
@@ -162,12 +156,9 @@ fn a_file_that_is_wrong_is_named_and_nothing_of_it_is_guessed() {
         ("", "[session]\nlifetime = \"0s\"\n", "user.toml"),
         ("", "[session]\nlifetime = \"11y\"\n", "user.toml"),
         ("", "[prompt]\ncool_down = \"off\"\n", "user.toml"),
-        ("", "[clouds.demo.prompt]\nper_hour = -1\n", "user.toml"),
-        ("", "locked = [\"confirm\"]\n", "user.toml"),
-        ("locked = [\"browser\"]\n", "", "system.toml"),
-        ("locked = [\"prompt.per_hour\"]\n", "[prompt]\nper_hour = 1000\n", "system.toml"),
-        ("locked = [\"session.lifetime\"]\n[lease]\nlifetime = \"1h\"\n", "", "system.toml"),
-        ("lockd = [\"confirm\"]\n", "", "system.toml"),
+        ("", "[hosts.demo.prompt]\nper_hour = 1\n", "user.toml"),
+        ("", "[clouds.demo]\nconfirm = true\n", "user.toml"),
+        ("locked = [\"confirm\"]\n", "", "system.toml"),
         ("[lease]\nunattended = \"no\"\n", "[lease]\nunattended = true\n", "system.toml"),
     ];
     for (system, user, named) in wrong {
@@ -184,8 +175,7 @@ fn a_real_agent_keeps_to_the_systems_own_file_and_says_what_is_not_in_force() {
     let sandbox = Sandbox::new();
     let etc = sandbox.path("etc/keystone-broker");
     fs::create_dir_all(&etc).unwrap();
-    fs::write(etc.join("config.toml"), "locked = [\"session.lifetime\"]\n[session]\nlifetime = \"8h\"\n")
-        .unwrap();
+    fs::write(etc.join("config.toml"), "[session]\nlifetime = \"8h\"\n").unwrap();
     let own = sandbox.paths().config;
     fs::write(&own, "vault = \"memory\"\nfacade_port = 0\n[session]\nlifetime = \"off\"\n").unwrap();
     // Only within this command is the folder part of /etc.
@@ -195,7 +185,7 @@ fn a_real_agent_keeps_to_the_systems_own_file_and_says_what_is_not_in_force() {
     end_of(spawn::start(&mut command)).ok();
 
     let why = format!(
-        "session.lifetime of {} is not in force: /etc/keystone-broker/config.toml locks it",
+        "session.lifetime of {} is not in force: /etc/keystone-broker/config.toml is stricter",
         own.display()
     );
     let status = sandbox.run(&["status"]).ok().stdout;

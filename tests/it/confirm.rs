@@ -16,7 +16,7 @@ use crate::support::tool::{Tool, token};
 use crate::support::world::World;
 
 fn lab(answer: Answer) -> Lab {
-    let lab = Lab::with_config("[clouds.demo]\nconfirm = true\n");
+    let lab = Lab::with_config("[hosts.\"127.0.0.1\"]\nconfirm = true\n");
     lab.signed_in("alice");
     lab.agent.will_answer(answer);
     lab
@@ -70,24 +70,6 @@ fn no_other_name_for_a_cloud_leads_past_the_question() {
     let login = lab.api().login(&cloud).sign_in();
     assert_eq!(lab.browse(&login.url, "alice"), "done");
     lab.api().token(&cloud, &scope::project("demo")).problem("confirmation-refused");
-}
-
-#[test]
-fn an_exemption_by_name_is_for_a_cloud_that_nothing_calls_otherwise() {
-    let lab = Lab::with_config("confirm = true\n[clouds.ci]\nconfirm = false\n");
-    lab.agent.will_answer(Answer::No);
-    let ask = |name: &str| lab.api().token(&called(&lab, Some(name)), &scope::project("demo"));
-    let login = lab.api().login(&called(&lab, Some("ci"))).sign_in();
-    assert_eq!(lab.browse(&login.url, "alice"), "done");
-    ask("ci").token_id();
-    ask("demo").problem("confirmation-refused");
-    lab.clock.advance(60);
-    ask("ci").problem("confirmation-refused");
-    // A logout forgets what it was called.
-    lab.api().post("/v1/logout", &json!({}));
-    let login = lab.api().login(&called(&lab, Some("ci"))).sign_in();
-    assert_eq!(lab.browse(&login.url, "alice"), "done");
-    ask("ci").token_id();
 }
 
 #[test]

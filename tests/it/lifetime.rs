@@ -145,11 +145,7 @@ fn a_lease_lives_no_longer_than_the_settings_let_it() {
 #[test]
 fn where_the_system_forbids_it_no_lease_goes_on_without_its_person() {
     let lab = Lab::with_config("[lease]\nunattended = true\n");
-    fs::write(
-        lab.agent.folder().join("system.toml"),
-        "locked = [\"lease.unattended\"]\n[lease]\nunattended = false\n",
-    )
-    .unwrap();
+    fs::write(lab.agent.folder().join("system.toml"), "[lease]\nunattended = false\n").unwrap();
     let lab = lab.restart_agent();
     lab.signed_in("alice");
     let asked = json!({"cloud": lab.cloud(), "scope": scope::project("demo"), "unattended": true, "ttl": 60});

@@ -23,9 +23,31 @@ const SIGNALS: [(Signal, &str); 6] = [
     (Signal::TERM, "TERM"),
 ];
 
-/// Prints each signal, and ends with its input.
-const PRINTS_SIGNALS: &str = "for each in INT QUIT HUP USR1 USR2 TERM; do trap \"echo $each\" $each; done; \
-    echo $$; while :; do read line || exit 9; echo $line; done";
+/// Prints its process id, each signal that it is given the name of, and each line, and ends with its input. A shell would run a trap only after the
+/// next line where the signal came just before it began to read; and two signals in a row would be one to `sigwait`.
+const PRINTS_SIGNALS: &str = r#"
+import os, signal, sys, threading
+heard, hears = os.pipe()
+os.set_blocking(hears, False)
+signal.set_wakeup_fd(hears)
+for each in sys.argv[1:]:
+    signal.signal(signal.Signals["SIG" + each], lambda *_: None)
+def read_lines():
+    for line in sys.stdin:
+        print("got", line.strip(), flush=True)
+    os._exit(9)
+print("process", os.getpid(), flush=True)
+threading.Thread(target=read_lines).start()
+while True:
+    print(signal.Signals(os.read(heard, 1)[0]).name[3:], flush=True)
+"#;
+
+/// Where that program lies.
+fn prints_signals(desk: &Desk) -> String {
+    let file = desk.sandbox.path("prints-signals.py");
+    fs::write(&file, PRINTS_SIGNALS).unwrap();
+    file.display().to_string()
+}
 
 /// How a signal is sent.
 #[derive(Debug, Clone, Copy)]
@@ -48,10 +70,13 @@ struct Command {
 impl Command {
     fn under(desk: &Desk, exec: &[&str]) -> Self {
         let mut ksb = desk.sandbox.ksb(&["exec"]);
-        ksb.args(exec).args(["demo", "--", "bash", "-c", PRINTS_SIGNALS]).stdin(std::process::Stdio::piped());
+        ksb.args(exec).args(["demo", "--", "/usr/bin/python3", &prints_signals(desk)]);
+        ksb.args(SIGNALS.map(|(_, name)| name));
+        ksb.stdin(std::process::Stdio::piped());
         let mut ksb = start(ksb.process_group(0));
         let lines = lines_of(ksb.stdout.take().unwrap());
-        let pid = lines.recv_timeout(PATIENCE).unwrap().parse().unwrap();
+        let first = lines.recv_timeout(PATIENCE).unwrap();
+        let pid = first.strip_prefix("process ").unwrap().parse().unwrap();
         Self { ksb, lines, pid: Pid::from_raw(pid).unwrap() }
     }
 
@@ -109,30 +134,30 @@ fn a_command_gets_each_signal_once_however_it_is_sent() {
 #[test]
 fn a_key_at_the_terminal_reaches_a_command_once_and_it_decides() {
     let desk = Desk::new();
-    let script = r#"trap "n=\$((n+1))" INT; echo READY; while ! read line; do :; done; echo "$n signal; $line"; exit 7"#;
+    let script = prints_signals(&desk);
     for agent in ["", "--no-agent"] {
-        let run = format!("exec {agent} demo -- sh -c '{script}'");
+        let run = format!("exec {agent} demo -- /usr/bin/python3 {script} INT");
         let mut terminal = Terminal::run(&desk, &run, &desk.sandbox.path("home"));
-        terminal.until("READY");
+        terminal.until("process ");
         terminal.press('\x03');
-        for key in "on\r".chars() {
-            terminal.press(key);
-        }
-        terminal.until("1 signal; on");
-        assert_eq!(terminal.end(), Some(7));
+        terminal.until("INT");
+        terminal.types("on\r");
+        let seen = terminal.until("got on");
+        assert!(!seen.contains("INT"), "{seen}");
+        terminal.press('\x04');
+        assert_eq!(terminal.end(), Some(9));
     }
 }
 
 #[test]
 fn a_command_is_stopped_and_goes_on_as_a_job_of_the_shell() {
     let desk = Desk::new();
-    let script = "trap 'echo goes on' CONT; echo starts; while read line; do echo got $line; done";
-    fs::write(desk.sandbox.path("home/job"), script).unwrap();
+    let script = prints_signals(&desk);
     for agent in ["", "--no-agent"] {
         let shell = "bash --norc --noprofile -i";
         let mut terminal = Terminal::run_program(&desk, shell, &desk.sandbox.path("home"));
-        terminal.types(&format!("{KSB} exec {agent} demo -- bash job\r"));
-        terminal.until("starts");
+        terminal.types(&format!("{KSB} exec {agent} demo -- /usr/bin/python3 {script} CONT\r"));
+        terminal.until("process ");
         terminal.types("one\r");
         terminal.until("got one");
         terminal.press('\x1a');
@@ -140,12 +165,12 @@ fn a_command_is_stopped_and_goes_on_as_a_job_of_the_shell() {
         terminal.types("echo be''tween\r");
         terminal.until("between");
         terminal.types("fg\r");
-        terminal.until("goes on");
+        terminal.until("CONT");
         terminal.types("two\r");
         terminal.until("got two");
         terminal.press('\x04');
         terminal.until("bash-");
         terminal.types("exit\r");
-        assert_eq!(terminal.end(), Some(0));
+        assert_eq!(terminal.end(), Some(9), "the command's status is the shell's last one");
     }
 }

@@ -25,15 +25,6 @@ fn lab() -> Lab {
     lab
 }
 
-#[test]
-fn what_holds_for_a_cloud_by_name_holds_for_its_session_after_a_restart() {
-    let lab = lab();
-    sign_in(&lab, &lab.cloud(), "alice");
-    lab.agent.write_config("vault = \"passphrase\"\n[clouds.demo]\nconfirm = true\n");
-    let lab = lab.restart_agent();
-    demo(&lab, &lab.cloud_with(|cloud| cloud["name"] = Value::Null)).problem("confirmation-refused");
-}
-
 /// RFC 9106 section 4, the second recommended choice. The agents of other tests take less.
 #[test]
 fn whoever_tries_a_passphrase_pays_what_is_recommended() {
