@@ -612,13 +612,20 @@ pub enum KeyKind {
     Passphrase,
 }
 
-/// `POST /v1/vault`: opens the vault and the lock, or changes who keeps the vault's key.
+/// `POST /v1/unlock`: opens the vault, and the lock.
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct VaultRequest {
-    /// Who is to keep the key from now on; without it the vault is opened.
+pub struct UnlockRequest {
+    /// The passphrase that the vault is sealed with, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<KeyKind>,
-    /// The passphrase that seals it, or is to.
+    pub passphrase: Option<Secret>,
+}
+
+/// `POST /v1/vault/key`: seals the vault with another key.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct VaultKeyRequest {
+    /// The key store.
+    pub key: KeyKind,
+    /// The passphrase, for `passphrase`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase: Option<Secret>,
 }

@@ -39,7 +39,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::api::{
     self, CloudRequest, FacadeReport, Incomplete, LeasesReply, LockReport, LoginRequest, LogoutReply,
-    LogoutRequest, Offers, ReachReply, SignIn, TokenRequest, VaultReport, VaultRequest,
+    LogoutRequest, Offers, ReachReply, SignIn, TokenRequest, UnlockRequest, VaultKeyRequest, VaultReport,
 };
 use crate::audit::{Action, Log, What, Who};
 use crate::config::Config;
@@ -292,13 +292,18 @@ impl Broker {
         tokio::time::timeout(kept::PATIENCE, unsealing).await.ok();
     }
 
-    /// Opens the vault and the lock, or changes who keeps the vault's key.
-    pub async fn vault(&self, request: VaultRequest, peer: Peer) -> Result<VaultReport> {
+    /// Opens the vault, and the lock.
+    pub async fn unlock_for(&self, request: UnlockRequest, peer: Peer) -> Result<VaultReport> {
         self.inner.log.meet(peer).await;
-        let outcome = match request.key {
-            None => self.unlock(request.passphrase, Who::Peer(peer)).await,
-            Some(kind) => self.inner.change_key(kind, request.passphrase).await,
-        };
+        let outcome = self.unlock(request.passphrase, Who::Peer(peer)).await;
+        self.note(peer, Action::Vault, &outcome);
+        outcome
+    }
+
+    /// Seals the vault with another key.
+    pub async fn change_vault_key(&self, request: VaultKeyRequest, peer: Peer) -> Result<VaultReport> {
+        self.inner.log.meet(peer).await;
+        let outcome = self.inner.change_key(request.key, request.passphrase).await;
         self.note(peer, Action::Vault, &outcome);
         outcome
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use super::pythons;
 use super::yaml::{self, CLOUDS, Fault, Kind, Mark, PersonsFile, quoted};
+use crate::cli::output::{errln, outln};
 use crate::clouds::{Config, Environment, Overrides, Resolved};
 use crate::error::{Code, Error, Result};
 
@@ -137,15 +138,15 @@ fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
         plan = move_over(env, &mut file, cloud)?;
     }
     for name in &plan.already {
-        println!("{name}: nothing to do, its auth_type is `{OURS}` already");
+        outln!("{name}: nothing to do, its auth_type is `{OURS}` already");
     }
     for (name, error) in &plan.left {
-        println!("{name}: left alone: {}", error.detail);
+        outln!("{name}: left alone: {}", error.detail);
     }
     pythons::tell(env);
     if let Some(first) = plan.names().next() {
-        println!("Next: ksb login {}", quoted(first));
-        println!("Undo: ksb adopt {} --undo", cloud.map_or_else(|| "--all".into(), quoted));
+        outln!("Next: ksb login {}", quoted(first));
+        outln!("Undo: ksb adopt {} --undo", cloud.map_or_else(|| "--all".into(), quoted));
     }
     Ok(())
 }
@@ -172,13 +173,13 @@ fn move_over(env: &Environment, file: &mut PersonsFile, cloud: Option<&str>) -> 
     warn(file.exposed().as_slice());
 
     for name in plan.names() {
-        println!("{name}: `auth_type: {OURS}` is written to {shown}{new}");
+        outln!("{name}: `auth_type: {OURS}` is written to {shown}{new}");
     }
     if let Some(clouds) = config.clouds_file() {
-        println!("{} is not touched", clouds.file.display());
+        outln!("{} is not touched", clouds.file.display());
         if clouds.current_folder && clouds.file.parent() != file.path().parent() {
             let names: Vec<_> = plan.names().collect();
-            println!("Note: {shown} also counts for other clouds.yaml files that name {}", names.join(", "));
+            outln!("Note: {shown} also counts for other clouds.yaml files that name {}", names.join(", "));
         }
     }
     Ok(plan)
@@ -244,21 +245,21 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
         let after = Config::load(env)?;
         for name in &names {
             let is = after.auth_type(name).map_or(String::new(), |is| format!(", the auth_type is `{is}`"));
-            println!("{name}: taken out of {}{is}", path.display());
+            outln!("{name}: taken out of {}{is}", path.display());
         }
         if spent {
-            println!("{} had nothing else in it and is removed", path.display());
+            outln!("{} had nothing else in it and is removed", path.display());
         }
     }
     match cloud {
         _ if found => {}
-        None => println!("nothing to undo: no entry was moved by `ksb adopt`"),
+        None => outln!("nothing to undo: no entry was moved by `ksb adopt`"),
         Some(name) if config.auth_type(name).is_ok_and(|is| is == OURS) => {
-            println!("{name}: nothing to undo: its `auth_type: {OURS}` was not written by `ksb adopt`");
+            outln!("{name}: nothing to undo: its `auth_type: {OURS}` was not written by `ksb adopt`");
         }
         Some(name) => {
             config.auth_type(name)?; // perhaps misspelt
-            println!("{name}: nothing to undo");
+            outln!("{name}: nothing to undo");
         }
     }
     Ok(())
@@ -273,6 +274,6 @@ fn stuck(file: &Path) -> Error {
 fn warn(warnings: &[String]) {
     let mut said = BTreeSet::new();
     for warning in warnings.iter().filter(|warning| said.insert(warning.as_str())) {
-        eprintln!("ksb: {warning}");
+        errln!("ksb: {warning}");
     }
 }

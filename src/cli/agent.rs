@@ -14,6 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::target;
 use crate::agent::Start;
+use crate::cli::output::{errln, outln};
 use crate::error::{Code, Error, Result};
 use crate::platform::own;
 use crate::platform::paths::Paths;
@@ -44,7 +45,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         return client::ensure(target::client()?.paths());
     }
     if let Some(format) = args.takes_over {
-        println!("ksb {}", env!("CARGO_PKG_VERSION"));
+        outln!("ksb {}", env!("CARGO_PKG_VERSION"));
         let known = (1..=own::HANDOVER).contains(&format);
         let unknown = || Error::new(Code::HandoverRefused, format!("format {format} is not known here"));
         return if known { Ok(()) } else { Err(unknown()) };
@@ -70,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
         agent::run(&paths, Start::Handed, |_| ()).await
     } else {
         without_our_environment()?;
-        agent::run(&paths, Start::Fresh, |socket| eprintln!("ksb: ready on {}", socket.display())).await
+        agent::run(&paths, Start::Fresh, |socket| errln!("ksb: ready on {}", socket.display())).await
     }
 }
 

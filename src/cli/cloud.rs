@@ -4,6 +4,7 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::target;
+use crate::cli::output::{self, outln};
 use crate::clouds::Resolved;
 use crate::error::Result;
 
@@ -53,7 +54,7 @@ pub(super) fn run(args: Args) -> Result<()> {
                 }
             }
         }
-        println!("{shown:#}");
+        output::json(&shown);
     } else {
         show(&resolved);
     }
@@ -62,7 +63,7 @@ pub(super) fn run(args: Args) -> Result<()> {
 
 fn show(resolved: &Resolved) {
     let cloud = &resolved.cloud;
-    let line = |name: &str, value: &str| println!("{name:<18} {value}");
+    let line = |name: &str, value: &str| outln!("{name:<18} {value}");
     line("cloud", cloud.label());
     if let Some(source) = &cloud.source {
         line("file", &source.file.display().to_string());

@@ -1,8 +1,9 @@
 //! `ksb confirm`: answers at this terminal, where no desktop asks.
 
+use super::target;
 use super::terminal::Keys;
-use super::{say, target};
 use crate::api::{AnswerRequest, Question};
+use crate::cli::output::{self, errln};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 
@@ -17,7 +18,7 @@ pub(super) async fn run() -> Result<()> {
     client.get("/v1/status").await?;
     // Who stops it later means it.
     let client = Client::of_the_one_that_runs(client.paths().clone());
-    eprintln!("ksb: asks here before a program gets a token of what wants `confirm`; Ctrl-C ends it");
+    errln!("ksb: asks here before a program gets a token of what wants `confirm`; Ctrl-C ends it");
     let path = format!("/v1/confirmations?wait={WAIT}");
     loop {
         let reply = tokio::select! {
@@ -30,14 +31,14 @@ pub(super) async fn run() -> Result<()> {
             _ => continue,
         };
         let Question { id, title, text } = reply.json()?;
-        eprintln!("{}\n    {}", say::printable(&title), say::printable(&text));
+        errln!("{}\n    {}", output::printable(&title), output::printable(&text));
         let allow = keys.confirm("Allow?").await;
         let answered = client.post(&format!("/v1/confirmations/{id}"), &AnswerRequest { allow }).await;
         if let Err(error) = answered {
             if error.code != Code::InvalidRequest {
                 return Err(error);
             }
-            eprintln!("ksb: too late: {error}");
+            errln!("ksb: too late: {error}");
         }
     }
 }

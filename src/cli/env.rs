@@ -7,6 +7,7 @@ use super::environment::{self, Changes, Shape};
 use super::grant::Grant;
 use super::shell::{self, Format, Shell};
 use super::{Done, duration, grant, lease, target};
+use crate::cli::output;
 use crate::clouds::Environment;
 use crate::error::Result;
 
@@ -46,7 +47,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let grant = grant::make(&client, resolved, request, false).await?;
     let format = if args.dotenv { Format::Dotenv } else { Format::Shell(args.shell) };
     match shell::text(format, &changes(&grant, args.program, &env)) {
-        Ok(text) => print!("{text}"),
+        Ok(text) => output::exact(&text),
         Err(error) => {
             // Nobody will know it.
             lease::end(&client, &grant.reply.lease.id).await?;

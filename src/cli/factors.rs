@@ -7,6 +7,7 @@ use tokio::signal::unix::Signal;
 
 use super::terminal::Keys;
 use crate::api::{FactorsRequest, SignIn};
+use crate::cli::output::errln;
 use crate::client::Client;
 use crate::error::{Code, Result};
 use crate::model::Secret;
@@ -47,7 +48,7 @@ pub(super) async fn ask(
             Ok(_) => return Ok(Answered::Typed),
             Err(error) if error.code == Code::UnknownSignIn => return Ok(Answered::Typed),
             Err(error) if error.code == Code::FactorRefused => {
-                eprintln!("ksb: {}: {}", sign_in.cloud, error.detail);
+                errln!("ksb: {}: {}", sign_in.cloud, error.detail);
             }
             Err(error) => return Err(error),
         }

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 
 use super::{Done, duration, mend, person, say, token, wait};
 use crate::api::{Lease, LeaseReply, LeaseRequest, SignInReply};
+use crate::cli::output::errln;
 use crate::client::Client;
 use crate::clouds::Resolved;
 use crate::error::{Code, Error, Result};
@@ -98,13 +99,13 @@ async fn ask(client: &Client, request: &mut LeaseRequest) -> Result<LeaseReply> 
 /// What the holder of a lease can do and until when, for the user who made it; whether that is as long as `asked`.
 pub(super) fn describe(lease: &Lease, asked: Option<SignedDuration>) -> Done {
     let Lease { cloud, name, .. } = lease;
-    eprintln!("ksb: {cloud}: lease {name} {}: {}", until(lease), holder(lease));
+    errln!("ksb: {cloud}: lease {name} {}: {}", until(lease), holder(lease));
     notices(lease);
     let ends = lease.session_expires_at.or(lease.expires_at);
     let is_cut =
         |asked: SignedDuration| ends.is_some_and(|end| end.duration_since(say::now()) < asked - SLACK);
     if asked.is_some_and(is_cut) {
-        eprintln!("ksb: {cloud}: that is sooner than asked");
+        errln!("ksb: {cloud}: that is sooner than asked");
         return Done::TooShort;
     }
     Done::Ok
@@ -136,6 +137,6 @@ fn holder(lease: &Lease) -> String {
 /// What the person should know of a lease besides.
 pub(super) fn notices(lease: &Lease) {
     for notice in &lease.notices {
-        eprintln!("ksb: {}: {notice}", lease.cloud);
+        errln!("ksb: {}: {notice}", lease.cloud);
     }
 }

@@ -7,6 +7,7 @@ use super::environment::{self, Shape};
 use super::shell::{self, Format, Shell};
 use super::{Done, duration, grant, say, target};
 use crate::api::{Lease, LeasesReply, RevokeReply};
+use crate::cli::output::{self, errln, outln};
 use crate::client::Client;
 use crate::clouds::Environment;
 use crate::error::{Code, Error, Result};
@@ -73,10 +74,10 @@ async fn create(args: Create) -> Result<Done> {
     request.name = args.name;
     let grant = grant::make(&target::client()?, resolved, request, false).await?;
     if args.json {
-        println!("{}", serde_json::to_string(&grant.reply).unwrap_or_default());
+        output::json(&grant.reply);
     } else {
         let changes = environment::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
-        print!("{}", shell::text(Format::Shell(Shell::Sh), &changes)?);
+        output::exact(&shell::text(Format::Shell(Shell::Sh), &changes)?);
     }
     Ok(grant::describe(&grant.reply.lease, args.ttl.or(args.limits.unattended)))
 }
@@ -84,20 +85,20 @@ async fn create(args: Create) -> Result<Done> {
 async fn list(json: bool) -> Result<()> {
     let reply: LeasesReply = target::client()?.get("/v1/leases").await?.json()?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&reply).unwrap_or_default());
+        output::json(&reply);
         return Ok(());
     }
     for lease in &reply.leases {
         show(lease);
     }
     match &reply.incomplete {
-        Some(incomplete) => println!("{}", say::incomplete(incomplete)),
-        None if reply.leases.is_empty() => println!("There are no leases. Make one with: ksb lease create"),
+        Some(incomplete) => outln!("{}", say::incomplete(incomplete)),
+        None if reply.leases.is_empty() => outln!("There are no leases. Make one with: ksb lease create"),
         None => {}
     }
     match &reply.facade.problem {
-        None => println!("good at {}", reply.facade.url),
-        Some(problem) => println!("they are of NO use now: {problem}"),
+        None => outln!("good at {}", reply.facade.url),
+        Some(problem) => outln!("they are of NO use now: {problem}"),
     }
     Ok(())
 }
@@ -105,16 +106,16 @@ async fn list(json: bool) -> Result<()> {
 /// A lease as people see it.
 pub(super) fn show(lease: &Lease) {
     let holder = if lease.confined { "confined to it" } else { "the whole identity" };
-    println!("{}: {} for {}, {holder}, {}", lease.name, lease.cloud, lease.scope, grant::until(lease));
+    outln!("{}: {} for {}, {holder}, {}", lease.name, lease.cloud, lease.scope, grant::until(lease));
     let facts = [
         lease.process.map(|process| format!("ends with process {process}")),
         lease.unattended.then(|| "goes on without you".to_owned()),
         lease.confirm.then(|| "you are asked for each program".to_owned()),
         Some(lease.used_at.map_or("not used yet".to_owned(), |used| format!("used {}", say::since(used)))),
     ];
-    println!("    {}; {}", lease.id, facts.into_iter().flatten().collect::<Vec<_>>().join(", "));
+    outln!("    {}; {}", lease.id, facts.into_iter().flatten().collect::<Vec<_>>().join(", "));
     for notice in &lease.notices {
-        println!("    {notice}");
+        outln!("    {notice}");
     }
 }
 
@@ -128,7 +129,7 @@ async fn revoke(mut leases: Vec<String>, all: bool) -> Result<()> {
             Some(incomplete) => {
                 return Err(Error::new(Code::VaultUnavailable, say::incomplete(incomplete)));
             }
-            None if leases.is_empty() => println!("There are no leases."),
+            None if leases.is_empty() => outln!("There are no leases."),
             None => {}
         }
     }
@@ -138,7 +139,7 @@ async fn revoke(mut leases: Vec<String>, all: bool) -> Result<()> {
             Ok(reply) => ended(&reply),
             Err(error) => {
                 if let Some(earlier) = failed.replace(error) {
-                    eprintln!("{}", say::failure(&earlier));
+                    errln!("{}", say::failure(&earlier));
                 }
             }
         }
@@ -172,9 +173,9 @@ pub(super) fn ended(reply: &RevokeReply) {
         0 => String::new(),
         deleted => format!(", {deleted} credential(s) deleted"),
     };
-    println!("{cloud}: lease {name} has ended; {} token(s) revoked{deleted}", reply.revoked);
+    outln!("{cloud}: lease {name} has ended; {} token(s) revoked{deleted}", reply.revoked);
     for token in &reply.not_revoked {
-        println!("{}", say::not_revoked(cloud, token));
+        outln!("{}", say::not_revoked(cloud, token));
     }
 }
 

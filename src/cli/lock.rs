@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::{logout, target};
 use crate::api::{LockReply, LockRequest, Status};
+use crate::cli::output::outln;
 use crate::error::Result;
 
 /// For the agent to make room for a process that knows nothing.
@@ -21,14 +22,14 @@ pub(super) async fn run() -> Result<()> {
         // A fresh process answers, which knows nothing.
         client.get("/v1/status").await?.json::<Status>()?;
     }
-    println!("Locked. Nothing is given out until: ksb unlock");
+    outln!("Locked. Nothing is given out until: ksb unlock");
     if let Some(logged_out) = &reply.logged_out {
-        println!("There is no vault that sign-ins could be sealed in, so they have ended:");
+        outln!("There is no vault that sign-ins could be sealed in, so they have ended:");
         logout::show(logged_out);
     }
     for (count, what) in [(reply.paused, "paused"), (reply.through, "go on (--unattended)")] {
         if count > 0 {
-            println!("leases {what}: {count}");
+            outln!("leases {what}: {count}");
         }
     }
     Ok(())

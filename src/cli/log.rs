@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use jiff::tz::TimeZone;
 
 use crate::audit::{self, Action, Entry, Outcome};
+use crate::cli::output::outln;
 use crate::error::{Error, Result};
 use crate::platform::paths::{Paths, make_private};
 use crate::platform::program::Program;
@@ -41,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
         out.flush()
     });
     match told {
-        Ok(()) if said == 0 && !args.json => println!("Nothing is in the log: {}", file.display()),
+        Ok(()) if said == 0 && !args.json => outln!("Nothing is in the log: {}", file.display()),
         // Whoever read it has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             return Err(Error::io(file.display(), &error));

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 
 use super::{Done, duration, grant, mend, person, say, target, wait};
 use crate::api::{LoginRequest, Session, SessionReply, SignIn, SignInReply, SignInState};
+use crate::cli::output::{errln, outln};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::Cloud;
@@ -53,9 +54,9 @@ pub(super) async fn run(args: Args) -> Result<Done> {
             }
         })?;
     let label = request.cloud.label();
-    println!("{label}: signed in as {} {}", say::user(&session.user), say::lasts(&session));
+    outln!("{label}: signed in as {} {}", say::user(&session.user), say::lasts(&session));
     if session.expires_at.duration_since(say::now()) < lasting {
-        eprintln!("ksb: {label}: that is sooner than asked; {}", say::why_no_longer(&session));
+        errln!("ksb: {label}: that is sooner than asked; {}", say::why_no_longer(&session));
         return Ok(Done::TooShort);
     }
     Ok(Done::Ok)

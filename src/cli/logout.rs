@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Done, lease, say, target};
 use crate::api::{LoggedOut, LogoutReply, LogoutRequest, NotRevoked};
+use crate::cli::output::{errln, outln};
 use crate::error::Result;
 use crate::model::Cloud;
 use crate::vault;
@@ -29,7 +30,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
         LogoutReply::default()
     };
     if reply.sessions.is_empty() && reply.leases.is_empty() && reply.incomplete.is_none() {
-        println!("{}nobody was signed in", label.map_or(String::new(), |label| format!("{label}: ")));
+        outln!("{}nobody was signed in", label.map_or(String::new(), |label| format!("{label}: ")));
     }
     show(&reply);
     Ok(if warn(&reply, &format!("ksb logout {argument}")) { Done::Failed } else { Done::Ok })
@@ -54,13 +55,13 @@ pub(super) fn warn(reply: &LogoutReply, again: &str) -> bool {
             Some(end) => format!("until {}, when the last of it has expired", say::until(*end)),
             None => "until it is".to_owned(),
         };
-        eprintln!("ksb: {} not revoked yet; the agent tries again {until}. Try: {again}", tried.len());
+        errln!("ksb: {} not revoked yet; the agent tries again {until}. Try: {again}", tried.len());
     }
     if !refused.is_empty() {
-        eprintln!("ksb: {} cannot be revoked by ksb; it is forgotten here", refused.len());
+        errln!("ksb: {} cannot be revoked by ksb; it is forgotten here", refused.len());
     }
     if let Some(incomplete) = &reply.incomplete {
-        eprintln!("ksb: {}", say::incomplete(incomplete));
+        errln!("ksb: {}", say::incomplete(incomplete));
     }
     !tried.is_empty() || !refused.is_empty() || reply.incomplete.is_some()
 }
@@ -72,13 +73,13 @@ fn not_revoked(reply: &LogoutReply) -> impl Iterator<Item = &NotRevoked> {
 
 fn show_session(session: &LoggedOut) {
     let label = &session.cloud;
-    println!("{label}: {} is signed out; {} token(s) revoked", say::user(&session.user), session.revoked);
+    outln!("{label}: {} is signed out; {} token(s) revoked", say::user(&session.user), session.revoked);
     for token in &session.not_revoked {
-        println!("{}", say::not_revoked(label, token));
+        outln!("{}", say::not_revoked(label, token));
     }
     match &session.logout_url {
-        Some(url) => println!("{label}: your browser is still signed in; end that too: {url}"),
-        None => println!(
+        Some(url) => outln!("{label}: your browser is still signed in; end that too: {url}"),
+        None => outln!(
             "{label}: your browser is still signed in at the identity provider; sign out there, or close it"
         ),
     }

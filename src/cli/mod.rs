@@ -20,6 +20,7 @@ mod log;
 mod login;
 mod logout;
 mod mend;
+mod output;
 mod person;
 mod projects;
 mod pythons;
@@ -40,10 +41,12 @@ mod vault;
 mod wait;
 mod yaml;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::cli::output::errln;
 use crate::error::{Code, Error, Result};
 use crate::model::duration;
 
@@ -142,7 +145,7 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Error::io("ksb cannot start", &error)),
     };
-    let outcome = runtime.block_on(run(command));
+    let outcome = runtime.block_on(run(command)).and_then(|done| output::finish().map(|()| done));
     // A browser command that blocks must not keep us.
     runtime.shutdown_background();
     match outcome {
@@ -181,7 +184,9 @@ async fn run(command: Command) -> Result<Done> {
         Command::Stop => stop::run().await?,
         Command::Helper(args) => helper::run(args).await?,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ksb", &mut script);
+            output::write(|stdout| stdout.write_all(&script));
         }
     }
     Ok(Done::Ok)
@@ -189,7 +194,7 @@ async fn run(command: Command) -> Result<Done> {
 
 /// One line: what failed, for which cloud, and what helps.
 fn fail(error: &Error) -> ExitCode {
-    eprintln!("{}", say::failure(error));
+    errln!("{}", say::failure(error));
     ExitCode::from(match error.code {
         Code::SignInNeeded | Code::SignInCoolingDown | Code::VaultSealed | Code::Locked => 75,
         _ => 1,

@@ -2,6 +2,7 @@
 
 use super::{login, target};
 use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply};
+use crate::cli::output::{self, outln};
 use crate::cli::{person, trust};
 use crate::client::Client;
 use crate::error::{Code, Result};
@@ -20,13 +21,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let resolved = target::resolve_unscoped(&args.cloud)?;
     let reach = reach(&target::client()?, &resolved.cloud).await?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&reach).unwrap_or_default());
+        output::json(&reach);
         return Ok(());
     }
     list("project", &reach.projects);
     list("domain", &reach.domains);
     if reach.projects.is_empty() && reach.domains.is_empty() {
-        println!("You have no role on any project or domain of this cloud.");
+        outln!("You have no role on any project or domain of this cloud.");
     }
     Ok(())
 }
@@ -63,6 +64,6 @@ fn may_sign_in(cloud: &Cloud) -> bool {
 fn list(kind: &str, reach: &[Reach]) {
     let width = reach.iter().map(|each| each.name.chars().count()).max().unwrap_or_default();
     for each in reach {
-        println!("{kind}  {:width$}  {}", each.name, each.id);
+        outln!("{kind}  {:width$}  {}", each.name, each.id);
     }
 }

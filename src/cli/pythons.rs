@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 
+use crate::cli::output::{errln, outln};
 use crate::cli::yaml::quoted;
 use crate::clouds::Environment;
 
@@ -114,19 +115,19 @@ struct Report {
 pub(super) fn tell(env: &Environment) {
     let report = look(env);
     for python in &report.silent {
-        eprintln!("ksb: {} did not answer within 5 s and was left out", python.display());
+        errln!("ksb: {} did not answer within 5 s and was left out", python.display());
     }
     if !report.missing.is_empty() {
-        println!(
+        outln!(
             "These have openstacksdk without the plugin that `v3broker` needs. To install it, in a clone of keystone-broker:"
         );
         for line in &report.missing {
-            println!("  {line}");
+            outln!("  {line}");
         }
     } else if report.complete > 0 {
-        println!("The Python behind `openstack`, Ansible or `python3` has the plugin");
+        outln!("The Python behind `openstack`, Ansible or `python3` has the plugin");
     } else {
-        println!(
+        outln!(
             "No openstacksdk is behind `openstack`, Ansible or `python3` on PATH; where it is, install beside it, in a clone of keystone-broker: {SOURCE}"
         );
     }

@@ -2,6 +2,7 @@
 
 use super::{login, say, target, wait};
 use crate::api::{CloudRequest, LoginRequest, RefreshReply, Session, SignIn};
+use crate::cli::output::{errln, outln};
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{Cloud, Way};
@@ -17,9 +18,9 @@ pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
     match &renewed {
         Ok(session) if cloud.sign_in.way != Way::Password => {
             let user = say::user(&session.user);
-            println!("{label}: renewed, with the groups of now: {user} {}", say::lasts(session));
+            outln!("{label}: renewed, with the groups of now: {user} {}", say::lasts(session));
         }
-        _ => println!("{label}: {} scoped token(s) dropped; the next command gets new ones", reply.dropped),
+        _ => outln!("{label}: {} scoped token(s) dropped; the next command gets new ones", reply.dropped),
     }
     renewed.map(drop)
 }
@@ -28,7 +29,7 @@ pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
 async fn renew(client: &Client, cloud: &Cloud) -> Result<Session> {
     let mut request = LoginRequest { renew: true, ..login::request(cloud.clone()) };
     let by_a_person = async |sign_in: SignIn| {
-        eprintln!("ksb: {}: your groups are those of your sign-in; a new one renews them", sign_in.cloud);
+        errln!("ksb: {}: your groups are those of your sign-in; a new one renews them", sign_in.cloud);
         wait::until_done(client, sign_in, true).await
     };
     login::sign_in_by(client, &mut request, by_a_person).await

@@ -92,19 +92,9 @@ pub(super) fn user(user: &User) -> String {
     format!("{} ({})", user.name, user.domain)
 }
 
-/// Servers' words must not steer the terminal.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|char| if char.is_control() { ' ' } else { char }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_servers_words_steer_no_terminal() {
-        assert_eq!(printable("a\x1b[2Jb\nc"), "a [2Jb c");
-    }
 
     #[test]
     fn a_countdown_ends_at_zero() {

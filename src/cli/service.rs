@@ -8,6 +8,7 @@ use clap::Subcommand;
 use super::{stop, target};
 use crate::agent;
 use crate::api::Status;
+use crate::cli::output::outln;
 use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Code, Error, Result, reason};
@@ -44,7 +45,7 @@ async fn install() -> Result<()> {
     let (units, autostart) = places()?;
     if !systemd::is_there() {
         write(&autostart, &systemd::autostart(&program))?;
-        println!(
+        outln!(
             "No systemd of yours answers. Your desktop starts the agent at the next login: {}",
             autostart.display()
         );
@@ -57,7 +58,7 @@ async fn install() -> Result<()> {
     }
     for (name, text) in systemd::units(&program, port) {
         write(&units.join(name), &text)?;
-        println!("{}", units.join(name).display());
+        outln!("{}", units.join(name).display());
     }
     // Of before there was a systemd: one way to start it is enough.
     remove(&autostart)?;
@@ -68,7 +69,7 @@ async fn install() -> Result<()> {
     systemctl(&["daemon-reload"])?;
     systemctl(&["enable", "--quiet", SOCKET])?;
     systemctl(&["restart", SOCKET])?;
-    println!("systemd starts the agent whenever a tool wants it.");
+    outln!("systemd starts the agent whenever a tool wants it.");
     explain_linger();
     Ok(())
 }
@@ -77,7 +78,7 @@ async fn uninstall() -> Result<()> {
     let (units, autostart) = places()?;
     let own = [units.join(SOCKET), units.join(SERVICE), autostart];
     if !own.iter().any(|file| file.exists()) {
-        println!("It is not installed.");
+        outln!("It is not installed.");
         return Ok(());
     }
     if systemd::is_there() {
@@ -94,7 +95,7 @@ async fn uninstall() -> Result<()> {
     if systemd::is_there() {
         systemctl(&["daemon-reload"])?;
     }
-    println!("From now on the first command that needs the agent starts it.");
+    outln!("From now on the first command that needs the agent starts it.");
     Ok(())
 }
 
@@ -118,22 +119,22 @@ pub(super) fn is_installed() -> bool {
 fn status() -> Result<()> {
     let (units, autostart) = places().unwrap_or_default();
     if autostart.exists() {
-        println!("installed: your desktop starts the agent at the login ({})", autostart.display());
+        outln!("installed: your desktop starts the agent at the login ({})", autostart.display());
         return Ok(());
     }
     if !units.join(SOCKET).exists() {
-        println!(
+        outln!(
             "not installed: the first command that needs the agent starts it. Install with: ksb service install"
         );
         return Ok(());
     }
     if !systemd::is_there() {
-        println!("installed, but no systemd of yours answers: it does not run as a service here");
+        outln!("installed, but no systemd of yours answers: it does not run as a service here");
         return Ok(());
     }
-    println!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
+    outln!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
     if !is_up_to_date(&units, &target::client()?.paths().config)? {
-        println!("    {OUTDATED}. To mend that: ksb service install");
+        outln!("    {OUTDATED}. To mend that: ksb service install");
     }
     explain_linger();
     Ok(())
@@ -156,7 +157,7 @@ fn port(config: &Path) -> Result<u16> {
 
 fn explain_linger() {
     if systemd::lingers() == Some(false) {
-        println!(
+        outln!(
             "It ends with your last session here, also for what runs on in tmux. To keep it: loginctl enable-linger"
         );
     }
@@ -187,7 +188,7 @@ fn write(file: &Path, text: &str) -> Result<()> {
 fn remove(file: &Path) -> Result<()> {
     if file.exists() {
         fs::remove_file(file).map_err(|error| failed(file, &error))?;
-        println!("removed {}", file.display());
+        outln!("removed {}", file.display());
     }
     Ok(())
 }

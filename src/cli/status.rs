@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{lease, say, target, vault as cli_vault};
 use crate::agent;
 use crate::api::{Incomplete, KeyKind, Session, Status, Unrevoked};
+use crate::cli::output::{self, outln};
 use crate::client::Client;
 use crate::error::Result;
 use crate::vault;
@@ -39,11 +40,11 @@ pub(super) async fn run(args: Args) -> Result<()> {
         {
             all.extend(fields);
         }
-        println!("{value:#}");
+        output::json(&value);
         return Ok(());
     }
     if let Some(lock) = &status.locked {
-        println!("Locked {}, {}. Unlock with: ksb unlock", lock.reason, say::since(lock.since));
+        outln!("Locked {}, {}. Unlock with: ksb unlock", lock.reason, say::since(lock.since));
     }
     for session in &status.sessions {
         show(session);
@@ -58,18 +59,18 @@ pub(super) async fn run(args: Args) -> Result<()> {
             0 if sign_in.asks.is_empty() => format!("; to open it again: ksb login {}", sign_in.cloud),
             _ => String::new(),
         };
-        println!("{}: a sign-in waits: {what}{again}", sign_in.cloud);
+        outln!("{}: a sign-in waits: {what}{again}", sign_in.cloud);
     }
     match &status.incomplete {
         // That was said.
         Some(_) if status.locked.is_some() => {}
-        Some(incomplete) => println!("{}", say::incomplete(incomplete)),
+        Some(incomplete) => outln!("{}", say::incomplete(incomplete)),
         None if status.sessions.is_empty() && status.sign_ins.is_empty() => {
-            println!("Nobody is signed in. Sign in with: ksb login");
+            outln!("Nobody is signed in. Sign in with: ksb login");
         }
         None => {}
     }
-    println!(
+    outln!(
         "agent {} (process {}), {} at {}",
         status.version,
         status.pid,
@@ -77,19 +78,19 @@ pub(super) async fn run(args: Args) -> Result<()> {
         client.socket().display()
     );
     if status.locked.is_some() {
-        println!("vault: {}, sealed until: ksb unlock", status.vault.file);
+        outln!("vault: {}, sealed until: ksb unlock", status.vault.file);
     } else {
         cli_vault::show(&status.vault);
     }
     match &status.facade.problem {
-        None => println!("a Keystone for tools without a plugin at {}: ksb exec --help", status.facade.url),
-        Some(problem) => println!("no Keystone for tools without a plugin: {problem}"),
+        None => outln!("a Keystone for tools without a plugin at {}: ksb exec --help", status.facade.url),
+        Some(problem) => outln!("no Keystone for tools without a plugin: {problem}"),
     }
     for each in &status.leases {
         lease::show(each);
     }
     for notice in &status.notices {
-        println!("NOTE: {notice}");
+        outln!("NOTE: {notice}");
     }
     Ok(())
 }
@@ -123,14 +124,14 @@ fn show_none(is_json: bool, incomplete: Option<&Incomplete>) {
         if let Some(incomplete) = incomplete {
             value["incomplete"] = json!(incomplete);
         }
-        println!("{value:#}");
+        output::json(&value);
         return;
     }
     match incomplete {
-        None => println!(
-            "No agent is running, and no vault is here: nobody is signed in. Sign in with: ksb login"
-        ),
-        Some(incomplete) => println!("No agent is running; {}", say::incomplete(incomplete)),
+        None => {
+            outln!("No agent is running, and no vault is here: nobody is signed in. Sign in with: ksb login");
+        }
+        Some(incomplete) => outln!("No agent is running; {}", say::incomplete(incomplete)),
     }
 }
 
@@ -139,9 +140,9 @@ fn show_unrevoked(left: &Unrevoked) {
         (Some(user), _) => format!("{} is signed out", say::user(user)),
         (None, lease) => format!("lease {} has ended", lease.as_deref().unwrap_or_default()),
     };
-    println!("{}: {whose}, but not everything is revoked yet; the agent tries again", left.cloud);
+    outln!("{}: {whose}, but not everything is revoked yet; the agent tries again", left.cloud);
     for token in &left.not_revoked {
-        println!("    {}", say::not_revoked(&left.cloud, token));
+        outln!("    {}", say::not_revoked(&left.cloud, token));
     }
 }
 
@@ -169,8 +170,8 @@ fn show(session: &Session) {
         format!("until {}", say::until(session.expires_at))
     };
     let end = session.ends_at.map_or(String::new(), |end| format!("; logged out at {}", say::until(end)));
-    println!("{}: {} by {by} {until}{end}", session.clouds.join(", "), say::user(&session.user));
-    println!("    {}", session.auth_url);
+    outln!("{}: {} by {by} {until}{end}", session.clouds.join(", "), say::user(&session.user));
+    outln!("    {}", session.auth_url);
     if let Some(evidence) = &session.evidence {
         let how = [("acr", evidence.acr.clone()), ("amr", Some(evidence.amr.join(", ")))];
         let how = how
@@ -179,16 +180,16 @@ fn show(session: &Session) {
         let when = evidence.auth_time.map(|when| format!("proved {}", say::since(when)));
         let said: Vec<_> = when.into_iter().chain(how).collect();
         if !said.is_empty() {
-            println!("    {}", said.join("; "));
+            outln!("    {}", said.join("; "));
         }
     }
     if let Some(account) = &session.account {
-        println!("    account {account}");
+        outln!("    account {account}");
     }
     if !session.tls_verified {
-        println!("    the certificate is NOT checked (verify: false)");
+        outln!("    the certificate is NOT checked (verify: false)");
     }
     for cached in &session.scopes {
-        println!("    {}: token until {}", cached.scope, say::until(cached.expires_at));
+        outln!("    {}: token until {}", cached.scope, say::until(cached.expires_at));
     }
 }

@@ -4,31 +4,32 @@ use serde_json::json;
 
 use super::target;
 use crate::api::{Status, VaultState};
+use crate::cli::output::outln;
 use crate::error::Result;
 
 pub(super) async fn run() -> Result<()> {
     let client = target::client()?;
     if !client.is_running().await {
-        println!("No agent is running.");
+        outln!("No agent is running.");
         return Ok(());
     }
     let status: Status = client.get("/v1/status").await?.json()?;
     client.post_and_part("/v1/stop", &json!({})).await?;
-    println!("The agent (process {}) has ended.", status.pid);
+    outln!("The agent (process {}) has ended.", status.pid);
     let sessions = status.sessions.len();
     let unrevoked: usize = status.unrevoked.iter().map(|left| left.not_revoked.len()).sum();
     if unrevoked > 0 && !is_kept(&status) {
-        println!(
+        outln!(
             "{unrevoked} token(s) that a logout could not revoke are forgotten: they live until they expire."
         );
     }
     if forgets(&status) {
-        println!(
+        outln!(
             "{sessions} session(s) are forgotten, but not revoked: their tokens live until they expire. \
              To revoke them next time: ksb logout --all"
         );
     } else if sessions > 0 {
-        println!("{sessions} session(s) are kept in the vault, for the next agent.");
+        outln!("{sessions} session(s) are kept in the vault, for the next agent.");
     }
     Ok(())
 }

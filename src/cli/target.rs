@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::person;
+use crate::cli::output::errln;
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides, Resolved};
 use crate::error::Result;
@@ -120,7 +121,7 @@ fn resolve_beside(variables: &Variables, cloud: &CloudArgs, scope: &ScopeArgs) -
         Variables::WithoutScope => config.resolve_with_variables(name, &overrides, false),
     }?;
     for warning in &resolved.warnings {
-        eprintln!("ksb: {warning}");
+        errln!("ksb: {warning}");
     }
     Ok(resolved)
 }

@@ -7,6 +7,7 @@ use super::environment::Changes;
 use super::shell::{self, Shell};
 use super::{mend, person, target, wait};
 use crate::api::{SignInReply, TokenReply, TokenRequest};
+use crate::cli::output::{self, errln};
 use crate::client::Client;
 use crate::clouds::Resolved;
 use crate::error::{Code, Error, Result};
@@ -39,13 +40,13 @@ pub(super) async fn run(args: Args) -> Result<()> {
     let mut request = request(cloud, scope);
     let token = obtain(&client, &mut request).await?;
     if let Some(assumed) = &token.assumed {
-        eprintln!("ksb: {}: {assumed}", request.cloud.label());
+        errln!("ksb: {}: {assumed}", request.cloud.label());
     }
     match args.format {
-        Format::Value => println!("{}", token.token_id.expose()),
-        Format::Json => println!("{}", serde_json::to_string(&token).unwrap_or_default()),
+        Format::Value => output::exact(&format!("{}\n", token.token_id.expose())),
+        Format::Json => output::json(&token),
         Format::Env => {
-            print!("{}", shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?);
+            output::exact(&shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?);
         }
     }
     Ok(())

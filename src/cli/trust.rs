@@ -3,6 +3,7 @@
 use super::target;
 use super::terminal::Keys;
 use crate::api::CloudRequest;
+use crate::cli::output::{errln, outln};
 use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::model::Cloud;
@@ -11,14 +12,14 @@ pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
     let resolved = target::resolve_unscoped(&args)?;
     let cloud = resolved.cloud;
     target::client()?.post("/v1/trust", &CloudRequest { cloud: cloud.clone() }).await?;
-    println!("{}: {} is trusted", cloud.label(), cloud.auth_url);
+    outln!("{}: {} is trusted", cloud.label(), cloud.auth_url);
     Ok(())
 }
 
 /// Asks the person at the terminal; without one, or after a no, fails with `refusal`.
 pub(super) async fn ask(client: &Client, cloud: &Cloud, refusal: Error) -> Result<()> {
     let Some(mut keys) = Keys::open() else { return Err(refusal) };
-    eprintln!("ksb: {}: {}", cloud.label(), refusal.detail);
+    errln!("ksb: {}: {}", cloud.label(), refusal.detail);
     if !keys.confirm("Sign in there?").await {
         return Err(refusal);
     }

@@ -2,7 +2,8 @@
 
 use super::terminal::Keys;
 use super::{person, target, vault};
-use crate::api::{Status, VaultReport, VaultRequest, VaultState};
+use crate::api::{Status, UnlockRequest, VaultReport, VaultState};
+use crate::cli::output::{errln, outln};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
@@ -21,7 +22,7 @@ pub(super) async fn run() -> Result<()> {
         }
     }
     if status.locked.is_some() {
-        println!("Unlocked.");
+        outln!("Unlocked.");
     }
     let status: Status = client.get("/v1/status").await?.json()?;
     vault::show(&status.vault);
@@ -46,11 +47,11 @@ pub(super) async fn ask(client: &Client, mut error: Error) -> Result<()> {
 /// What the person types, if there is one and they type something.
 async fn passphrase(why: &Error, question: &str) -> Option<Secret> {
     let mut keys = Keys::open()?;
-    eprintln!("ksb: {why}");
+    errln!("ksb: {why}");
     let typed = keys.line(question).await;
     (!typed.expose().is_empty()).then_some(typed)
 }
 
 async fn open(client: &Client, passphrase: Option<Secret>) -> Result<VaultReport> {
-    client.post("/v1/vault", &VaultRequest { key: None, passphrase }).await?.json()
+    client.post("/v1/unlock", &UnlockRequest { passphrase }).await?.json()
 }

@@ -4,7 +4,8 @@ use clap::ValueEnum;
 
 use super::target;
 use super::terminal::Keys;
-use crate::api::{KeyKind, Status, VaultReport, VaultRequest, VaultState};
+use crate::api::{KeyKind, Status, VaultKeyRequest, VaultReport, VaultState};
+use crate::cli::output::outln;
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
 
@@ -35,8 +36,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
                 Keeper::Kernel => (KeyKind::Kernel, None),
                 Keeper::Passphrase => (KeyKind::Passphrase, Some(new_passphrase().await?)),
             };
-            let request = VaultRequest { key: Some(key), passphrase };
-            client.post("/v1/vault", &request).await?.json()?
+            let request = VaultKeyRequest { key, passphrase };
+            client.post("/v1/vault/key", &request).await?.json()?
         }
     };
     show(&report);
@@ -52,7 +53,7 @@ async fn new_passphrase() -> Result<Secret> {
         return Err(bad("nothing was typed; nothing is changed"));
     }
     if keys.line("Again").await != first {
-        return Err(bad("those were two; nothing is changed"));
+        return Err(bad("the passphrases do not match; nothing is changed"));
     }
     Ok(first)
 }
@@ -63,7 +64,7 @@ pub(super) fn show(vault: &VaultReport) {
     let file = &vault.file;
     match (vault.state, vault.key) {
         (VaultState::New, _) => {
-            println!("vault: the first sign-in makes {file}{because}");
+            outln!("vault: the first sign-in makes {file}{because}");
         }
         (VaultState::Open, key) => {
             let keeper = match key {
@@ -71,19 +72,19 @@ pub(super) fn show(vault: &VaultReport) {
                 Some(KeyKind::Kernel) => "the kernel until the reboot",
                 Some(KeyKind::Passphrase) | None => "your passphrase",
             };
-            println!("vault: {file}, sealed; its key is kept by {keeper}{because}");
+            outln!("vault: {file}, sealed; its key is kept by {keeper}{because}");
         }
         (VaultState::Sealed, _) => {
-            println!("vault: {file} is closed: {}", vault.reason.as_deref().unwrap_or("no key"));
+            outln!("vault: {file} is closed: {}", vault.reason.as_deref().unwrap_or("no key"));
         }
         (VaultState::Memory, _) => {
-            println!("vault: none, a restart of the agent forgets every sign-in{because}");
+            outln!("vault: none, a restart of the agent forgets every sign-in{because}");
         }
     }
     if let Some(problem) = &vault.problem {
-        println!("    NOT up to date: {problem}; what is newer is kept in memory");
+        outln!("    NOT up to date: {problem}; what is newer is kept in memory");
     }
     if let Some(remedy) = &vault.remedy {
-        println!("    what helps: {remedy}");
+        outln!("    what helps: {remedy}");
     }
 }

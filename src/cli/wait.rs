@@ -11,6 +11,7 @@ use super::factors::Answered;
 use super::terminal::Keys;
 use super::{browser, factors, person, say, tunnel};
 use crate::api::{AcceptRequest, LeaveReply, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
+use crate::cli::output::errln;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::platform::browser::BrowserLocation;
@@ -131,7 +132,7 @@ fn no_terminal(sign_in: &SignIn) -> Error {
 /// Ends as a program does that was interrupted. The terminal must be as it was by then.
 fn interrupted(screen: &mut Screen, sign_in: &SignIn, why: &str) -> ! {
     screen.clear();
-    eprintln!("ksb: {}: {why}", sign_in.cloud);
+    errln!("ksb: {}: {why}", sign_in.cloud);
     std::process::exit(130);
 }
 
@@ -166,7 +167,7 @@ pub(super) async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen)
 async fn paste(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()> {
     let label = &sign_in.cloud;
     let address = sign_in.elsewhere.as_deref().unwrap_or_default();
-    eprintln!(
+    errln!(
         "ksb: {label}: open this in a browser on any machine, sign in, and wait for a page that cannot be shown:\n{address}"
     );
     let url = keys.line("Paste the address of that page (it is not shown), then press Enter").await;
@@ -175,7 +176,7 @@ async fn paste(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()>
         Ok(_) => Ok(()),
         // The sign-in goes on: the next try may be better.
         Err(error) if matches!(error.code, Code::InvalidRequest | Code::TokenRefused) => {
-            eprintln!("ksb: {label}: {}", error.detail);
+            errln!("ksb: {label}: {}", error.detail);
             Ok(())
         }
         Err(error) => Err(error),
@@ -186,7 +187,7 @@ async fn paste(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()>
 async fn offer(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()> {
     let offers: Offers = client.get(&format!("/v1/sign-ins/{}/offers", sign_in.id)).await?.json()?;
     if offers.offers.is_empty() {
-        eprintln!("ksb: {}: no page in another browser waits for your word", sign_in.cloud);
+        errln!("ksb: {}: no page in another browser waits for your word", sign_in.cloud);
     }
     for offer in offers.offers {
         let idp = offer.identity_provider.as_deref().map_or(String::new(), |idp| format!(" at {idp}"));
@@ -270,7 +271,7 @@ impl Screen {
 
     pub(super) fn line(&mut self, text: &str) {
         self.clear();
-        eprintln!("{text}");
+        errln!("{text}");
     }
 
     fn spin(&mut self, sign_in: &SignIn, keys: bool) {

@@ -23,7 +23,7 @@ use crate::api::{
     LeaseRequest, LeasesReply, LeaveReply, LockReason, LockReply, LockRequest, LoginRequest, LogoutReply,
     LogoutRequest, Offers, ProbeReply, Problem, Question as Confirmation, ReachReply, RedirectedRequest,
     RefreshReply, RevokeReply, SessionReply, SignIn, SignInReply, Status, TokenReply, TokenRequest,
-    VERSION_HEADER, VaultReport, VaultRequest, WAITER_HEADER,
+    UnlockRequest, VERSION_HEADER, VaultKeyRequest, VaultReport, WAITER_HEADER,
 };
 use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
@@ -82,7 +82,8 @@ fn parts() -> (Router<Agent>, utoipa::openapi::OpenApi) {
         .routes(routes!(trust))
         .routes(routes!(logout))
         .routes(routes!(status))
-        .routes(routes!(vault))
+        .routes(routes!(unlock))
+        .routes(routes!(vault_key))
         .routes(routes!(lock))
         .routes(routes!(handover))
         .routes(routes!(stop))
@@ -601,17 +602,30 @@ async fn status(State(agent): State<Agent>) -> Json<Status> {
     Json(agent.broker.status())
 }
 
-/// Opens the vault and the lock, or changes who keeps the vault's key.
-#[utoipa::path(post, path = "/v1/vault", request_body = VaultRequest, responses(
+/// Opens the vault, and the lock.
+#[utoipa::path(post, path = "/v1/unlock", request_body = UnlockRequest, responses(
     (status = 200, body = VaultReport),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn vault(
+async fn unlock(
     State(agent): State<Agent>,
     Extension(caller): Extension<Caller>,
-    Input(request): Input<VaultRequest>,
+    Input(request): Input<UnlockRequest>,
 ) -> Result<Json<VaultReport>, Failure> {
-    Ok(Json(agent.broker.vault(request, caller.peer).await?))
+    Ok(Json(agent.broker.unlock_for(request, caller.peer).await?))
+}
+
+/// Seals the vault with another key.
+#[utoipa::path(post, path = "/v1/vault/key", request_body = VaultKeyRequest, responses(
+    (status = 200, body = VaultReport),
+    (status = "default", body = Problem, content_type = "application/problem+json"),
+))]
+async fn vault_key(
+    State(agent): State<Agent>,
+    Extension(caller): Extension<Caller>,
+    Input(request): Input<VaultKeyRequest>,
+) -> Result<Json<VaultReport>, Failure> {
+    Ok(Json(agent.broker.change_vault_key(request, caller.peer).await?))
 }
 
 /// Locks: nothing is given out, and the process that knew what is signed in is no more. Without a vault, a logout.

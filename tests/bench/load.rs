@@ -2,6 +2,8 @@
 //!
 //! `load PLAN.json` does what the plan says and prints one JSON object. Started by `tests/bench/run`.
 
+#![expect(clippy::print_stdout, reason = "its output is its result")]
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};

@@ -624,3 +624,21 @@ fn help_names_every_exit_status() {
     let version = sandbox.run(&["--version"]).ok().stdout;
     assert_eq!(version, format!("ksb {}\n", env!("CARGO_PKG_VERSION")));
 }
+
+/// A reader that has seen enough is no failure; a disk that is full is one.
+#[test]
+fn a_closed_pipe_is_quiet_and_a_full_disk_is_reported() {
+    let desk = Desk::new();
+    desk.run_and_sign_in(&["login"], "alice").ok();
+    for command in ["status", "projects", "token", "env", "lease list --json", "completions bash"] {
+        let run = |to: &str| {
+            let script = format!("set -o pipefail; \"$0\" {command} {to}");
+            end_of(crate::support::spawn::start(desk.sandbox.command("bash").args(["-c", &script, KSB])))
+        };
+        let closed = run("| true");
+        assert!(!closed.stderr.contains("panicked") && closed.code == Some(0), "{command}: {closed:?}");
+        let full = run("> /dev/full");
+        let told = "ksb: standard output: No space left on device";
+        assert!(full.code == Some(1) && full.stderr.contains(told), "{command}: {full:?}");
+    }
+}

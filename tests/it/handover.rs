@@ -242,7 +242,7 @@ fn a_lock_during_an_upgrade_leaves_the_newer_program_nothing() {
     fs::write(desk.sandbox.paths().config, "vault = \"passphrase\"\nfacade_port = 0\n").unwrap();
     install(&desk, own());
     signed_in(&desk);
-    desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": "correct horse battery"}));
+    desk.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": "correct horse battery"}));
     // Something is under way that an upgrade waits for.
     let gate = desk.keystone.on(EXCHANGE, Fault::Waits);
     let exchanges = desk.keystone.count(EXCHANGE);
@@ -254,7 +254,7 @@ fn a_lock_during_an_upgrade_leaves_the_newer_program_nothing() {
     drop(gate);
     until("the next process", || desk.api().status()["sessions"] == json!([]));
     end_of(asking);
-    desk.api().post("/v1/vault", &json!({})).problem("vault-sealed");
+    desk.api().post("/v1/unlock", &json!({})).problem("vault-sealed");
     assert_eq!(desk.run(&["token"]).code, Some(75));
 }
 

@@ -213,7 +213,7 @@ fn a_lock() {
     at_every_word(
         &desk,
         || {
-            desk.api_of_a_new_agent().post("/v1/vault", &json!({}));
+            desk.api_of_a_new_agent().post("/v1/unlock", &json!({}));
         },
         |answered| {
             assert_eq!(desk.api().post("/v1/lock", &json!({})).status, 200);
@@ -224,7 +224,7 @@ fn a_lock() {
         |word, answered| {
             let api = desk.api_of_a_new_agent();
             assert!(is_locked(&api) || answered.is_empty(), "{word}");
-            assert_eq!(api.post("/v1/vault", &json!({})).json["state"], "open", "{word}");
+            assert_eq!(api.post("/v1/unlock", &json!({})).json["state"], "open", "{word}");
             api.token_unprompted(&cloud, &scope::project("demo")).token_id();
         },
     );

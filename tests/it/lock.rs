@@ -25,7 +25,7 @@ fn desk() -> Desk {
 fn sealed(desk: Desk) -> Desk {
     fs::write(desk.sandbox.paths().config, "vault = \"passphrase\"\nfacade_port = 0\n").unwrap();
     desk.run_and_sign_in(&["login"], "alice").ok();
-    desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    desk.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
     desk
 }
 
@@ -34,7 +34,7 @@ fn token(desk: &Desk) -> String {
 }
 
 fn unlock(desk: &Desk, passphrase: &str) -> Value {
-    desk.api().post("/v1/vault", &json!({"passphrase": passphrase})).json
+    desk.api().post("/v1/unlock", &json!({"passphrase": passphrase})).json
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn lab(config: &str) -> Lab {
 fn with_a_session_in_the_vault(lab: Lab) -> Lab {
     lab.keystone.lifetime(24 * 3600);
     lab.signed_in("alice");
-    lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    lab.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
     lab
 }
 
@@ -155,7 +155,7 @@ fn is_locked(lab: &Lab) -> bool {
 }
 
 fn open(lab: &Lab) -> Answer {
-    lab.api().post("/v1/vault", &json!({"passphrase": PASSPHRASE}))
+    lab.api().post("/v1/unlock", &json!({"passphrase": PASSPHRASE}))
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn each_wrong_passphrase_makes_the_next_one_wait_longer() {
     until("the next process", || lab.api().status()["sessions"] == json!([]));
     let guess = |passphrase: &str| {
         let (api, passphrase) = (lab.api().clone(), passphrase.to_owned());
-        std::thread::spawn(move || api.post("/v1/vault", &json!({"passphrase": passphrase})))
+        std::thread::spawn(move || api.post("/v1/unlock", &json!({"passphrase": passphrase})))
     };
     // The first one waits for nobody, and time stands still.
     guess("1").join().unwrap().problem("vault-sealed");
@@ -261,7 +261,7 @@ fn nobody_unlocks_what_is_still_in_memory() {
     let sign_in = lab.api().login(&lab.oidc()).sign_in();
     assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
     lab.api().over(&sign_in.id);
-    lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    lab.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
     let asks = lab.keystone.count(TOKEN_ENDPOINT);
     let gate = lab.keystone.on(TOKEN_ENDPOINT, Fault::Waits);
     lab.clock.advance(7200);
@@ -270,7 +270,7 @@ fn nobody_unlocks_what_is_still_in_memory() {
     lab.keystone.wait_for(TOKEN_ENDPOINT, asks + 1);
 
     assert_eq!(lab.api().post("/v1/lock", &json!({})).status, 200);
-    let unlocking = lab.api().ask("/v1/vault", &json!({}));
+    let unlocking = lab.api().ask("/v1/unlock", &json!({}));
     assert!(is_locked(&lab));
     lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).problem("locked");
     drop(gate);
@@ -278,7 +278,7 @@ fn nobody_unlocks_what_is_still_in_memory() {
     // Whoever asked for more than there was time for is told to ask again.
     assert_eq!(Response::read(unlocking).unwrap().json()["code"], "agent-leaving");
     drop(asked);
-    lab.api().post("/v1/vault", &json!({})).problem("vault-sealed");
+    lab.api().post("/v1/unlock", &json!({})).problem("vault-sealed");
     assert!(is_locked(&lab));
     open(&lab);
     lab.api().token_unprompted(&lab.oidc(), &scope::project("demo")).token_id();
@@ -290,8 +290,8 @@ fn whoever_locks_while_somebody_unlocks_has_it_locked() {
     let lab = lab("");
     lab.api().post("/v1/lock", &json!({}));
     until("the next process", || lab.api().status()["sessions"] == json!([]));
-    lab.api().post("/v1/vault", &json!({"passphrase": "wrong"})).problem("vault-sealed");
-    let unlocking = lab.api().ask("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    lab.api().post("/v1/unlock", &json!({"passphrase": "wrong"})).problem("vault-sealed");
+    let unlocking = lab.api().ask("/v1/unlock", &json!({"passphrase": PASSPHRASE}));
     assert_eq!(lab.api().post("/v1/lock", &json!({})).status, 200);
     lab.clock.advance(1);
     assert_eq!(Response::read(unlocking).unwrap().json()["code"], "locked");
@@ -299,7 +299,7 @@ fn whoever_locks_while_somebody_unlocks_has_it_locked() {
         let status = lab.api().status();
         status["sessions"] == json!([]) && !status["locked"].is_null()
     });
-    lab.api().post("/v1/vault", &json!({})).problem("vault-sealed");
+    lab.api().post("/v1/unlock", &json!({})).problem("vault-sealed");
     open(&lab);
     lab.api().token_unprompted(&lab.cloud(), &scope::project("demo")).token_id();
 }
@@ -314,7 +314,7 @@ fn who_leaves_while_the_vault_opens_loses_nobodys_sign_in() {
     until("the next process", || lab.api().status()["sessions"] == json!([]));
     // Each leaves at another moment of what the key's derivation takes.
     for pauses in 0..40 {
-        let asked = lab.api().ask("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+        let asked = lab.api().ask("/v1/unlock", &json!({"passphrase": PASSPHRASE}));
         for _ in 0..pauses {
             lab.api().status();
         }
@@ -336,10 +336,10 @@ fn wrong_passphrases_and_leases_that_ended_are_remembered_without_the_vault() {
     until("the next process", || lab.api().status()["sessions"] == json!([]));
     let id = lab.api().status()["leases"][0]["id"].as_str().unwrap().to_owned();
     lab.api().delete(&format!("/v1/leases/{id}"));
-    lab.api().post("/v1/vault", &json!({"passphrase": "wrong"})).problem("vault-sealed");
+    lab.api().post("/v1/unlock", &json!({"passphrase": "wrong"})).problem("vault-sealed");
 
     let lab = lab.restart_agent();
-    let right = lab.api().ask("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    let right = lab.api().ask("/v1/unlock", &json!({"passphrase": PASSPHRASE}));
     assert!(is_locked(&lab), "it waits");
     lab.clock.advance(1);
     assert_eq!(Response::read(right).unwrap().json()["state"], "open");
@@ -399,7 +399,7 @@ fn a_refresh_that_is_under_way_is_finished_before_memory_is_forgotten() {
     let sign_in = lab.api().login(&lab.oidc()).sign_in();
     assert_eq!(lab.browse(&sign_in.url, "alice"), "done");
     lab.api().over(&sign_in.id);
-    lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    lab.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
     for _ in 0..3 {
         lab.clock.advance(7200);
         let asked = lab.api().ask(

@@ -1,7 +1,12 @@
 //! The integration tests: one binary, one file per promise.
 //!
 //! `real::` needs the stack (`make test` brings it up); everything else runs anywhere.
-#![allow(clippy::unwrap_used, unreachable_pub, reason = "a helper of tests may fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a helper of tests may fail the test, and say why"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

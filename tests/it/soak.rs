@@ -397,7 +397,7 @@ fn without_the_vaults_key(day: &mut Day, cloud: &Value) {
         day.advance(STEP);
         day.api.token(cloud, &scope::project("demo")).problem("vault-sealed");
     }
-    let opened = day.api.post("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    let opened = day.api.post("/v1/unlock", &json!({"passphrase": PASSPHRASE}));
     assert_eq!(opened.status, 200, "{}", opened.text);
 }
 
@@ -416,9 +416,9 @@ fn locked(day: &mut Day, long: i64, clouds: [&Value; 3], tools: &[Tool]) {
         let (unattended, others) = tools.split_last().unwrap();
         assert!(others.iter().all(|tool| tool.ask().status == 503));
         assert_eq!(unattended.ask().status, 201);
-        day.api.post("/v1/vault", &json!({})).problem("vault-sealed");
+        day.api.post("/v1/unlock", &json!({})).problem("vault-sealed");
     }
-    let opened = day.api.post("/v1/vault", &json!({"passphrase": PASSPHRASE}));
+    let opened = day.api.post("/v1/unlock", &json!({"passphrase": PASSPHRASE}));
     assert_eq!(opened.status, 200, "{}", opened.text);
     everybody_asks(day, clouds, tools);
 }

@@ -11,6 +11,7 @@ use super::remove::remove;
 use crate::api::{KeyKind, LeasesReply, Reach, Status, VaultState};
 use crate::cli::environment::{self, Shape};
 use crate::cli::grant::{self, Grant, Limits};
+use crate::cli::output::{errln, outln};
 use crate::cli::yaml::quoted;
 use crate::cli::{lease, projects, service, target};
 use crate::client::Client;
@@ -35,7 +36,7 @@ pub(super) async fn run(args: Add) -> Result<()> {
         let projects = projects::reach(&client, &resolved.cloud).await?.projects;
         let mut wanted = each_project(&name, &projects);
         if wanted.is_empty() {
-            println!("You have no role on any project of this cloud.");
+            outln!("You have no role on any project of this cloud.");
         }
         renew(&env, &client, &mut wanted, true).await?;
         wanted
@@ -63,10 +64,10 @@ pub(super) async fn run(args: Add) -> Result<()> {
             }
             report(&env, &draft, &wanted)?;
             if let Some(end) = end_of_leases(&client).await {
-                println!("Note: {end}, and the entry with it; to renew it, run this again (ksb vault)");
+                outln!("Note: {end}, and the entry with it; to renew it, run this again (ksb vault)");
             }
             if !service::is_installed() {
-                println!(
+                outln!(
                     "Note: the entry works while an agent runs; to have it started when needed: ksb service install"
                 );
             }
@@ -158,7 +159,7 @@ async fn renew(env: &Environment, client: &Client, wanted: &mut Vec<Wanted>, is_
             None => config.entries().contains_key(&wanted.name),
         };
         if stays && is_for_all {
-            println!("{}: is there already and left as it is", wanted.name);
+            outln!("{}: is there already and left as it is", wanted.name);
         }
         !(stays && is_for_all)
     });
@@ -171,30 +172,30 @@ async fn renew(env: &Environment, client: &Client, wanted: &mut Vec<Wanted>, is_
 fn report(env: &Environment, draft: &Draft, wanted: &[Wanted]) -> Result<()> {
     let (clouds, secure) = (draft.clouds.path().display(), draft.secure.path().display());
     for Wanted { name, .. } in wanted {
-        println!("{name}: written to {clouds}, its secret to {secure}");
+        outln!("{name}: written to {clouds}, its secret to {secure}");
     }
     if let Some(warning) = draft.secure.exposed() {
-        eprintln!("ksb: {warning}");
+        errln!("ksb: {warning}");
     }
     // gophercloud reads neither OS_CLIENT_SECURE_FILE nor XDG_CONFIG_HOME.
     let usual = env.home.join(".config/openstack");
     if draft.secure.path().parent() != Some(&usual) {
-        println!(
+        outln!(
             "Note: Terraform and other programs in Go find a secure.yaml in {} or the folder they run in only",
             usual.display()
         );
     }
     let names: Vec<_> = wanted.iter().map(|wanted| quoted(&wanted.name)).collect();
-    println!("Use: export OS_CLOUD={}", names[0]);
-    println!("Undo: ksb clouds remove {}", names.join(" "));
+    outln!("Use: export OS_CLOUD={}", names[0]);
+    outln!("Undo: ksb clouds remove {}", names.join(" "));
     if let Some(remedy) = environment::no_proxy_for_loopback(env) {
-        eprintln!(
+        errln!(
             "ksb: programs here would ask your proxy for 127.0.0.1, where the lease is good. Try: {remedy}"
         );
     }
     let config = Config::load(env)?;
     if env.get("OS_CLOUD").is_none() && config.names().count() == wanted.len() + 1 {
-        println!("Note: with more than one entry there, name the one you mean or set OS_CLOUD");
+        outln!("Note: with more than one entry there, name the one you mean or set OS_CLOUD");
     }
     Ok(())
 }

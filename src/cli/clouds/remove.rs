@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::own::lease_of;
+use crate::cli::output::outln;
 use crate::cli::yaml::{self, CLOUDS, Kind, Mark, PersonsFile};
 use crate::cli::{lease, say, target};
 use crate::client::Client;
@@ -47,9 +48,9 @@ pub(super) async fn remove(env: &Environment, client: &Client, name: &str) -> Re
         let spent = yaml::is_spent(&text);
         file.write((!spent).then_some(&text))?;
         let gone = if spent { ", which had nothing else in it and is removed" } else { "" };
-        println!("{name}: taken out of {}{gone}", path.display());
+        outln!("{name}: taken out of {}{gone}", path.display());
     }
-    println!("{name}: {ended}");
+    outln!("{name}: {ended}");
     Ok(())
 }
 
@@ -89,7 +90,7 @@ async fn end(client: &Client, id: &str) -> Result<String> {
     match lease::end(client, id).await {
         Ok(reply) => {
             for token in &reply.not_revoked {
-                println!("{}", say::not_revoked(&reply.lease.cloud, token));
+                outln!("{}", say::not_revoked(&reply.lease.cloud, token));
             }
             Ok(format!("its lease has ended; {} token(s) revoked", reply.revoked))
         }

@@ -15,6 +15,7 @@ mod variables;
 use super::clouds::own_entries;
 use super::{Done, say};
 use crate::api::{Finding, Found, Status};
+use crate::cli::output;
 use crate::client::Client;
 use crate::clouds::{Config, Environment};
 use crate::error::{Error, Result};
@@ -123,7 +124,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     findings.extend(at_clouds);
 
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&findings).unwrap_or_default());
+        output::json(&findings);
     } else if args.report {
         show::report(&findings, status.as_ref().map(version), &env);
     } else {

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use jiff::Unit;
 
 use crate::api::{Finding, Found};
-use crate::cli::say::printable;
+use crate::cli::output::{outln, printable};
 use crate::clouds::Environment;
 
 fn word(found: Found) -> &'static str {
@@ -23,12 +23,12 @@ fn word(found: Found) -> &'static str {
 /// One line each, and below it what helps.
 pub(super) fn lines(findings: &[Finding]) {
     for finding in findings {
-        println!("{}", line(finding));
+        outln!("{}", line(finding));
         if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.finding != Found::Ok) {
-            println!("         what helps: {}", printable(remedy));
+            outln!("         what helps: {}", printable(remedy));
         }
     }
-    println!("{}", summary(findings));
+    outln!("{}", summary(findings));
 }
 
 fn line(finding: &Finding) -> String {
@@ -88,7 +88,7 @@ pub(super) fn report(findings: &[Finding], agent: Option<&str>, env: &Environmen
         lines.extend(more.map(|more| format!("{:21}{}", "", printable(&more))));
     }
     lines.push(summary(findings));
-    println!("{}", without_person(&lines.join("\n"), env));
+    outln!("{}", without_person(&lines.join("\n"), env));
 }
 
 /// `systemd 257 (…)`, of a machine that it runs.

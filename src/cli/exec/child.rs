@@ -18,6 +18,7 @@ use tokio::signal::unix::{self, SignalKind};
 
 use super::witness::Witness;
 use crate::cli::environment::Changes;
+use crate::cli::output::errln;
 use crate::error::{Error, Result, reason};
 
 /// Becomes the command: signals, job control and exit status are its own. Returns only if it cannot be run, with the
@@ -110,10 +111,10 @@ fn found_on_path(program: &OsStr) -> Option<PathBuf> {
 fn not_started(words: &[OsString], error: &io::Error) -> u8 {
     let program = words.first().map_or(OsStr::new(""), OsString::as_os_str).display();
     if error.kind() == ErrorKind::NotFound {
-        eprintln!("ksb: {program}: no such command");
+        errln!("ksb: {program}: no such command");
         return 127;
     }
-    eprintln!("ksb: {program}: cannot be run: {}", reason(error));
+    errln!("ksb: {program}: cannot be run: {}", reason(error));
     126
 }
 

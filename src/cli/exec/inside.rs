@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use crate::agent;
 use crate::api::{LogoutReply, LogoutRequest};
 use crate::cli::environment::Changes;
+use crate::cli::output::errln;
 use crate::cli::say;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
@@ -104,15 +105,15 @@ impl Inside {
             Ok(reply) => {
                 for session in &reply.sessions {
                     for token in &session.not_revoked {
-                        eprintln!("ksb: {}", say::not_revoked(&session.cloud, token));
+                        errln!("ksb: {}", say::not_revoked(&session.cloud, token));
                     }
                 }
             }
-            Err(error) => eprintln!("{}", say::failure(&error)),
+            Err(error) => errln!("{}", say::failure(&error)),
         }
         self.stop.notify_one();
         if let Ok(Err(error)) = self.agent.await {
-            eprintln!("{}", say::failure(&error));
+            errln!("{}", say::failure(&error));
         }
     }
 }

@@ -22,6 +22,7 @@ use super::environment::{self, Changes, Shape};
 use super::grant::{self, Grant};
 use super::{Done, duration, lease, login, person, say, target, token};
 use crate::api::LoginRequest;
+use crate::cli::output::errln;
 use crate::client::Client;
 use crate::clouds::{
     self, CLOUDS_VARIABLE, Config, EXEC_VARIABLE, Environment, Outer, Resolved, SECURE_VARIABLE,
@@ -160,7 +161,7 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
     let session = login::sign_in(client, &mut request).await?;
     if !session.renews && session.expires_at.duration_since(say::now()) < lasting {
         let (label, until) = (cloud.label(), say::until(session.expires_at));
-        eprintln!(
+        errln!(
             "ksb: {label}: you are signed in until {until}, sooner than asked: {}",
             say::why_no_longer(&session)
         );
@@ -252,12 +253,12 @@ async fn end(client: &Client, grant: &Grant) {
     match tokio::time::timeout(FAREWELL, lease::end(client, id)).await {
         Ok(Ok(reply)) => {
             for token in &reply.not_revoked {
-                eprintln!("ksb: {}", say::not_revoked(label, token));
+                errln!("ksb: {}", say::not_revoked(label, token));
             }
         }
         // An agent that came meanwhile, or the lease's own end.
         Ok(Err(error)) if error.code == Code::UnknownLease => {}
-        Ok(Err(error)) => eprintln!("{}", say::failure(&error.cloud(label))),
+        Ok(Err(error)) => errln!("{}", say::failure(&error.cloud(label))),
         Err(_) => {}
     }
 }

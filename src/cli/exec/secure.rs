@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::cli::environment::Shape;
+use crate::cli::output::errln;
 use crate::clouds::{self, Environment};
 
 /// Says of each cloud whether a secure.yaml of the person's stands in its way. gophercloud/utils, which Terraform's
@@ -11,7 +12,7 @@ use crate::clouds::{self, Environment};
 pub(super) fn warn(names: &[String], shape: Shape, env: &Environment) {
     let folders = [env.current_dir.clone(), home(env).join(".config/openstack"), "/etc/openstack".into()];
     for warning in warnings(names, shape, &folders) {
-        eprintln!("ksb: {warning}");
+        errln!("ksb: {warning}");
     }
 }
 

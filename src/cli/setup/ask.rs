@@ -1,6 +1,6 @@
 //! Questions to the person at the terminal. Without one, an option has to say it.
 
-use crate::cli::say::printable;
+use crate::cli::output::{errln, outln, printable};
 use crate::cli::terminal::Keys;
 use crate::error::{Code, Error, Result};
 
@@ -45,14 +45,14 @@ impl Person {
         let mut count = 0;
         for line in lines {
             count += 1;
-            println!("  {count}  {}", printable(&line));
+            outln!("  {count}  {}", printable(&line));
         }
         let question = "Which one";
         loop {
             let line = self.line(question, "1", option).await?;
             match line.parse::<usize>() {
                 Ok(number) if (1..=count).contains(&number) => return Ok(number - 1),
-                _ => eprintln!("ksb: a number from 1 to {count}"),
+                _ => errln!("ksb: a number from 1 to {count}"),
             }
         }
     }

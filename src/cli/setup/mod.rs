@@ -13,10 +13,10 @@ use url::Url;
 
 use self::ask::Person;
 use self::source::Known;
-use super::say::printable;
 use super::yaml::quoted;
 use super::{login, person, projects, pythons, target};
 use crate::api::{Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach};
+use crate::cli::output::{errln, outln, printable};
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides};
 use crate::error::{Code, Error, Result};
@@ -99,19 +99,19 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     let entry = known.entry();
     let mut draft = write::Draft::make(&env, &name, &entry)?;
-    println!("This goes into {}:\n\n{}\n", draft.path().display(), draft.lines());
+    outln!("This goes into {}:\n\n{}\n", draft.path().display(), draft.lines());
     if !person.agrees("Write it?").await? {
         return Err(refused("nothing is written"));
     }
     draft.write()?;
-    println!("{}: written to {}", printable(&name), draft.path().display());
+    outln!("{}: written to {}", printable(&name), draft.path().display());
     if file && known.left_out {
-        println!("Note: passwords and secrets of {} are not taken over; ksb needs none", printable(&from));
+        outln!("Note: passwords and secrets of {} are not taken over; ksb needs none", printable(&from));
     }
     pythons::tell(&env);
     // Not `token issue`: that leaves a bearer token in the terminal's history.
     let next = if args.no_sign_in { "ksb login" } else { "openstack catalog list --os-cloud" };
-    println!("Next: {next} {}", quoted(&name));
+    outln!("Next: {next} {}", quoted(&name));
     Ok(())
 }
 
@@ -169,7 +169,7 @@ async fn choose(known: &mut Known, found: &DiscoverReply, person: &mut Person) -
         }
         [only] => only,
         several => {
-            println!("Ways to sign in there:");
+            outln!("Ways to sign in there:");
             let lines = several.iter().map(|choice| format!("{}: {}", choice.label, way(choice)));
             several[person.number(lines, "--identity-provider or --protocol").await?]
         }
@@ -194,9 +194,7 @@ fn way(choice: &Choice) -> String {
 /// Keystone tells nobody who is not signed in.
 async fn name_missing(known: &mut Known, person: &mut Person) -> Result<()> {
     if known.protocol.is_none() {
-        println!(
-            "Keystone does not say how people sign in; your operator, or the dashboard's address, does."
-        );
+        outln!("Keystone does not say how people sign in; your operator, or the dashboard's address, does.");
         let protocol = person.line("Federation protocol", "openid", "--protocol").await?;
         known.protocol = Some(protocol);
         if known.identity_provider.is_none() {
@@ -211,23 +209,23 @@ async fn name_missing(known: &mut Known, person: &mut Person) -> Result<()> {
 /// The person sees whom they are about to trust with a sign-in.
 async fn agree(known: &Known, found: &DiscoverReply, person: &mut Person) -> Result<()> {
     let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
-    println!("Keystone           {}", printable(known.auth_url.as_str()));
-    println!(
+    outln!("Keystone           {}", printable(known.auth_url.as_str()));
+    outln!(
         "identity provider  {}",
         printable(known.identity_provider.as_deref().unwrap_or("(found by protocol)"))
     );
-    println!("protocol           {}", printable(known.protocol.as_deref().unwrap_or_default()));
+    outln!("protocol           {}", printable(known.protocol.as_deref().unwrap_or_default()));
     for address in &found.redirects {
-        println!("another host       {}", printable(address));
+        outln!("another host       {}", printable(address));
     }
     if host(&known.auth_url) != host(&known.address) {
-        println!(
+        outln!(
             "Note: you gave {}, and it names a Keystone on another host.",
             printable(&host(&known.address))
         );
     }
     if known.auth_url.scheme() == "http" {
-        println!("Note: whoever is on the way to an address with http reads your tokens.");
+        outln!("Note: whoever is on the way to an address with http reads your tokens.");
     }
     if person.agrees("Trust this Keystone, and sign in there?").await? {
         return Ok(());
@@ -263,7 +261,7 @@ async fn entry_name(
         if is_new(&name) {
             return Ok(name);
         }
-        eprintln!("ksb: {}", taken(&name));
+        errln!("ksb: {}", taken(&name));
     }
 }
 
@@ -279,7 +277,7 @@ async fn try_it(client: &Client, cloud: &Cloud) -> Result<()> {
                 error.request_id = finding.request_id;
                 return Err(error);
             }
-            Found::Warn => println!("Note: {}: {}", finding.check, printable(&finding.detail)),
+            Found::Warn => outln!("Note: {}: {}", finding.check, printable(&finding.detail)),
             Found::Ok | Found::Unknown | Found::Skipped => {}
         }
     }
@@ -293,7 +291,7 @@ async fn sign_in(client: &Client, cloud: &Cloud) -> Result<Vec<Reach>> {
     }
     let mut request = login::request(cloud.clone());
     let session = login::sign_in_or_say_why(client, &mut request).await?;
-    println!("{}: signed in as {}", cloud.label(), printable(&super::say::user(&session.user)));
+    outln!("{}: signed in as {}", cloud.label(), printable(&super::say::user(&session.user)));
     Ok(projects::reach(client, cloud).await?.projects)
 }
 
@@ -302,18 +300,18 @@ async fn project(known: &mut Known, reached: &[Reach], person: &mut Person) -> R
     if !known.has_no_project() {
         let named = reached.iter().any(|project| known.is_project(project));
         if !named {
-            println!("Note: the project that is named is none of those that you have a role in");
+            outln!("Note: the project that is named is none of those that you have a role in");
         }
         return Ok(());
     }
     let project = match reached {
         [] => {
-            println!("You have no role on any project there; the entry names none.");
+            outln!("You have no role on any project there; the entry names none.");
             return Ok(());
         }
         [only] => only,
         several => {
-            println!("Your projects:");
+            outln!("Your projects:");
             let lines = several.iter().map(|project| project.name.clone());
             &several[person.number(lines, "--project-name").await?]
         }

@@ -1,6 +1,6 @@
 //! What a program sends to the agent's socket.
 
-use keystone_broker::api::{CloudRequest, LoginRequest, LogoutRequest, TokenRequest, VaultRequest};
+use keystone_broker::api::{CloudRequest, LoginRequest, LogoutRequest, TokenRequest, UnlockRequest};
 use keystone_broker::model::Identity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,5 +26,5 @@ pub fn feed(bytes: &[u8]) {
     read::<LoginRequest>(bytes);
     read::<LogoutRequest>(bytes);
     read::<CloudRequest>(bytes);
-    read::<VaultRequest>(bytes);
+    read::<UnlockRequest>(bytes);
 }

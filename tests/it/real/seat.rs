@@ -119,7 +119,7 @@ impl Seat {
         let config = format!("vault = \"passphrase\"\nfacade_port = 0\n[lock]\n{config}");
         fs::write(desk.sandbox.paths().config, config).unwrap();
         desk.run_and_sign_in(&["login"], "alice").ok();
-        desk.api().post("/v1/vault", key);
+        desk.api().post("/v1/vault/key", key);
         Self { desk, logind, inhibitors, _bus: bus }
     }
 
@@ -185,7 +185,7 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
     assert_eq!(seat.desk.run(&["token"]).code, Some(75));
     seat.desk.run(&["unlock"]).ok();
     assert!(seat.desk.keystone.accepts(seat.desk.run(&["token"]).ok().stdout.trim()));
-    seat.desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    seat.desk.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn the_computer_sleeps_when_another_process_has_taken_over_and_wakes_up_locked()
     // Unlocking the screen does not type the passphrase.
     seat.hint(OURS, false);
     seat.is_locked(&json!("sleep"));
-    assert_eq!(seat.desk.api().post("/v1/vault", &json!({"passphrase": PASSPHRASE})).json["state"], "open");
+    assert_eq!(seat.desk.api().post("/v1/unlock", &json!({"passphrase": PASSPHRASE})).json["state"], "open");
     assert!(seat.desk.keystone.accepts(seat.desk.run(&["token"]).ok().stdout.trim()));
     // The next sleep is delayed as well.
     seat.is_watched();

@@ -105,12 +105,12 @@ fn systemd_starts_it_when_somebody_comes_and_sees_one_service_through_all_of_its
         (&status["pid"], &status["facade"]["url"]),
         (&json!(pid), &json!(format!("http://127.0.0.1:{port}/v3")))
     );
-    desk.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
+    desk.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": PASSPHRASE}));
 
     // Locked and unlocked it is the same service for systemd.
     desk.run(&["lock"]).ok();
     assert_eq!((host.main_pid(), &*host.state(SERVICE)), (pid, "active"));
-    let open = || desk.api().post("/v1/vault", &json!({"passphrase": PASSPHRASE})).json["state"].clone();
+    let open = || desk.api().post("/v1/unlock", &json!({"passphrase": PASSPHRASE})).json["state"].clone();
     assert_eq!(open(), "open");
     desk.run(&["token"]).ok();
 

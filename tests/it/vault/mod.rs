@@ -207,7 +207,7 @@ fn a_wrong_passphrase_is_said_and_the_right_one_opens_it() {
     lab.api().token(&lab.cloud(), &scope::unscoped()).problem("vault-sealed");
     lab.api().login(&lab.cloud()).problem("vault-sealed");
 
-    let unlock = |passphrase: &str| lab.api().post("/v1/vault", &json!({"passphrase": passphrase}));
+    let unlock = |passphrase: &str| lab.api().post("/v1/unlock", &json!({"passphrase": passphrase}));
     unlock("battery staple").problem("vault-sealed");
     // The next try waits a second.
     lab.clock.advance(1);
@@ -232,13 +232,13 @@ fn the_key_changes_hands_and_the_sessions_stay() {
     let lab = lab();
     lab.signed_in("alice");
     let before = fs::read(vault_file(&lab)).unwrap();
-    let changed = lab.api().post("/v1/vault", &json!({"key": "passphrase", "passphrase": "another"}));
+    let changed = lab.api().post("/v1/vault/key", &json!({"key": "passphrase", "passphrase": "another"}));
     assert_eq!((&changed.json["state"], &changed.json["key"]), (&json!("open"), &json!("passphrase")));
     // Not one byte of the old file opens the new one.
     assert_ne!(fs::read(vault_file(&lab)).unwrap()[..200], before[..200]);
     let lab = lab.restart_agent();
     assert_eq!(report(&lab)["state"], "sealed", "the file has the old passphrase");
-    assert_eq!(lab.api().post("/v1/vault", &json!({"passphrase": "another"})).json["state"], "open");
+    assert_eq!(lab.api().post("/v1/unlock", &json!({"passphrase": "another"})).json["state"], "open");
     assert!(lab.accepts(&demo(&lab, &lab.cloud()).token_id()));
 }
 
