@@ -50,7 +50,7 @@ impl Reply {
 
 fn not_understood(why: &str) -> Error {
     Error::new(Code::AgentUnavailable, format!("the agent's answer is not understood: {why}"))
-        .remedy("if ksb was upgraded: ksb stop")
+        .remedy("if ksb was upgraded: ksb agent stop")
 }
 
 impl Client {
@@ -225,7 +225,7 @@ async fn connect(socket: &Path) -> Result<UnixStream, Unreachable> {
         ErrorKind::WouldBlock => {
             let busy = format!("{}: too many ask the agent at once", socket.display());
             Unreachable::Refused(
-                Error::new(Code::AgentUnavailable, busy).remedy("try again; see who asks: ksb log"),
+                Error::new(Code::AgentUnavailable, busy).remedy("try again; see who asks: ksb audit"),
             )
         }
         _ => Unreachable::Refused(Error::new(
@@ -363,7 +363,7 @@ fn spawn(paths: &Paths) -> Result<()> {
     let log = private_file(&log_path).map_or_else(|_| Stdio::null(), Stdio::from);
     let failed = |why: String| {
         Error::new(Code::AgentUnavailable, format!("the agent could not be started: {why}"))
-            .remedy(format!("see {}, or run it in the foreground: ksb agent", log_path.display()))
+            .remedy(format!("see {}, or run it in the foreground: ksb agent run", log_path.display()))
     };
     // The agent outlives this command: it must not keep its environment, folder or terminal.
     let named = named_socket().map(|socket| ("KSB_SOCK", socket));

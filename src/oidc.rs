@@ -167,7 +167,7 @@ impl Provider {
             let why = format!("discovery_endpoint does not end in {WELL_KNOWN}");
             Error::new(Code::InvalidConfig, why)
                 .cloud(cloud.label())
-                .remedy(format!("correct it: ksb cloud show {}", cloud.argument()))
+                .remedy(format!("correct it: ksb clouds show {}", cloud.argument()))
         })?;
         let issuer = IssuerUrl::new(issuer.to_owned())
             .map_err(|error| Error::new(Code::InvalidConfig, format!("discovery_endpoint: {error}")))?;
@@ -457,7 +457,7 @@ fn date_time(clock: &SharedClock) -> DateTime<Utc> {
 fn failed(cloud: &Cloud, why: impl std::fmt::Display) -> Error {
     Error::new(Code::IdentityProviderError, format!("the identity provider answered: {why}"))
         .cloud(cloud.label())
-        .remedy(format!("ksb cloud show {}", cloud.argument()))
+        .remedy(format!("ksb clouds show {}", cloud.argument()))
 }
 
 /// It cannot answer now; it may later.

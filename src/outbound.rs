@@ -198,7 +198,7 @@ fn build(cloud: &Cloud, [ca, cert, key]: &[Option<Vec<u8>>; 3]) -> Result<Client
 fn bad_tls(cloud: &Cloud, detail: String) -> Error {
     Error::new(Code::InvalidConfig, detail)
         .cloud(cloud.label())
-        .remedy(format!("ksb cloud show {}", cloud.argument()))
+        .remedy(format!("ksb clouds show {}", cloud.argument()))
 }
 
 /// The addresses of a name.

@@ -26,7 +26,7 @@ _CONNECT = 10
 ANSWER = 120
 #: How often an agent may make room for a fresh one while it is asked.
 _TRIES = 5
-#: Seconds for `ksb agent --ensure` and `ksb cloud show`.
+#: Seconds for `ksb agent start` and `ksb clouds show`.
 _COMMAND = 60
 
 _UCRED = struct.Struct("3i")
@@ -183,7 +183,7 @@ def find_ksb() -> str | None:
 def ensure() -> None:
     """Start an agent unless one runs: the one place that does it is `ksb` itself."""
     try:
-        run_ksb("agent", "--ensure")
+        run_ksb("agent", "start")
     except BrokerError as error:
         detail = f"no agent answers at {socket_path()}: {error.detail}"
         raise BrokerError(detail, code="agent-unavailable", remedy=error.remedy) from None
@@ -361,7 +361,7 @@ def _call_once(
         failure: Exception = BrokerError(
             f"the agent at {path} did not answer within {timeout:.0f} s",
             code="agent-unavailable",
-            remedy="ksb stop, and once more",
+            remedy="ksb agent stop, and once more",
         )
     except (ConnectionError, http.client.HTTPException) as error:
         failure = AgentGone(f"{path}: {type(error).__name__}")
@@ -383,5 +383,5 @@ def _parsed(content: bytes, path: str, version: str) -> Any:
     raise BrokerError(
         f"what answers at {path} is not an agent this plugin understands (version {version})",
         code="agent-unavailable",
-        remedy="ksb stop, so that the installed version starts",
+        remedy="ksb agent stop, so that the installed version starts",
     )

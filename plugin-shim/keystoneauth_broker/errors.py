@@ -80,7 +80,7 @@ def from_problem(problem: object, *, cloud: str | None, status: int) -> BrokerEr
         return BrokerError(
             f"the agent answered with status {status} and no reason",
             cloud=cloud,
-            remedy="ksb stop, so that the installed version starts",
+            remedy="ksb agent stop, so that the installed version starts",
         )
     return BrokerError(
         detail,

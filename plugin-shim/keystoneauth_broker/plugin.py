@@ -195,7 +195,7 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
         """The entry `name`, as `ksb` finds it in this folder and environment."""
         if self._resolved is None:
             try:
-                said = agent.run_ksb("cloud", "show", name, "--json", "--with-secrets")
+                said = agent.run_ksb("clouds", "show", name, "--json", "--with-secrets")
             except BrokerError as error:
                 raise error.named(name) from None
             try:
@@ -204,10 +204,10 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
                 _warn_of_another(self._asked_for, self.auth_url, name)
             except (ValueError, KeyError, TypeError):
                 raise BrokerError(
-                    "`ksb cloud show --json` answered with something else than a cloud",
+                    "`ksb clouds show --json` answered with something else than a cloud",
                     cloud=name,
                     code="invalid-config",
-                    remedy=f"ksb cloud show {name}",
+                    remedy=f"ksb clouds show {name}",
                 ) from None
             self._resolved = resolved
         return self._resolved

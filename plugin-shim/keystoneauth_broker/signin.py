@@ -100,7 +100,7 @@ class TokenRequest:
             f"the agent is started, but goes away before it answers ({lost})",
             cloud=self._label,
             code="agent-unavailable",
-            remedy="ksb agent, to see why",
+            remedy="ksb agent run, to see why",
         )
 
     def _ask(self) -> dict[str, Any]:
@@ -297,7 +297,7 @@ class TokenRequest:
             "the agent's answer is not one that this plugin understands",
             cloud=self._label,
             code="agent-unavailable",
-            remedy="ksb stop, so that the installed version starts",
+            remedy="ksb agent stop, so that the installed version starts",
         )
 
     @property

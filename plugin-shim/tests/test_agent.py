@@ -161,9 +161,9 @@ def test_no_agent_and_no_ksb(
 
 
 def test_what_ksb_prints_is_on_no_disk(program: Program) -> None:
-    """`ksb cloud show --with-secrets` prints passwords."""
+    """`ksb clouds show --with-secrets` prints passwords."""
     program("ksb", "readlink /proc/self/fd/1; echo said >&2; readlink /proc/self/fd/2")
-    places = client.run_ksb("cloud", "show").splitlines()
+    places = client.run_ksb("clouds", "show").splitlines()
     assert [place.partition(":")[0] for place in places] == ["/memfd", "/memfd"]
 
 
@@ -171,7 +171,7 @@ def test_what_ksb_prints_is_on_no_disk(program: Program) -> None:
 def test_agent_is_started(
     agent: Agent, make: Make, session: ks_session.Session, program: Program, tmp_path: Path, left_behind: bool
 ) -> None:
-    """By `ksb agent --ensure`, here a stub that wakes the fake agent; a dead socket does not disturb."""
+    """By `ksb agent start`, here a stub that wakes the fake agent; a dead socket does not disturb."""
     agent.stop()
     if left_behind:
         with socket.socket(socket.AF_UNIX) as dead:
@@ -195,7 +195,7 @@ def test_agent_is_started(
     thread.start()
     assert make().get_token(session) == "gAAAA-secret-one"
     thread.join()
-    assert (tmp_path / "asked").read_text() == "agent --ensure\n"
+    assert (tmp_path / "asked").read_text() == "agent start\n"
 
 
 def test_agent_cannot_be_started(
@@ -211,7 +211,7 @@ def test_agent_cannot_be_started(
         f"demo: no agent answers at {tmp_path}/none: it ended at once (remedy: run: ksb agent)"
     )
     program("ksb", "exit 9")
-    with pytest.raises(BrokerError, match="`ksb agent --ensure` ended with status 9"):
+    with pytest.raises(BrokerError, match="`ksb agent start` ended with status 9"):
         make(cloud="demo").get_token(session)
 
 

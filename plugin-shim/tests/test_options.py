@@ -175,7 +175,7 @@ def test_an_access_token_alone_means_a_workload(told: Any) -> None:
             {"user": {"name": "alice", "domain": {"name": "Default"}}, "methods": ["password"]},
         ),
         (
-            # As `ksb adopt` leaves it of a v3multifactor entry.
+            # As `ksb clouds adopt` leaves it of a v3multifactor entry.
             {
                 "auth_methods": ["v3password", "v3totp"],
                 "username": "alice",
@@ -472,7 +472,7 @@ def test_cloud_by_name(
     assert plugin.auth_url == "https://lab.example.org/v3"
     cloud = {**SHOWN["cloud"], "account": "work"}
     assert agent.sent()[-1] == {"cloud": cloud, "scope": scope, "prompt": False}
-    assert (tmp_path / "asked").read_text() == "cloud show lab --json --with-secrets\n"
+    assert (tmp_path / "asked").read_text() == "clouds show lab --json --with-secrets\n"
 
 
 def test_cloud_by_name_that_fails(session: ks_session.Session, program: Callable[[str, str], Path]) -> None:

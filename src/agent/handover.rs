@@ -79,7 +79,7 @@ fn give(estate: &Estate) -> io::Result<OwnedFd> {
 /// Takes what the process before us left.
 pub(super) fn take() -> Result<Estate> {
     let not_by_hand = |why: &str| {
-        Error::new(Code::InvalidRequest, format!("nothing was handed over: {why}")).remedy("ksb agent")
+        Error::new(Code::InvalidRequest, format!("nothing was handed over: {why}")).remedy("ksb agent run")
     };
     let (mut descriptors, is_ours) = receive().map_err(|error| not_by_hand(&reason(&error)))?;
     let mut next = || descriptors.next().ok_or_else(|| not_by_hand("descriptors are missing"));

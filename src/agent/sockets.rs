@@ -156,7 +156,7 @@ fn is_taken(socket: &Path) -> Error {
     let agent =
         own::agent_named_in(&lock_of(socket)).map_or(String::new(), |pid| format!(" (process {pid})"));
     let why = format!("an agent{agent} serves {} already", socket.display());
-    Error::new(Code::AgentUnavailable, why).remedy("ksb status; or end it: ksb stop")
+    Error::new(Code::AgentUnavailable, why).remedy("ksb status; or end it: ksb agent stop")
 }
 
 fn take<T>(

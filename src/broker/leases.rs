@@ -96,7 +96,7 @@ impl Broker {
         let facade = locked(&inner.facade).clone();
         if let Some(problem) = facade.problem {
             return Err(Error::new(Code::FacadeUnavailable, format!("no lease is of use: {problem}"))
-                .remedy("set facade_port in config.toml to a free port, then: ksb stop"));
+                .remedy("set facade_port in config.toml to a free port, then: ksb agent stop"));
         }
         let identity = self.admit(&request.cloud)?;
         let process = if request.for_caller { Some(process(peer.pid())?) } else { None };

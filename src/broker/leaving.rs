@@ -88,7 +88,7 @@ impl Broker {
     pub async fn hand_over(&self) -> Result<()> {
         self.inner.check_room()?;
         let refused = |why: String| {
-            Error::new(Code::HandoverRefused, why).remedy("to have another program serve you: ksb stop")
+            Error::new(Code::HandoverRefused, why).remedy("to have another program serve you: ksb agent stop")
         };
         if !own::was_replaced() {
             let own = own::path().display().to_string();
@@ -193,7 +193,7 @@ impl Inner {
         if self.config.makes_room {
             return Ok(());
         }
-        let why = "this agent is a part of `ksb exec --no-agent`, whose command needs it to its end";
+        let why = "this agent is a part of `ksb exec --ephemeral`, whose command needs it to its end";
         Err(Error::new(Code::HandoverRefused, why).remedy("end that command: it signs out everywhere"))
     }
 }

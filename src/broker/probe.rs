@@ -232,7 +232,7 @@ impl Probe<'_> {
             };
             let why = format!("whether Keystone lists {callback}{knows} shows at a sign-in, and not before");
             self.add("trusted_dashboard", Found::Unknown, why).remedy =
-                Some(format!("ksb doctor {} --sign-in", self.cloud.argument()));
+                Some(format!("ksb doctor {} --try", self.cloud.argument()));
         }
     }
 
@@ -265,7 +265,7 @@ impl Probe<'_> {
                 let why =
                     "tokens are looked at there; whether yours are taken shows at a sign-in, and not before";
                 self.add("bearer", Found::Unknown, why).remedy =
-                    Some(format!("ksb doctor {} --sign-in", self.cloud.argument()));
+                    Some(format!("ksb doctor {} --try", self.cloud.argument()));
             }
             Err(error) => self.failed("bearer", &error),
         }

@@ -1,4 +1,4 @@
-//! `ksb adopt`: entries of clouds.yaml go over to the plugin, and clouds.yaml stays as it is.
+//! `ksb clouds adopt`: entries of clouds.yaml go over to the plugin, and clouds.yaml stays as it is.
 //!
 //! openstacksdk merges secure.yaml over clouds.yaml, `auth_type` included: a line in the person's own
 //! secure.yaml is all it takes.
@@ -20,16 +20,19 @@ const AUTH_TYPE: &str = "auth_type";
 const THEIRS: [&str; 4] = ["v3websso", "v3oidcauthcode", "v3oidcaccesstoken", "v3multifactor"];
 
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("which").required(true).args(["cloud", "all"])), after_help = "\
+#[command(group(clap::ArgGroup::new("which").required(true).args(["cloud", "os_cloud", "all"])), after_help = "\
 clouds.yaml stays as it is: `auth_type: v3broker` is written to your own secure.yaml, which
 openstacksdk and the openstack command lay over it.")]
 pub(super) struct Args {
     /// Entry of clouds.yaml
     cloud: Option<String>,
+    /// The same, as the `openstack` command has it
+    #[arg(long, value_name = "CLOUD")]
+    os_cloud: Option<String>,
     /// Every entry that can be moved; with --undo, every one that was
     #[arg(long)]
     all: bool,
-    /// Take back what an earlier `ksb adopt` wrote
+    /// Take back what an earlier `ksb clouds adopt` wrote
     #[arg(long)]
     undo: bool,
 }
@@ -37,7 +40,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<()> {
     let env = Environment::of_this_process()?;
     // clap sees to it that either one is named or all are meant.
-    let cloud = args.cloud.as_deref();
+    let cloud = args.cloud.as_deref().or(args.os_cloud.as_deref());
     if args.undo { undo(&env, cloud) } else { adopt(&env, cloud) }
 }
 
@@ -146,14 +149,14 @@ fn adopt(env: &Environment, cloud: Option<&str>) -> Result<()> {
     pythons::tell(env);
     if let Some(first) = plan.names().next() {
         outln!("Next: ksb login {}", quoted(first));
-        outln!("Undo: ksb adopt {} --undo", cloud.map_or_else(|| "--all".into(), quoted));
+        outln!("Undo: ksb clouds adopt {} --undo", cloud.map_or_else(|| "--all".into(), quoted));
     }
     Ok(())
 }
 
 /// Writes the file, if what comes of it is what is meant.
 fn move_over(env: &Environment, file: &mut PersonsFile, cloud: Option<&str>) -> Result<Plan> {
-    // Another `ksb adopt` may have come first: what counts is what is found now that the file is ours alone.
+    // Another `ksb clouds adopt` may have come first: what counts is what is found now that the file is ours alone.
     let config = Config::load(env)?;
     file.must_be_read(&config)?;
     let mut plan = Plan::make(env, &config, cloud)?;
@@ -228,7 +231,7 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
         let mut text = file.text().unwrap_or_default().to_owned();
         let names = ours(&text);
         if names.is_empty() {
-            continue; // another `ksb adopt --undo` came first
+            continue; // another `ksb clouds adopt --undo` came first
         }
         for name in &names {
             let path_in = [CLOUDS, name, AUTH_TYPE];
@@ -253,9 +256,9 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
     }
     match cloud {
         _ if found => {}
-        None => outln!("nothing to undo: no entry was moved by `ksb adopt`"),
+        None => outln!("nothing to undo: no entry was moved by `ksb clouds adopt`"),
         Some(name) if config.auth_type(name).is_ok_and(|is| is == OURS) => {
-            outln!("{name}: nothing to undo: its `auth_type: {OURS}` was not written by `ksb adopt`");
+            outln!("{name}: nothing to undo: its `auth_type: {OURS}` was not written by `ksb clouds adopt`");
         }
         Some(name) => {
             config.auth_type(name)?; // perhaps misspelt
@@ -267,7 +270,7 @@ fn undo(env: &Environment, cloud: Option<&str>) -> Result<()> {
 
 fn stuck(file: &Path) -> Error {
     let why = format!("{} has been rewritten in a way that no line can be taken out safely", file.display());
-    Error::new(Code::InvalidConfig, why).remedy("delete the lines that end in `# ksb adopt` yourself")
+    Error::new(Code::InvalidConfig, why).remedy("delete the lines that end in `# ksb clouds adopt` yourself")
 }
 
 /// Each once.

@@ -1,18 +1,19 @@
-//! `ksb agent`
+//! `ksb agent run|start|stop|restart`
 
 mod journal;
 
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process;
 
+use clap::Subcommand;
 use rustix::stdio::dup2_stdout;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::target;
+use super::{stop, target};
 use crate::agent::Start;
 use crate::cli::output::{errln, outln};
 use crate::error::{Code, Error, Result};
@@ -21,28 +22,45 @@ use crate::platform::paths::Paths;
 use crate::{agent, client, vault};
 
 #[derive(clap::Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub(super) struct Args {
-    /// Start the agent in the background unless one runs, and return when it is ready
-    #[arg(long)]
-    ensure: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Run as a daemon that `ksb helper detach` started; one byte on standard output means ready
-    #[arg(long, hide = true, conflicts_with = "ensure")]
+    #[arg(long, hide = true)]
     detached: bool,
     /// Go on in the place of the process that this one was, with what it left on standard input
-    #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached"])]
+    #[arg(long, hide = true, conflicts_with = "detached")]
     handed: bool,
     /// Whether this program could take over from an agent that hands over in this format: exit with 0, or 1
-    #[arg(long, hide = true, value_name = "FORMAT", conflicts_with_all = ["ensure", "detached", "handed"])]
+    #[arg(long, hide = true, value_name = "FORMAT", conflicts_with_all = ["detached", "handed"])]
     takes_over: Option<u32>,
     /// Ask the desktop's keyring for the agent that is at the other end of standard input, and end
-    #[arg(long, hide = true, conflicts_with_all = ["ensure", "detached", "handed"])]
+    #[arg(long, hide = true, conflicts_with_all = ["detached", "handed"])]
     keyring_helper: bool,
 }
 
+#[derive(Subcommand)]
+enum Command {
+    /// Run the agent in the foreground
+    Run,
+    /// Start the agent in the background unless one runs, and return when it is ready
+    Start,
+    /// End the agent; what is not kept in a vault is forgotten
+    Stop,
+    /// End the agent and start it again, so that it reads its settings
+    Restart,
+}
+
 pub(super) async fn run(args: Args) -> Result<()> {
-    if args.ensure {
-        return client::ensure(target::client()?.paths());
+    match args.command {
+        Some(Command::Start) => return start(),
+        Some(Command::Stop) => return stop::run().await,
+        Some(Command::Restart) => {
+            stop::run().await?;
+            return start();
+        }
+        Some(Command::Run) | None => {}
     }
     if let Some(format) = args.takes_over {
         outln!("ksb {}", env!("CARGO_PKG_VERSION"));
@@ -75,12 +93,16 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
 }
 
+fn start() -> Result<()> {
+    client::ensure(target::client()?.paths())
+}
+
 /// Starts anew without what an agent has no use for: it would lie in its memory for as long as it lives.
 fn without_our_environment() -> Result<()> {
     if own::is_environment_of_an_agent() {
         return Ok(());
     }
-    let error = Command::new(own::OWN)
+    let error = process::Command::new(own::OWN)
         .args(std::env::args_os().skip(1))
         .env_clear()
         .envs(own::environment_of_an_agent())

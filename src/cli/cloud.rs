@@ -1,6 +1,5 @@
-//! `ksb cloud show`
+//! `ksb clouds show`
 
-use clap::Subcommand;
 use serde_json::json;
 
 use super::target;
@@ -10,25 +9,16 @@ use crate::error::Result;
 
 #[derive(clap::Args)]
 pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Show an entry as it is resolved here: files, environment, defaults; secrets masked
-    Show {
-        #[command(flatten)]
-        cloud: target::CloudArgs,
-        #[command(flatten)]
-        scope: target::ScopeArgs,
-        /// With --json: the secrets themselves, for the plugin
-        #[arg(long, hide = true, requires = "json")]
-        with_secrets: bool,
-        /// Print JSON: {"cloud": …, "scope": …} as the agent's API takes them, and "entry", the merged file
-        #[arg(long)]
-        json: bool,
-    },
+    #[command(flatten)]
+    cloud: target::CloudArgs,
+    #[command(flatten)]
+    scope: target::ScopeArgs,
+    /// With --json: the secrets themselves, for the plugin
+    #[arg(long, hide = true, requires = "json")]
+    with_secrets: bool,
+    /// Print JSON: {"cloud": …, "scope": …} as the agent's API takes them, and "entry", the merged file
+    #[arg(long)]
+    json: bool,
 }
 
 /// What under `sign_in` nobody should see on a screen.
@@ -42,7 +32,7 @@ const SECRETS: [&str; 6] = [
 ];
 
 pub(super) fn run(args: Args) -> Result<()> {
-    let Command::Show { cloud, scope, with_secrets, json } = args.command;
+    let Args { cloud, scope, with_secrets, json } = args;
     let resolve = if with_secrets { target::resolve_entry } else { target::resolve };
     let resolved = resolve(&cloud, &scope)?;
     if json {

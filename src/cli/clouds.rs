@@ -1,6 +1,6 @@
-//! `ksb clouds`: entries of clouds.yaml that point at the agent's own Keystone, for tools that take no plugin.
+//! `ksb clouds`: entries of clouds.yaml, also those that point at the agent's own Keystone, for tools that take no plugin.
 //!
-//! Each has a lease of its own: the id stands in clouds.yaml, the secret in secure.yaml and nowhere else.
+//! Each of these has a lease of its own: the id stands in clouds.yaml, the secret in secure.yaml and nowhere else.
 
 mod add;
 mod draft;
@@ -10,7 +10,7 @@ mod remove;
 use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::target;
+use super::{adopt, cloud, target};
 use crate::error::Result;
 
 pub(super) use own::own_entries;
@@ -23,6 +23,8 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Show an entry as it is resolved here: files, environment, defaults; secrets masked
+    Show(cloud::Args),
     /// Write an entry that every OpenStack tool can use without a plugin: Terraform, Ansible, any SDK
     #[command(after_help = "\
 The entry has a lease that lives until `ksb clouds remove`: an application credential that is good at this
@@ -34,6 +36,8 @@ machine's own Keystone only, and only for you. It uses your sign-in; nobody stay
         #[arg(value_name = "NAME", required = true, value_parser = NonEmptyStringValueParser::new())]
         names: Vec<String>,
     },
+    /// Move entries to the plugin, without a change to clouds.yaml
+    Adopt(adopt::Args),
 }
 
 #[derive(clap::Args)]
@@ -50,6 +54,8 @@ struct Add {
 
 pub(super) async fn run(args: Args) -> Result<()> {
     match args.command {
+        Command::Show(args) => cloud::run(args),
+        Command::Adopt(args) => adopt::run(&args),
         Command::Add(args) => Box::pin(add::run(args)).await,
         Command::Remove { names } => remove::run(&names).await,
     }

@@ -19,7 +19,7 @@ pub(super) struct Args {
     scope: target::ScopeArgs,
     /// How long the variables are good for, such as 4h [default: 12h]; exit with 4 if they are not
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
-    ttl: Option<SignedDuration>,
+    lifetime: Option<SignedDuration>,
     /// The shell that evaluates them
     #[arg(long, value_enum, default_value_t = Shell::Sh)]
     shell: Shell,
@@ -27,7 +27,7 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "shell")]
     dotenv: bool,
     /// A program that ignores clouds.yaml and wants variables of its own
-    #[arg(long = "for", value_enum, value_name = "PROGRAM")]
+    #[arg(long = "tool", value_enum, value_name = "PROGRAM")]
     program: Option<Program>,
 }
 
@@ -42,7 +42,7 @@ enum Program {
 pub(super) async fn run(args: Args) -> Result<Done> {
     let resolved = target::resolve(&args.cloud, &args.scope)?;
     let mut request = grant::Limits::default().request(&resolved);
-    request.ttl = Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME)));
+    request.ttl = Some(grant::seconds(args.lifetime.unwrap_or(grant::LIFETIME)));
     let (client, env) = (target::client()?, Environment::of_this_process()?);
     let grant = grant::make(&client, resolved, request, false).await?;
     let format = if args.dotenv { Format::Dotenv } else { Format::Shell(args.shell) };
@@ -54,7 +54,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
             return Err(error);
         }
     }
-    Ok(grant::describe(&grant.reply.lease, args.ttl))
+    Ok(grant::describe(&grant.reply.lease, args.lifetime))
 }
 
 fn changes(grant: &Grant, program: Option<Program>, env: &Environment) -> Changes {

@@ -49,7 +49,7 @@ struct Create {
     limits: grant::Limits,
     /// How long it lives, such as 4h [default: 12h]; exit with 4 if it cannot be used for so long
     #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "unattended")]
-    ttl: Option<SignedDuration>,
+    lifetime: Option<SignedDuration>,
     /// What to call it
     #[arg(long)]
     name: Option<String>,
@@ -70,7 +70,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
 async fn create(args: Create) -> Result<Done> {
     let resolved = target::resolve(&args.cloud, &args.scope)?;
     let mut request = args.limits.request(&resolved);
-    request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.ttl.unwrap_or(grant::LIFETIME))));
+    request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.lifetime.unwrap_or(grant::LIFETIME))));
     request.name = args.name;
     let grant = grant::make(&target::client()?, resolved, request, false).await?;
     if args.json {
@@ -79,7 +79,7 @@ async fn create(args: Create) -> Result<Done> {
         let changes = environment::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
         output::exact(&shell::text(Format::Shell(Shell::Sh), &changes)?);
     }
-    Ok(grant::describe(&grant.reply.lease, args.ttl.or(args.limits.unattended)))
+    Ok(grant::describe(&grant.reply.lease, args.lifetime.or(args.limits.unattended)))
 }
 
 async fn list(json: bool) -> Result<()> {

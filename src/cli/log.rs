@@ -1,4 +1,4 @@
-//! `ksb log`: the audit log for people, also while no agent runs.
+//! `ksb audit`: the audit log for people, also while no agent runs.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ pub(super) struct Args {
     #[arg(long, short)]
     follow: bool,
     /// Only what concerns this cloud
-    #[arg(long)]
+    #[arg(long = "os-cloud", value_name = "CLOUD")]
     cloud: Option<String>,
     /// Print the lines as they are in the file (docs/audit-log.md)
     #[arg(long)]

@@ -14,7 +14,7 @@ pub(super) struct Args {
     #[command(flatten)]
     cloud: target::CloudArgs,
     /// Make sure that the session lasts at least this long, such as 4h; exit with 4 if it cannot
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long = "at-least", value_name = "TIME", value_parser = duration::parse)]
     lasting: Option<SignedDuration>,
     /// Log out by itself after this long, such as 8h, and revoke every token
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]

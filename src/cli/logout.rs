@@ -14,7 +14,7 @@ pub(super) struct Args {
     #[command(flatten)]
     cloud: target::CloudArgs,
     /// Every session of every cloud
-    #[arg(long, conflicts_with = "cloud")]
+    #[arg(long, conflicts_with_all = ["cloud", "os_cloud"])]
     all: bool,
 }
 

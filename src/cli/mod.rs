@@ -54,7 +54,7 @@ const AFTER_HELP: &str = "\
 CLOUD is an entry of clouds.yaml; without it $OS_CLOUD, then the only entry there is.
 
 Exit status: 0 done, 1 failed (`logout`: something is not revoked yet),
-2 wrong usage, 4 it ends sooner than asked (--for, --ttl, --unattended),
+2 wrong usage, 4 it ends sooner than asked (--at-least, --lifetime, --unattended),
 75 a person is needed but this caller may not prompt, 130 interrupted. `ksb exec`
 ends as the command does, by its status or signal; 126 or 127 when it cannot be started.
 
@@ -94,30 +94,24 @@ enum Command {
     Doctor(doctor::Args),
     /// Write an entry of clouds.yaml, from a dashboard's address, an openrc file or whatever you have
     Setup(setup::Args),
-    /// Show what clouds.yaml comes to
-    Cloud(cloud::Args),
-    /// Add entries to clouds.yaml for tools that take no plugin, and remove them
+    /// Show entries of clouds.yaml, add entries for tools that take no plugin, move entries to the plugin
     Clouds(clouds::Args),
     /// Trust a cloud that the current folder's clouds.yaml names
     Trust(target::CloudArgs),
-    /// Move entries of clouds.yaml to the plugin, without a change to clouds.yaml
-    Adopt(adopt::Args),
     /// Be asked at this terminal before a program gets a token (`confirm`), where no desktop asks
     Confirm,
     /// Show what was given or refused, to which program
-    Log(log::Args),
+    Audit(log::Args),
     /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
     Lock,
     /// Unlock; open the vault that your sign-ins are kept in
     Unlock,
     /// Show where sign-ins are kept, or change who keeps the key
     Vault(vault::Args),
-    /// Run the agent (other commands start it by themselves)
+    /// Run, start, stop or restart the agent (other commands start it by themselves)
     Agent(agent::Args),
     /// Have systemd start the agent whenever a tool wants it, or your desktop at the login
     Service(service::Args),
-    /// End the agent; what is not kept in a vault is forgotten
-    Stop,
     #[command(hide = true)]
     Helper(helper::Args),
     /// Print a completion script for your shell
@@ -169,19 +163,16 @@ async fn run(command: Command) -> Result<Done> {
         Command::Token(args) => token::run(args).await?,
         Command::Refresh(args) => refresh::run(args).await?,
         Command::Projects(args) => projects::run(args).await?,
-        Command::Cloud(args) => cloud::run(args)?,
         Command::Clouds(args) => Box::pin(clouds::run(args)).await?,
         Command::Setup(args) => Box::pin(setup::run(args)).await?,
         Command::Trust(args) => trust::run(args).await?,
-        Command::Adopt(args) => adopt::run(&args)?,
         Command::Lock => lock::run().await?,
         Command::Confirm => confirm::run().await?,
-        Command::Log(args) => log::run(&args)?,
+        Command::Audit(args) => log::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,
         Command::Service(args) => service::run(args).await?,
-        Command::Stop => stop::run().await?,
         Command::Helper(args) => helper::run(args).await?,
         Command::Completions { shell } => {
             let mut script = Vec::new();

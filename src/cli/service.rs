@@ -107,8 +107,9 @@ async fn check_that_nobody_is_forgotten(client: &Client) -> Result<()> {
     }
     let sessions = status.sessions.len();
     let why = format!("the agent would end, and {sessions} session(s) are in its memory only");
-    Err(Error::new(Code::VaultUnusable, why)
-        .remedy("ksb logout --all; or ksb stop, which forgets them: their tokens live until they expire"))
+    Err(Error::new(Code::VaultUnusable, why).remedy(
+        "ksb logout --all; or ksb agent stop, which forgets them: their tokens live until they expire",
+    ))
 }
 
 /// Whether something starts the agent when a tool wants it, or at the login.

@@ -1,4 +1,4 @@
-//! `ksb stop`
+//! `ksb agent stop`
 
 use serde_json::json;
 

@@ -13,9 +13,19 @@ use crate::platform::paths::Paths;
 #[derive(Args, Clone)]
 pub(super) struct CloudArgs {
     /// Entry of clouds.yaml [default: $OS_CLOUD, then the only entry there is]
-    pub(super) cloud: Option<String>,
+    cloud: Option<String>,
+    /// The same, as the `openstack` command has it
+    #[arg(long, value_name = "CLOUD", conflicts_with = "cloud")]
+    os_cloud: Option<String>,
     #[command(flatten)]
     account: AccountArgs,
+}
+
+impl CloudArgs {
+    /// The entry's name, where one is given.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.cloud.as_deref().or(self.os_cloud.as_deref())
+    }
 }
 
 /// Clouds that are used at once, with the same account on each.
@@ -24,6 +34,9 @@ pub(super) struct CloudsArgs {
     /// Entries of clouds.yaml [default: $OS_CLOUD, then the only entry there is]
     #[arg(value_name = "CLOUD")]
     clouds: Vec<String>,
+    /// The same, as the `openstack` command has it
+    #[arg(long, value_name = "CLOUD", conflicts_with = "clouds")]
+    os_cloud: Option<String>,
     #[command(flatten)]
     account: AccountArgs,
 }
@@ -31,9 +44,10 @@ pub(super) struct CloudsArgs {
 impl CloudsArgs {
     /// One by one.
     pub(super) fn each(&self) -> Vec<CloudArgs> {
-        let named = self.clouds.iter().cloned().map(Some);
-        let default = self.clouds.is_empty().then_some(None);
-        named.chain(default).map(|cloud| CloudArgs { cloud, account: self.account.clone() }).collect()
+        let named = self.clouds.iter().chain(&self.os_cloud).cloned().map(Some);
+        let default = (self.clouds.is_empty() && self.os_cloud.is_none()).then_some(None);
+        let one = |cloud| CloudArgs { cloud, os_cloud: None, account: self.account.clone() };
+        named.chain(default).map(one).collect()
     }
 }
 
@@ -53,7 +67,7 @@ struct AccountArgs {
 #[group(multiple = true)]
 pub(super) struct ScopeArgs {
     /// Project, by name or id
-    #[arg(long, value_name = "NAME|ID", conflicts_with_all = ["domain", "system", "trust", "unscoped"])]
+    #[arg(long, short, value_name = "NAME|ID", conflicts_with_all = ["domain", "system", "trust", "unscoped"])]
     project: Option<String>,
     /// Domain that the project's name lives in, by name or id
     #[arg(long, value_name = "NAME|ID", requires = "project")]
@@ -114,7 +128,7 @@ fn resolve_beside(variables: &Variables, cloud: &CloudArgs, scope: &ScopeArgs) -
         system: scope.system,
         unscoped: scope.unscoped,
     };
-    let name = cloud.cloud.as_deref();
+    let name = cloud.name();
     let resolved = match variables {
         Variables::None => config.resolve(name, &overrides),
         Variables::All => config.resolve_with_variables(name, &overrides, true),

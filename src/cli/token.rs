@@ -1,6 +1,5 @@
 //! `ksb token`: a token on standard output, and nothing else there.
 
-use clap::ValueEnum;
 use serde_json::Value;
 
 use super::environment::Changes;
@@ -19,16 +18,12 @@ pub(super) struct Args {
     cloud: target::CloudArgs,
     #[command(flatten)]
     scope: target::ScopeArgs,
-    /// What to print: the token's id, everything as JSON, or variables for eval
-    #[arg(long, value_enum, default_value_t = Format::Value)]
-    format: Format,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    Value,
-    Json,
-    Env,
+    /// Print JSON: what POST /v1/tokens answers (docs/api.md)
+    #[arg(long)]
+    json: bool,
+    /// Print variables for eval
+    #[arg(long, conflicts_with = "json")]
+    env: bool,
 }
 
 /// A sign-in that is done and yet gives no token is tried again this often.
@@ -42,12 +37,12 @@ pub(super) async fn run(args: Args) -> Result<()> {
     if let Some(assumed) = &token.assumed {
         errln!("ksb: {}: {assumed}", request.cloud.label());
     }
-    match args.format {
-        Format::Value => output::exact(&format!("{}\n", token.token_id.expose())),
-        Format::Json => output::json(&token),
-        Format::Env => {
-            output::exact(&shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?);
-        }
+    if args.json {
+        output::json(&token);
+    } else if args.env {
+        output::exact(&shell::text(shell::Format::Shell(Shell::Sh), &variables(&request.cloud, &token))?);
+    } else {
+        output::exact(&format!("{}\n", token.token_id.expose()));
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ pub(super) const SCOPE_OPTIONS: [&str; 8] = [
 pub(super) const PROJECT_DOMAIN: [&str; 2] = ["project_domain_id", "project_domain_name"];
 
 /// What the plugin takes besides, what the SDK puts there for `domain_name`, and options of other federated
-/// plugins: an entry that `ksb adopt` moved over still has them.
+/// plugins: an entry that `ksb clouds adopt` moved over still has them.
 const UNDER: [&str; 18] = [
     "access_token",
     "access_token_endpoint",

@@ -363,8 +363,8 @@ mod tests {
         assert_eq!(pieces("ksb login my.cloud"), [code("ksb login my.cloud")]);
         assert_eq!(pieces("ksb is gone. Start it."), [plain("ksb is gone. Start it.")]);
         assert_eq!(
-            pieces("Run `ksb stop`, then wait"),
-            [plain("Run "), code("ksb stop"), plain(", then wait")]
+            pieces("Run `ksb agent stop`, then wait"),
+            [plain("Run "), code("ksb agent stop"), plain(", then wait")]
         );
     }
 }

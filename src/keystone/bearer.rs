@@ -28,7 +28,7 @@ impl Keystone {
             }
             // Keystone knows no such identity provider or protocol, and says which.
             404 if own_words(&answer).is_some() => {
-                let remedy = "correct identity_provider and protocol of the entry: ksb cloud show";
+                let remedy = "correct identity_provider and protocol of the entry: ksb clouds show";
                 Err(self
                     .refusal(&answer, Code::BearerRefused)
                     .remedy(format!("{remedy} {}", self.cloud.argument())))

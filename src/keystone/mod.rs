@@ -74,7 +74,7 @@ impl Keystone {
             let url = format!("{}/v3", self.root);
             let via = outbound::via(&self.cloud);
             let why = format!("{url} is not a Keystone v3 (HTTP {}){via}", answer.status);
-            let mut remedy = format!("correct auth_url: ksb cloud show {}", self.cloud.argument());
+            let mut remedy = format!("correct auth_url: ksb clouds show {}", self.cloud.argument());
             if self.cloud.proxy.is_some() {
                 remedy = format!("{remedy}; or {}", outbound::around(Some(&self.cloud.auth_url)));
             }
@@ -112,7 +112,7 @@ impl Keystone {
             (300..400, Some(host)) => Ok(format!("a browser is sent to {host}")),
             (200..400, _) => Ok("a browser is shown a page".into()),
             (404, _) => Err(self.refusal(&answer, Code::KeystoneError).remedy(format!(
-                "correct identity_provider and protocol: ksb cloud show {}",
+                "correct identity_provider and protocol: ksb clouds show {}",
                 self.cloud.argument()
             ))),
             (500.., _) => Err(self.refusal(&answer, Code::KeystoneError)),

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use jiff::{SignedDuration, Timestamp};
 use openidconnect::core::{CoreIdToken, CoreTokenResponse};
 use openidconnect::{AccessTokenHash, ClaimsVerificationError, Nonce, OAuth2TokenResponse};
@@ -11,6 +11,10 @@ use serde::Deserialize;
 use super::{Provider, date_time, failed};
 use crate::error::{Code, Error, Result};
 use crate::model::Evidence;
+
+/// What two clocks may differ by, also where a provider's token ends with the second that it is given out in (OpenID
+/// Connect Core 1.0, section 3.1.3.7, item 9).
+const LEEWAY: TimeDelta = TimeDelta::seconds(30);
 
 impl Provider {
     /// Verifies it (OpenID Connect Core 1.0, section 3.1.3.7; `at_hash`, section 3.1.3.8). A renewed one has no nonce to
@@ -23,7 +27,7 @@ impl Provider {
     ) -> Result<Evidence> {
         let client = self.configured();
         let clock = self.clock.clone();
-        let verifier = client.id_token_verifier().set_time_fn(move || date_time(&clock));
+        let verifier = client.id_token_verifier().set_time_fn(move || date_time(&clock) - LEEWAY);
         // A renewed ID token need not repeat the nonce (OpenID Connect Core 1.0, section 12.2).
         let same = |said: Option<&Nonce>| match (nonce, said) {
             (Some(sent), Some(said)) if sent.secret() == said.secret() => Ok(()),

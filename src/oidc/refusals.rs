@@ -8,7 +8,7 @@ use crate::model::Cloud;
 /// What helps against an error of this code and description.
 pub(super) fn remedy(cloud: &Cloud, code: &str, description: &str) -> String {
     let Some(client) = &cloud.sign_in.oidc else {
-        return format!("ksb cloud show {}", cloud.argument());
+        return format!("ksb clouds show {}", cloud.argument());
     };
     let (id, said) = (&client.client_id, description.to_ascii_lowercase());
     match code {
@@ -38,6 +38,6 @@ pub(super) fn remedy(cloud: &Cloud, code: &str, description: &str) -> String {
         "invalid_grant" | "access_denied" | "login_required" | "temporarily_unavailable" | "server_error" => {
             format!("ksb login {}", cloud.argument())
         }
-        _ => format!("ksb cloud show {}", cloud.argument()),
+        _ => format!("ksb clouds show {}", cloud.argument()),
     }
 }

@@ -93,7 +93,7 @@ mod tests {
         assert!(service.contains("ExecStart=\"/opt/my \\\"100%%\\\" $$HOME/ksb\" agent\n"), "{service}");
         assert!(!socket.contains("127.0.0.1"), "{socket}");
         let exec = autostart(program);
-        assert!(exec.contains("Exec=\"/opt/my \\\\\"100%%\\\\\" \\\\$HOME/ksb\" agent --ensure\n"), "{exec}");
+        assert!(exec.contains("Exec=\"/opt/my \\\\\"100%%\\\\\" \\\\$HOME/ksb\" agent start\n"), "{exec}");
     }
 
     #[test]

@@ -82,5 +82,8 @@ fn refused(at: &Cloud, client: &ClientCredentials, answer: &Answer) -> Error {
 fn failed(at: &Cloud, why: &str) -> Error {
     Error::new(Code::IdentityProviderError, format!("the identity provider answered: {why}"))
         .cloud(at.label())
-        .remedy(format!("correct client_id, client_secret or the endpoint: ksb cloud show {}", at.argument()))
+        .remedy(format!(
+            "correct client_id, client_secret or the endpoint: ksb clouds show {}",
+            at.argument()
+        ))
 }

@@ -36,7 +36,7 @@ impl OwnSocket {
         make_private(path.parent().unwrap_or(Path::new("/")))?;
         if is_served(path) {
             let why = format!("{} is served by another agent of yours", path.display());
-            return Err(Error::new(Code::PortBusy, why).remedy("end the other agent: ksb stop"));
+            return Err(Error::new(Code::PortBusy, why).remedy("end the other agent: ksb agent stop"));
         }
         // What lies there is the rest of an agent that died.
         match fs::remove_file(path) {

@@ -60,7 +60,7 @@ async fn bearer(task: &Task, workload: Workload, outbound: &Outbound) -> Result<
     // RFC 6750 section 2.1 allows less.
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Error::new(Code::InvalidConfig, format!("what {source} gives is not a token"))
-            .remedy(format!("ksb cloud show {}", task.cloud.argument())));
+            .remedy(format!("ksb clouds show {}", task.cloud.argument())));
     }
     Ok(Secret::new(text))
 }

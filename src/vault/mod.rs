@@ -345,7 +345,8 @@ impl Vault {
 
     /// What came out of it is of no use: it is left as it is, and nothing is kept.
     pub fn disown(&self, why: &str) -> Error {
-        let why = self.unusable(why).remedy(format!("to start anew: rm {}; ksb stop", self.file.display()));
+        let why =
+            self.unusable(why).remedy(format!("to start anew: rm {}; ksb agent stop", self.file.display()));
         locked(&self.state).condition = Condition::Memory(why.clone());
         why
     }
@@ -542,12 +543,12 @@ fn unusable(file: &Path, why: &str) -> Error {
 
 fn newer(file: &Path) -> Error {
     unusable(file, "a newer ksb wrote it")
-        .remedy(format!("use that version; or, to start anew: rm {}; ksb stop", file.display()))
+        .remedy(format!("use that version; or, to start anew: rm {}; ksb agent stop", file.display()))
 }
 
 fn foreign(file: &Path) -> Error {
     unusable(file, "it was made on another machine, where its sessions may still be in use")
-        .remedy(format!("rm {}; ksb stop; ksb login", file.display()))
+        .remedy(format!("rm {}; ksb agent stop; ksb login", file.display()))
 }
 
 /// The keyring gives no key, and may do so later.
@@ -572,10 +573,8 @@ fn lock(place: &Place, file: &Path) -> Result<File> {
     let lock = lock.map_err(|error| none(&format!("{}: {}", path.display(), reason(&error))))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(none("another agent of yours has this machine's vault")
-                .remedy("end that one, then: ksb stop"))
-        }
+        Err(TryLockError::WouldBlock) => Err(none("another agent of yours has this machine's vault")
+            .remedy("end that one, then: ksb agent stop")),
         Err(TryLockError::Error(error)) => Err(none(&format!("{}: {}", path.display(), reason(&error)))),
     }
 }

@@ -1,4 +1,4 @@
-//! `ksb adopt` moves entries to the plugin without a change to clouds.yaml, and back without a trace.
+//! `ksb clouds adopt` moves entries to the plugin without a change to clouds.yaml, and back without a trace.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -81,7 +81,7 @@ impl Person {
     }
 
     fn auth_type(&self, cloud: &str) -> String {
-        let shown = self.ksb(&["cloud", "show", cloud, "--json"]).ok();
+        let shown = self.ksb(&["clouds", "show", cloud, "--json"]).ok();
         let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
         shown["entry"]["auth_type"].as_str().unwrap().to_owned()
     }
@@ -138,16 +138,16 @@ fn entries(folder: &Path) -> Vec<String> {
 #[test]
 fn a_file_of_ours_is_private_and_goes_again() {
     let person = Person::new();
-    let said = person.ksb(&["adopt", "demo"]).ok().stdout;
+    let said = person.ksb(&["clouds", "adopt", "demo"]).ok().stdout;
     assert!(said.contains(person.secure.to_str().unwrap()), "{said}");
-    assert!(said.contains("Next: ksb login demo\nUndo: ksb adopt demo --undo\n"), "{said}");
+    assert!(said.contains("Next: ksb login demo\nUndo: ksb clouds adopt demo --undo\n"), "{said}");
     assert_eq!(mode(&person.secure), 0o600);
     assert_eq!(mode(person.secure.parent().unwrap()), 0o700);
     assert_eq!(entries(person.secure.parent().unwrap()), ["secure.yaml"]);
     assert_eq!(person.auth_type("demo"), "v3broker");
     assert_eq!(person.auth_type("second"), "v3websso");
 
-    let said = person.ksb(&["adopt", "demo", "--undo"]).ok().stdout;
+    let said = person.ksb(&["clouds", "adopt", "demo", "--undo"]).ok().stdout;
     assert!(said.contains("the auth_type is `v3websso`"), "{said}");
     assert!(!person.secure.exists());
     assert_eq!(person.auth_type("demo"), "v3websso");
@@ -166,7 +166,7 @@ fn an_existing_file_keeps_every_line_and_comes_back_byte_for_byte() {
     ] {
         let person = Person::with_secure(text);
         chmod(&person.secure, 0o640);
-        person.ksb(&["adopt", "demo"]).ok();
+        person.ksb(&["clouds", "adopt", "demo"]).ok();
         let now = person.secure();
         let mut rest = now.split_inclusive('\n').map(str::trim_end);
         for line in text.lines() {
@@ -174,9 +174,9 @@ fn an_existing_file_keeps_every_line_and_comes_back_byte_for_byte() {
         }
         assert_eq!(person.auth_type("demo"), "v3broker", "{now:?}");
         assert_eq!(mode(&person.secure), 0o640);
-        person.ksb(&["adopt", "second"]).ok();
-        person.ksb(&["adopt", "demo", "--undo"]).ok();
-        person.ksb(&["adopt", "second", "--undo"]).ok();
+        person.ksb(&["clouds", "adopt", "second"]).ok();
+        person.ksb(&["clouds", "adopt", "demo", "--undo"]).ok();
+        person.ksb(&["clouds", "adopt", "second", "--undo"]).ok();
         assert_eq!((person.secure().as_str(), mode(&person.secure)), (text, 0o640));
         assert_eq!(entries(person.secure.parent().unwrap()), ["secure.yaml"]);
     }
@@ -189,21 +189,21 @@ fn links_stay_links() {
     write(&target, "clouds:\n");
     fs::create_dir_all(person.secure.parent().unwrap()).unwrap();
     symlink("../../dotfiles/secure.yaml", &person.secure).unwrap();
-    person.ksb(&["adopt", "demo"]).ok();
+    person.ksb(&["clouds", "adopt", "demo"]).ok();
     assert!(person.secure.symlink_metadata().unwrap().is_symlink());
     assert!(fs::read_to_string(&target).unwrap().contains("v3broker"));
-    person.ksb(&["adopt", "demo", "--undo"]).ok();
+    person.ksb(&["clouds", "adopt", "demo", "--undo"]).ok();
     assert_eq!(fs::read_to_string(&target).unwrap(), "clouds:\n");
     assert!(person.secure.symlink_metadata().unwrap().is_symlink());
 
     fs::remove_file(&target).unwrap();
-    assert!(person.refused(&["adopt", "demo"]).contains("a link that leads nowhere"));
+    assert!(person.refused(&["clouds", "adopt", "demo"]).contains("a link that leads nowhere"));
 }
 
 #[test]
 fn all_moves_what_can_be_moved_and_says_why_the_rest_is_not() {
     let person = Person::with_secure("clouds:\n  second:\n    auth_type: v3websso\n");
-    let said = person.ksb(&["adopt", "--all"]).ok().stdout;
+    let said = person.ksb(&["clouds", "adopt", "--all"]).ok().stdout;
     for line in [
         "demo: `auth_type: v3broker` is written to ",
         "second: left alone: ",
@@ -213,7 +213,7 @@ fn all_moves_what_can_be_moved_and_says_why_the_rest_is_not() {
         "robot: left alone: its auth_type is `v3applicationcredential`",
         "plain: left alone: its auth_type is `password`",
         "odd: left alone: ",
-        "Undo: ksb adopt --all --undo",
+        "Undo: ksb clouds adopt --all --undo",
     ] {
         assert!(said.lines().any(|said| said.starts_with(line)), "{line} is missing in {said}");
     }
@@ -221,29 +221,31 @@ fn all_moves_what_can_be_moved_and_says_why_the_rest_is_not() {
         (person.auth_type("demo"), person.auth_type("second")),
         ("v3broker".into(), "v3websso".into())
     );
-    person.ksb(&["adopt", "--all", "--undo"]).ok();
+    person.ksb(&["clouds", "adopt", "--all", "--undo"]).ok();
     assert_eq!(person.secure(), "clouds:\n  second:\n    auth_type: v3websso\n");
 }
 
 #[test]
 fn both_ways_twice_is_the_same_as_once() {
     let person = Person::new();
-    person.ksb(&["adopt", "--all"]).ok();
+    person.ksb(&["clouds", "adopt", "--all"]).ok();
     let once = person.secure();
-    let said = person.ksb(&["adopt", "demo"]).ok().stdout;
+    let said = person.ksb(&["clouds", "adopt", "demo"]).ok().stdout;
     assert!(said.starts_with("demo: nothing to do") && !said.contains("Undo:"), "{said}");
-    person.ksb(&["adopt", "--all"]).ok();
+    person.ksb(&["clouds", "adopt", "--all"]).ok();
     assert_eq!(person.secure(), once);
-    person.ksb(&["adopt", "--all", "--undo"]).ok();
-    for args in
-        [&["adopt", "demo", "--undo"][..], &["adopt", "--all", "--undo"], &["adopt", "ready", "--undo"]]
-    {
+    person.ksb(&["clouds", "adopt", "--all", "--undo"]).ok();
+    for args in [
+        &["clouds", "adopt", "demo", "--undo"][..],
+        &["clouds", "adopt", "--all", "--undo"],
+        &["clouds", "adopt", "ready", "--undo"],
+    ] {
         let said = person.ksb(args).ok().stdout;
         assert!(said.contains("nothing to undo"), "{said}");
     }
     assert!(!person.secure.exists());
-    assert_eq!(person.ksb(&["adopt"]).code, Some(2));
-    assert_eq!(person.ksb(&["adopt", "demo", "--all"]).code, Some(2));
+    assert_eq!(person.ksb(&["clouds", "adopt"]).code, Some(2));
+    assert_eq!(person.ksb(&["clouds", "adopt", "demo", "--all"]).code, Some(2));
 }
 
 #[test]
@@ -254,17 +256,17 @@ fn entries_of_other_kinds_are_refused() {
         ("plain", "its auth_type is `password`"),
         ("nobody", "no cloud of this name"),
     ] {
-        let said = person.refused(&["adopt", cloud]);
+        let said = person.refused(&["clouds", "adopt", cloud]);
         assert!(said.starts_with(&format!("ksb: {cloud}: ")) && said.contains(why), "{said}");
     }
-    let odd = person.ksb(&["adopt", "odd"]);
+    let odd = person.ksb(&["clouds", "adopt", "odd"]);
     assert!(
         odd.code == Some(1) && odd.stderr.contains("`redirect_port` is not a port number"),
         "{}",
         odd.stderr
     );
     person.sandbox.set("OS_AUTH_URL", "https://keystone.example.org/v3");
-    assert!(person.refused(&["adopt", "envvars"]).contains("OS_* variables"));
+    assert!(person.refused(&["clouds", "adopt", "envvars"]).contains("OS_* variables"));
     assert!(!person.secure.exists() && !person.secure.parent().unwrap().exists());
 }
 
@@ -277,17 +279,17 @@ fn what_the_person_wrote_is_not_written_over() {
         // Line breaks of old: neither parser sees lines where we do.
         ("clouds:\r  demo:\r    auth: {username: alice}\r", "no line can be put in safely"),
     ] {
-        let said = Person::with_secure(text).refused(&["adopt", "demo"]);
+        let said = Person::with_secure(text).refused(&["clouds", "adopt", "demo"]);
         assert!(said.contains(why), "{said}");
     }
-    let broken = Person::with_secure("clouds: [").refused(&["adopt", "demo"]);
+    let broken = Person::with_secure("clouds: [").refused(&["clouds", "adopt", "demo"]);
     assert!(broken.contains("was skipped"), "{broken}");
 }
 
 #[test]
 fn what_would_change_other_entries_is_put_back() {
     let person = Person::with_secure("clouds:\n  demo: &mine\n    verify: true\n  plain:\n    <<: *mine\n");
-    let said = person.refused(&["adopt", "demo"]);
+    let said = person.refused(&["clouds", "adopt", "demo"]);
     assert!(said.contains("plain: ") && said.contains("is as it was"), "{said}");
     assert_eq!(person.auth_type("demo"), "v3websso");
 }
@@ -296,16 +298,16 @@ fn what_would_change_other_entries_is_put_back() {
 fn files_that_are_not_ours_to_replace_are_refused() {
     let person = Person::with_secure("clouds:\n");
     chmod(&person.secure, 0o400);
-    assert!(person.refused(&["adopt", "demo"]).contains("chmod u+w"));
+    assert!(person.refused(&["clouds", "adopt", "demo"]).contains("chmod u+w"));
     chmod(&person.secure, 0o644);
-    let said = person.ksb(&["adopt", "demo"]).ok();
+    let said = person.ksb(&["clouds", "adopt", "demo"]).ok();
     assert!(said.stderr.contains("can be read by others. Try: chmod 600 "), "{}", said.stderr);
 
     let mut person = Person::new();
     write(&person.sandbox.path("home/file"), "");
     let nowhere = person.sandbox.path("home/file/secure.yaml");
     person.sandbox.set("OS_CLIENT_SECURE_FILE", nowhere);
-    assert!(person.ksb(&["adopt", "demo"]).stderr.contains("nothing was changed"));
+    assert!(person.ksb(&["clouds", "adopt", "demo"]).stderr.contains("nothing was changed"));
 }
 
 #[test]
@@ -314,23 +316,23 @@ fn a_secure_yaml_that_hides_ones_own_is_left_alone() {
     let mut person = Person::new();
     let here = person.sandbox.path("home/secure.yaml");
     write(&here, "clouds: {plain: {auth: {password: x}}}\n");
-    let said = person.refused(&["adopt", "demo"]);
+    let said = person.refused(&["clouds", "adopt", "demo"]);
     assert!(
         said.contains(here.to_str().unwrap()) && said.contains("run this command in another folder"),
         "{said}"
     );
 
     // What was written elsewhere can be taken back here.
-    let there = spawn::output(person.sandbox.ksb(&["adopt", "demo"]).current_dir("/"));
+    let there = spawn::output(person.sandbox.ksb(&["clouds", "adopt", "demo"]).current_dir("/"));
     assert!(there.status.success() && person.secure.exists());
-    person.ksb(&["adopt", "demo", "--undo"]).ok();
+    person.ksb(&["clouds", "adopt", "demo", "--undo"]).ok();
     assert!(!person.secure.exists());
 
     // The one that is named is the person's choice, wherever it is.
     person.sandbox.set("OS_CLIENT_SECURE_FILE", person.sandbox.path("mine/secure.yaml"));
-    person.refused(&["adopt", "demo"]);
+    person.refused(&["clouds", "adopt", "demo"]);
     write(&person.sandbox.path("mine/secure.yaml"), "");
-    person.ksb(&["adopt", "demo"]).ok();
+    person.ksb(&["clouds", "adopt", "demo"]).ok();
     assert_eq!(person.auth_type("demo"), "v3broker");
 
     // One for the whole machine.
@@ -338,7 +340,7 @@ fn a_secure_yaml_that_hides_ones_own_is_left_alone() {
     let site = person.sandbox.path("site/openstack/secure.yaml");
     write(&site, "clouds:\n");
     person.sandbox.set("XDG_CONFIG_DIRS", person.sandbox.path("site"));
-    let said = person.refused(&["adopt", "demo"]);
+    let said = person.refused(&["clouds", "adopt", "demo"]);
     assert!(
         said.contains(&format!("install -D -m 600 {} {}", site.display(), person.secure.display())),
         "{said}"
@@ -353,15 +355,15 @@ fn a_folder_with_both_files_keeps_its_own() {
     let own = sandbox.path("home/.config/openstack/secure.yaml");
     let run = |args: &[&str]| -> Outcome { spawn::output(sandbox.ksb(args).env("PATH", "/nowhere")).into() };
     // Without one of its own the entry goes to the person's.
-    let said = run(&["adopt", "demo"]).ok().stdout;
+    let said = run(&["clouds", "adopt", "demo"]).ok().stdout;
     assert!(own.exists() && !secure.exists() && said.contains("also counts for other clouds.yaml"), "{said}");
-    run(&["adopt", "demo", "--undo"]).ok();
+    run(&["clouds", "adopt", "demo", "--undo"]).ok();
 
     write(&secure, "clouds:\n");
-    let said = run(&["adopt", "demo"]).ok().stdout;
+    let said = run(&["clouds", "adopt", "demo"]).ok().stdout;
     assert!(!own.exists() && !said.contains("also counts"), "{said}");
     assert!(fs::read_to_string(&secure).unwrap().contains("v3broker"));
-    run(&["adopt", "demo", "--undo"]).ok();
+    run(&["clouds", "adopt", "demo", "--undo"]).ok();
     assert_eq!(fs::read_to_string(&secure).unwrap(), "clouds:\n");
     assert_eq!(fs::read_to_string(&clouds).unwrap(), SHARED);
 }
@@ -387,11 +389,11 @@ fn many_at_once_lose_nothing() {
             assert!(child.wait().unwrap().success());
         }
     };
-    all_at_once(&|name| vec!["adopt".into(), name.into()]);
+    all_at_once(&|name| vec!["clouds".into(), "adopt".into(), name.into()]);
     for name in &names {
         assert_eq!(person.auth_type(name), "v3broker");
     }
-    all_at_once(&|name| vec!["adopt".into(), name.into(), "--undo".into()]);
+    all_at_once(&|name| vec!["clouds".into(), "adopt".into(), name.into(), "--undo".into()]);
     assert!(!person.secure.exists());
 }
 
@@ -410,7 +412,7 @@ fn each_python_without_the_plugin_is_named_once() {
         person.program("../home/bin/python3", "#!/bin/sh\ntouch $HOME/ran\n");
         let path = format!("bin::.:{}:/nowhere", person.sandbox.path("bin").display());
         person.sandbox.set("PATH", path);
-        let said = person.ksb(&["adopt", "demo"]).ok().stdout;
+        let said = person.ksb(&["clouds", "adopt", "demo"]).ok().stdout;
         assert!(!person.sandbox.path("home/ran").exists(), "a program of the current folder was run");
         said.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -451,7 +453,7 @@ fn a_python_that_never_answers_keeps_nobody() {
     // The answer is there, though something keeps the pipe open.
     let text = fs::read_to_string(&answers).unwrap();
     fs::write(&answers, text.replace("echo", "/bin/sleep 1000 & echo")).unwrap();
-    let outcome = person.ksb(&["adopt", "demo"]).ok();
+    let outcome = person.ksb(&["clouds", "adopt", "demo"]).ok();
     assert!(outcome.stderr.contains(&format!("{} did not answer", hangs.display())), "{}", outcome.stderr);
     assert!(outcome.stdout.contains("has the plugin"));
 }

@@ -167,31 +167,31 @@ fn a_file_that_cannot_be_written_costs_lines_and_nothing_else_and_is_said() {
 #[test]
 fn who_reads_it_sees_programs_and_needs_no_agent() {
     let desk = Desk::new();
-    assert!(desk.run(&["log"]).ok().stdout.starts_with("Nothing is in the log"));
+    assert!(desk.run(&["audit"]).ok().stdout.starts_with("Nothing is in the log"));
     desk.run_and_sign_in(&["token"], "alice").ok();
     // A script has its own name, and a name may be anything.
     let script = desk.sandbox.path("night\u{1b}[31mly");
     fs::write(&script, format!("#!/bin/sh\n'{KSB}' token\n")).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
     end_of(spawn::start(&mut desk.sandbox.command(&script))).ok();
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
 
-    let log = desk.run(&["log"]).ok().stdout;
+    let log = desk.run(&["audit"]).ok().stdout;
     let line =
         log.lines().rfind(|line| line.contains("token: demo, project demo, as alice, to ksb (")).unwrap();
     assert!(line.contains(&format!("{KSB}) < night\u{fffd}[31mly < ")), "{line}");
     assert!(!log.contains('\u{1b}') && log.contains("agent started") && log.contains("agent ended"), "{log}");
-    let json = desk.run(&["log", "--json", "--cloud", "demo"]).ok().stdout;
+    let json = desk.run(&["audit", "--json", "--os-cloud", "demo"]).ok().stdout;
     let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(lines.iter().all(|line| line["cloud"] == "demo") && lines.len() >= 3, "{json}");
-    assert!(desk.run(&["log", "--cloud", "other"]).ok().stdout.starts_with("Nothing"));
+    assert!(desk.run(&["audit", "--os-cloud", "other"]).ok().stdout.starts_with("Nothing"));
 }
 
 #[test]
 fn who_follows_it_sees_what_happens_next_and_may_leave() {
     let desk = Desk::new();
-    let mut follower = spawn::start(&mut desk.sandbox.ksb(&["log", "--follow", "--json"]));
-    desk.run(&["agent", "--ensure"]).ok();
+    let mut follower = spawn::start(&mut desk.sandbox.ksb(&["audit", "--follow", "--json"]));
+    desk.run(&["agent", "start"]).ok();
     let mut lines = std::io::BufRead::lines(std::io::BufReader::new(follower.stdout.take().unwrap()));
     let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
     assert_eq!(line["action"], "start");
@@ -212,7 +212,7 @@ fn on_the_journal_lines_have_a_priority_and_no_time() {
         let stream = fs::File::create(&log).unwrap();
         let inode = stream.metadata().unwrap().ino() + u64::from(!is_journal);
         let named = format!("{}:{inode}", stream.metadata().unwrap().dev());
-        let mut agent = desk.sandbox.ksb(&["agent"]);
+        let mut agent = desk.sandbox.ksb(&["agent", "run"]);
         let mut agent = spawn::raw(agent.env("JOURNAL_STREAM", named).stderr(stream).stdout(Stdio::null()));
         let text = || fs::read_to_string(&log).unwrap();
         until("the agent is ready", || text().contains("ksb: ready on"));
@@ -220,7 +220,7 @@ fn on_the_journal_lines_have_a_priority_and_no_time() {
         assert!(first.contains("ready") && first.contains("broker.sock"), "{first}");
         assert_eq!(first.starts_with("<6>keystone_broker::agent: ready"), is_journal, "{first}");
         assert_eq!(first.contains("INFO"), !is_journal, "{first}");
-        desk.run(&["stop"]).ok();
+        desk.run(&["agent", "stop"]).ok();
         agent.wait().unwrap();
     }
 }

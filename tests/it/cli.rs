@@ -58,7 +58,7 @@ fn token_prints_the_id_and_nothing_else_on_standard_output() {
 fn token_as_json_is_what_the_api_answers() {
     let desk = Desk::new();
     desk.run_and_sign_in(&["login"], "alice").ok();
-    let reply = json(&desk.run(&["token", "--format", "json"]).ok().stdout);
+    let reply = json(&desk.run(&["token", "--json"]).ok().stdout);
     openapi::check_answer("POST", "/v1/tokens", 200, Some("application/json"), &reply.to_string());
     assert_eq!(reply["body"]["token"]["project"]["name"], "demo");
 }
@@ -70,7 +70,7 @@ fn token_as_variables_survives_a_shell() {
     let entry = format!("{}    region_name: {}\n", desk.entry("demo", "project_name: demo"), json!(region));
     desk.sandbox.clouds(&format!("clouds:\n{entry}"));
     desk.run_and_sign_in(&["login"], "alice").ok();
-    let script = "export OS_CLOUD=demo; eval \"$(\"$0\" token --format env)\" && \
+    let script = "export OS_CLOUD=demo; eval \"$(\"$0\" token --env)\" && \
                   printf '%s\\n' \"$OS_TOKEN\" \"$OS_AUTH_TYPE\" \"$OS_AUTH_URL\" \"$OS_REGION_NAME\" \"${OS_CLOUD-unset}\"";
     for shell in ["sh", "bash"] {
         let mut shell = desk.sandbox.command(shell);
@@ -113,7 +113,7 @@ fn login_says_who_and_until_when_and_asks_once() {
     let desk = Desk::new();
     let outcome = desk.run_and_sign_in(&["login"], "alice").ok();
     assert!(outcome.stdout.starts_with("demo: signed in as alice (lab) until "), "{}", outcome.stdout);
-    let again = desk.run(&["login", "--for", "30m"]).ok();
+    let again = desk.run(&["login", "--at-least", "30m"]).ok();
     assert!(again.stdout.starts_with("demo: signed in as alice"), "{}", again.stdout);
     assert_eq!(desk.keystone.logins(), 1);
 }
@@ -121,7 +121,7 @@ fn login_says_who_and_until_when_and_asks_once() {
 #[test]
 fn login_for_longer_than_can_be_had_ends_with_4() {
     let desk = Desk::new();
-    let outcome = desk.run_and_sign_in(&["login", "--for", "12h"], "alice");
+    let outcome = desk.run_and_sign_in(&["login", "--at-least", "12h"], "alice");
     assert_eq!(outcome.code, Some(4));
     assert!(outcome.stdout.starts_with("demo: signed in as alice (lab) until "), "{}", outcome.stdout);
     assert!(outcome.stderr.contains("sooner than asked"), "{}", outcome.stderr);
@@ -149,7 +149,7 @@ fn switching_the_user_changes_over() {
     let config = desk.sandbox.paths().config;
     fs::create_dir_all(config.parent().unwrap()).unwrap();
     fs::write(&config, entry).unwrap();
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     desk.run_and_sign_in(&["login"], "alice").ok();
     let outcome = desk.run_and_sign_in(&["login", "--switch-user"], "bob").ok();
     assert!(outcome.stdout.starts_with("demo: signed in as bob (lab)"), "{}", outcome.stdout);
@@ -453,15 +453,15 @@ fn projects_lists_what_can_be_reached() {
 fn a_shown_cloud_is_a_request_of_the_api() {
     let desk = Desk::new();
     desk.write_cloud("password: canary\n      project_name: demo");
-    let shown = desk.run(&["cloud", "show", "--json"]).ok();
+    let shown = desk.run(&["clouds", "show", "--json"]).ok();
     assert!(!shown.stdout.contains("canary"), "{}", shown.stdout);
     let shown = json(&shown.stdout);
-    desk.run(&["agent", "--ensure"]).ok();
+    desk.run(&["agent", "start"]).ok();
     let request = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
     desk.api().post("/v1/tokens", &request).problem("sign-in-needed");
     assert_eq!(shown["cloud"]["sign_in"]["redirect_port"], desk.port);
 
-    let words = desk.run(&["cloud", "show"]).ok().stdout;
+    let words = desk.run(&["clouds", "show"]).ok().stdout;
     for part in [
         desk.keystone.url(),
         "lab-idp",
@@ -510,9 +510,9 @@ fn wrong_usage_ends_with_2() {
         &["token", "--system", "--unscoped"],
         &["token", "--project", "a", "--domain", "b"],
         &["token", "--project-domain", "a"],
-        &["token", "--format", "xml"],
-        &["login", "--for", "a while"],
-        &["login", "--for", "0s"],
+        &["token", "--json", "--env"],
+        &["login", "--at-least", "a while"],
+        &["login", "--at-least", "0s"],
         &["logout", "demo", "--all"],
         &["cloud"],
         &["completions", "tcsh-ish"],
@@ -521,7 +521,7 @@ fn wrong_usage_ends_with_2() {
         &["exec", "demo", "--as", "ticket", "--", "true"],
         &["env", "--shell", "tcsh"],
         &["lease"],
-        &["lease", "create", "--ttl", "1h", "--unattended", "1h"],
+        &["lease", "create", "--lifetime", "1h", "--unattended", "1h"],
         &["lease", "revoke"],
         &["lease", "revoke", "a", "--all"],
     ] {
@@ -593,7 +593,7 @@ fn os_cloud_names_the_cloud() {
     );
     desk.sandbox.clouds(&two);
     desk.sandbox.set("OS_CLOUD", "other");
-    let outcome = desk.run_and_sign_in(&["token", "--format", "json"], "alice").ok();
+    let outcome = desk.run_and_sign_in(&["token", "--json"], "alice").ok();
     assert_eq!(json(&outcome.stdout)["body"]["token"]["project"]["name"], "staging");
 }
 

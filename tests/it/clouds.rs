@@ -352,7 +352,7 @@ fn an_entry_for_the_code_flow_says_which_client_we_are() {
             "scope": "openid profile", "bearer": "access_token", "redirect_path": "/callback",
         },
     });
-    // keystoneauth's own entry, ours, and the first one moved over by `ksb adopt`.
+    // keystoneauth's own entry, ours, and the first one moved over by `ksb clouds adopt`.
     for entry in [
         format!(
             "{{auth_type: v3oidcauthcode, auth: {{{keystone}, {client}, redirect_uri: 'urn:ietf:wg:oauth:2.0:oob'}}}}"
@@ -591,7 +591,7 @@ fn an_entry_for_keystones_own_user_needs_no_protocol() {
             ),
             both.clone(),
         ),
-        // Moved over by `ksb adopt`.
+        // Moved over by `ksb clouds adopt`.
         (
             format!(
                 "{{auth_type: v3broker, auth: {{{keystone}, {alice}, password: s3, auth_methods: 'v3password,v3totp'}}}}"

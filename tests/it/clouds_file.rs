@@ -419,7 +419,7 @@ fn files(demo: impl Fn(usize) -> String) -> impl Strategy<Value = (String, Optio
         "clouds:\n  work:\n    auth:\n      password: hunter2  # since May\n\n# end",
         "clouds:\n    demo:\n        auth: {username: alice}\n",
         "clouds: {work: {auth: {password: x}}}\n",
-        "clouds:  # ksb adopt\n  work:  # ksb adopt\n    auth_type: v3broker  # ksb adopt\n",
+        "clouds:  # ksb clouds adopt\n  work:  # ksb clouds adopt\n    auth_type: v3broker  # ksb clouds adopt\n",
     ]));
     let ends = (any::<bool>(), any::<bool>(), any::<bool>());
     (around.clone(), heads, others.clone(), others, around, 1_usize..5, secure, ends).prop_map(

@@ -179,7 +179,7 @@ fn a_real_agent_keeps_to_the_systems_own_file_and_says_what_is_not_in_force() {
     let own = sandbox.paths().config;
     fs::write(&own, "vault = \"memory\"\nfacade_port = 0\n[session]\nlifetime = \"off\"\n").unwrap();
     // Only within this command is the folder part of /etc.
-    let mount = "mount -t overlay overlay -o \"lowerdir=$1:/etc\" /etc && exec \"$2\" agent --ensure";
+    let mount = "mount -t overlay overlay -o \"lowerdir=$1:/etc\" /etc && exec \"$2\" agent start";
     let mut command = sandbox.command("unshare");
     command.args(["--mount", "--map-root-user", "sh", "-c", mount, "sh"]).arg(sandbox.path("etc")).arg(KSB);
     end_of(spawn::start(&mut command)).ok();

@@ -38,7 +38,7 @@ fn bit(signal: Signal) -> u64 {
 
 #[test]
 fn an_agent_has_nothing_of_the_command_that_starts_it() {
-    for args in [&["agent", "--ensure"][..], &["token"], &["exec", "demo", "--", "true"]] {
+    for args in [&["agent", "start"][..], &["token"], &["exec", "demo", "--", "true"]] {
         let mut desk = Desk::new();
         desk.sandbox.set("KSB_PROMPT", "never");
         start_from_a_script(&desk, args);
@@ -85,7 +85,7 @@ fn a_script_without_an_interpreter_runs_by_sh() {
     let mut chmod = desk.sandbox.command("chmod");
     end_of(start(chmod.args(["+x", "bin/no-interpreter"]))).ok();
     let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap());
-    for exec in [&["exec", "demo"][..], &["exec", "--no-agent", "demo"]] {
+    for exec in [&["exec", "demo"][..], &["exec", "--ephemeral", "demo"]] {
         for name in ["no-interpreter", "bin/no-interpreter", "./bin/no-interpreter"] {
             let mut ksb = desk.sandbox.ksb(exec);
             ksb.args(["--", name, "word"]).env("PATH", &path);

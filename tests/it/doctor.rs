@@ -64,10 +64,10 @@ fn a_healthy_desk_is_well_and_what_cannot_be_known_is_said() {
     let found = findings(&before);
     assert_eq!(bad(&found), Vec::<&Value>::new());
     let callback = format!("http://localhost:{}/auth/websso/", desk.port);
-    let helps = "ksb doctor demo --sign-in";
+    let helps = "ksb doctor demo --try";
     assert_names(&found, ("trusted_dashboard", "demo"), "unknown", &callback, helps);
 
-    desk.run_and_sign_in(&["doctor", "--sign-in"], "alice").ok();
+    desk.run_and_sign_in(&["doctor", "--try"], "alice").ok();
     let found = findings(&desk.run(&["doctor", "demo", "--json"]).ok());
     assert_eq!(bad(&found), Vec::<&Value>::new());
     assert_names(&found, ("trusted_dashboard", "demo"), "ok", &callback, "");
@@ -95,14 +95,14 @@ fn looking_starts_no_agent_where_there_is_no_cloud_to_ask() {
     let found = findings(&sandbox.run(&["doctor", "--json"]).ok());
     assert!(sandbox.agent_pid().is_none());
     assert_names(&found, ("agent", ""), "ok", "none runs", "");
-    assert_names(&found, ("entry", ""), "skipped", "uses v3broker", "ksb adopt --all");
+    assert_names(&found, ("entry", ""), "skipped", "uses v3broker", "ksb clouds adopt --all");
     assert_eq!(of(&found, "vault", "").0, "skipped");
 }
 
 #[test]
 fn files_that_others_can_read_or_change_are_named_with_their_chmod() {
     let desk = desk();
-    desk.run(&["agent", "--ensure"]).ok();
+    desk.run(&["agent", "start"]).ok();
     let paths = desk.sandbox.paths();
     let secure = desk.sandbox.path("home/.config/openstack/secure.yaml");
     fs::write(&secure, "clouds:\n  demo: {auth: {}}\n").unwrap();
@@ -211,19 +211,19 @@ fn an_agent_whose_program_was_replaced_is_told_apart() {
     let old = desk.sandbox.path("bin/ksb");
     spawn::copy(KSB, &old);
     let mut ensure = desk.sandbox.command(&old);
-    end_of(spawn::start(ensure.args(["agent", "--ensure"]))).ok();
+    end_of(spawn::start(ensure.args(["agent", "start"]))).ok();
     desk.run(&["doctor"]).ok();
     fs::remove_file(&old).unwrap();
     let found = findings(&desk.run(&["doctor", "--json"]).ok());
-    assert_names(&found, ("agent", ""), "warn", "was replaced or removed", "ksb stop");
-    desk.run(&["stop"]).ok();
+    assert_names(&found, ("agent", ""), "warn", "was replaced or removed", "ksb agent stop");
+    desk.run(&["agent", "stop"]).ok();
     assert_names(&findings(&desk.run(&["doctor", "--json"]).ok()), ("agent", ""), "ok", "none runs", "");
 }
 
 #[test]
 fn an_agent_that_hangs_or_cannot_be_reached_is_told_apart() {
     let desk = desk();
-    desk.run(&["agent", "--ensure"]).ok();
+    desk.run(&["agent", "start"]).ok();
     let pid = desk.sandbox.agent_pid().unwrap();
     let process = Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     kill_process(process, Signal::STOP).unwrap();
@@ -325,7 +325,7 @@ fn clouds_that_do_not_answer_are_told_apart_and_hold_up_no_other() {
         ("discovery", "page"),
         "fail",
         "is not a Keystone v3",
-        "correct auth_url: ksb cloud show page",
+        "correct auth_url: ksb clouds show page",
     );
     assert_names(&found, ("entry", "broken"), "fail", "auth_url", "");
     assert_eq!(of(&found, "sign-in-path", "gone").0, "skipped");

@@ -254,7 +254,7 @@ fn hostile_names_and_values_are_what_they_were_to_a_reader_of_yaml() {
     let secure = desk.sandbox.path("secure.yaml");
     let of_a_person = "auth_type: v3websso, auth: {identity_provider: lab-idp, protocol: openid}";
     fs::write(&secure, format!("clouds: {{\"{}\": {{{of_a_person}}}}}", escaped(HOSTILE))).unwrap();
-    let mut show = desk.sandbox.ksb(&["cloud", "show", HOSTILE, "--json"]);
+    let mut show = desk.sandbox.ksb(&["clouds", "show", HOSTILE, "--json"]);
     show.env("OS_CLIENT_CONFIG_FILE", running.clouds()).env("OS_CLIENT_SECURE_FILE", secure);
     let shown = end_of(start(&mut show)).ok().stdout;
     let entry = &serde_json::from_str::<Value>(&shown).unwrap()["entry"];
@@ -454,7 +454,7 @@ fn shown_in(desk: &Desk) -> Tool {
 #[test]
 fn a_command_that_waits_for_a_sign_in_says_so_at_the_terminal_and_goes_on() {
     // Also where its own output goes elsewhere.
-    for (agent, elsewhere) in [("", ""), ("", "2>/dev/null"), ("--no-agent", "")] {
+    for (agent, elsewhere) in [("", ""), ("", "2>/dev/null"), ("--ephemeral", "")] {
         let desk = Desk::new();
         let run = format!("exec {agent} demo -- sh -c '{GOES_ON}' {elsewhere}");
         let terminal = Terminal::run(&desk, &run, &desk.sandbox.path("home"));
@@ -496,7 +496,7 @@ fn nobody_is_asked_where_there_is_no_person() {
     assert_eq!(refused.status, 401);
     assert!(refused.json()["error"]["message"].as_str().unwrap().contains("ksb login demo"));
     assert_eq!(running.end().ok().stderr, "");
-    for args in [&[][..], &["--for", "4h"], &["--confined"]] {
+    for args in [&[][..], &["--at-least", "4h"], &["--confined"]] {
         let outcome = desk.run(&[&["exec", "demo"][..], args, &["--", "true"]].concat());
         assert_eq!(outcome.code, Some(75), "{outcome:?}");
     }
@@ -505,11 +505,12 @@ fn nobody_is_asked_where_there_is_no_person() {
 #[test]
 fn a_session_that_is_too_short_is_said_before_the_command_starts() {
     let desk = Desk::new();
-    let outcome = desk.run_and_sign_in(&["exec", "demo", "--for", "12h", "--", "echo", "on"], "alice").ok();
+    let outcome =
+        desk.run_and_sign_in(&["exec", "demo", "--at-least", "12h", "--", "echo", "on"], "alice").ok();
     assert_eq!(outcome.stdout, "on\n");
     assert!(outcome.stderr.contains("ksb: demo: you are signed in until "), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("sooner than asked"), "{}", outcome.stderr);
-    let enough = desk.run(&["exec", "demo", "--for", "10m", "--", "true"]).ok();
+    let enough = desk.run(&["exec", "demo", "--at-least", "10m", "--", "true"]).ok();
     assert_eq!((&*enough.stderr, desk.keystone.logins()), ("", 1));
 }
 
@@ -542,7 +543,7 @@ fn without_the_agent_nothing_stays_behind() {
     let desk = Desk::new();
     let folder = desk.sandbox.path("");
     let (before, folders) = (files(&folder), fs::read_dir(desk.sandbox.path("run")).unwrap().count());
-    let running = Running::under(&desk, &["--no-agent", "demo"]);
+    let running = Running::under(&desk, &["--ephemeral", "demo"]);
     let tool = running.tool();
     let asked = std::thread::spawn({
         let tool = tool.clone();
@@ -567,7 +568,7 @@ fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
     let program = desk.sandbox.path("home/ksb");
     copy(KSB, &program);
     let mut ksb = desk.sandbox.command(&program);
-    ksb.args(["exec", "--no-agent", "demo", "--", "sh", "-c", SHOWS_ITS_ENVIRONMENT]);
+    ksb.args(["exec", "--ephemeral", "demo", "--", "sh", "-c", SHOWS_ITS_ENVIRONMENT]);
     let running = Running::of(&mut ksb);
     let tool = running.tool();
     let asked = std::thread::spawn({
@@ -582,7 +583,7 @@ fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
     let within = Api::new(running.get("KSB_SOCK"));
     for refused in [within.poke("/v1/handover"), within.post("/v1/lock", &json!({}))] {
         refused.problem("handover-refused");
-        assert!(refused.json["detail"].as_str().unwrap().contains("ksb exec --no-agent"), "{refused:?}");
+        assert!(refused.json["detail"].as_str().unwrap().contains("ksb exec --ephemeral"), "{refused:?}");
     }
     assert!(desk.keystone.accepts(&token(&tool.ask())));
     running.end().ok();
@@ -592,7 +593,7 @@ fn without_the_agent_nothing_takes_the_place_of_the_one_within() {
 fn without_the_agent_a_command_has_all_of_its_time_to_end() {
     let desk = Desk::new();
     let script = "trap 'read line; exit 3' TERM; env -0; printf READY; while :; do sleep 0.1; done";
-    let mut ksb = desk.sandbox.ksb(&["exec", "--no-agent", "demo", "--", "sh", "-c", script]);
+    let mut ksb = desk.sandbox.ksb(&["exec", "--ephemeral", "demo", "--", "sh", "-c", script]);
     let mut running = Running::of(&mut ksb);
     kill_process(running.pid(), Signal::TERM).unwrap();
     let tool = running.tool();
@@ -609,7 +610,7 @@ fn without_the_agent_a_command_has_all_of_its_time_to_end() {
 fn variables_of_a_lease_survive_a_shell_and_serve_a_tool() {
     let mut desk = signed_in();
     desk.sandbox.set("OS_CLOUD", "demo").set("OS_PASSWORD", "stale");
-    for args in ["env", "lease create", "env --shell bash", "env --shell zsh", "env demo --for swift"] {
+    for args in ["env", "lease create", "env --shell bash", "env --shell zsh", "env demo --tool swift"] {
         let script = format!("eval \"$(\"$0\" {args})\" && env -0 && printf READY");
         let running = Running::of(desk.sandbox.command("sh").args(["-c", &script, KSB]));
         assert_eq!(project(&running.tool().ask()), "demo", "{args}");
@@ -627,8 +628,8 @@ fn a_lease_that_ends_sooner_than_asked_tells_its_real_end_first_and_exits_with_4
     let desk = signed_in();
     for command in [&["env"][..], &["lease", "create"]] {
         desk.run(command).ok();
-        desk.run(&[command, &["--ttl", "30m"]].concat()).ok();
-        let cut = desk.run(&[command, &["--ttl", "4h"]].concat());
+        desk.run(&[command, &["--lifetime", "30m"]].concat()).ok();
+        let cut = desk.run(&[command, &["--lifetime", "4h"]].concat());
         assert_eq!(cut.code, Some(4), "{cut:?}");
         assert!(cut.stdout.contains("OS_APPLICATION_CREDENTIAL_SECRET"), "it is made all the same");
         let first = cut.stderr.lines().next().unwrap();
@@ -640,7 +641,7 @@ fn a_lease_that_ends_sooner_than_asked_tells_its_real_end_first_and_exits_with_4
 #[test]
 fn a_lease_is_made_listed_and_ended() {
     let desk = signed_in();
-    let made = desk.run(&["lease", "create", "--name", "ci job", "--ttl", "30m", "--json"]).ok();
+    let made = desk.run(&["lease", "create", "--name", "ci job", "--lifetime", "30m", "--json"]).ok();
     let made: Value = serde_json::from_str(&made.stdout).unwrap();
     let text = |at: &str| made.pointer(at).unwrap().as_str().unwrap();
     let tool = client(text("/auth_url"), text("/lease/id"), text("/secret"));

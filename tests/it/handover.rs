@@ -94,7 +94,7 @@ pub fn taken_over(desk: &Desk) {
 
 /// Somebody is signed in at an agent of the installed program.
 fn signed_in(desk: &Desk) {
-    run(desk, &["agent", "--ensure"]).ok();
+    run(desk, &["agent", "start"]).ok();
     desk.run_and_sign_in(&["login"], "alice").ok();
 }
 
@@ -103,7 +103,7 @@ fn a_newer_program_takes_over_and_nobody_is_signed_out() {
     let desk = Desk::new();
     install(&desk, &older());
     // Signed in by the older one, whose sessions are in its memory only.
-    run(&desk, &["agent", "--ensure"]).ok();
+    run(&desk, &["agent", "start"]).ok();
     let login = start(desk.sandbox.command(installed(&desk)).arg("login"));
     assert_eq!(desk.sign_in("alice").state, "done");
     end_of(login).ok();
@@ -136,7 +136,7 @@ fn doctor_names_what_keeps_the_sessions_of_an_older_agent() {
     // A check of a cloud would have it hand over.
     desk.sandbox.clouds("clouds: {}\n");
     install(&desk, &older());
-    run(&desk, &["agent", "--ensure"]).ok();
+    run(&desk, &["agent", "start"]).ok();
     let remedy = || {
         let found: Value = serde_json::from_str(&desk.run(&["doctor", "--json"]).stdout).unwrap();
         let agent = found.as_array().unwrap().iter().find(|each| each["check"] == "agent").unwrap();
@@ -144,7 +144,7 @@ fn doctor_names_what_keeps_the_sessions_of_an_older_agent() {
         agent["remedy"].as_str().unwrap().to_owned()
     };
     // A program elsewhere takes no agent's place.
-    assert!(remedy().starts_with("ksb stop"), "{}", remedy());
+    assert!(remedy().starts_with("ksb agent stop"), "{}", remedy());
     install(&desk, own());
     assert!(remedy().starts_with("ksb status"), "{}", remedy());
     run(&desk, &["status"]).ok();
@@ -155,7 +155,7 @@ fn doctor_names_what_keeps_the_sessions_of_an_older_agent() {
 fn without_a_newer_program_or_in_the_middle_of_a_sign_in_nothing_is_handed_over() {
     let desk = Desk::new();
     install(&desk, own());
-    run(&desk, &["agent", "--ensure"]).ok();
+    run(&desk, &["agent", "start"]).ok();
     desk.api().poke("/v1/handover").problem("handover-refused");
     let login = start(desk.sandbox.command(installed(&desk)).arg("login"));
     let url = desk.sandbox.opened();
@@ -267,7 +267,7 @@ fn an_upgrade_that_is_killed_on_its_way_costs_no_sign_in() {
     at_every_word(
         &desk,
         || {
-            run(&desk, &["agent", "--ensure"]).ok();
+            run(&desk, &["agent", "start"]).ok();
             install(&desk, own());
         },
         |answered| {
@@ -376,10 +376,10 @@ fn hundred(desk: &Desk, tool: &Tool, what: impl Fn()) -> (Vec<Outcome>, usize) {
                     assert!([201, 503].contains(&answer.status), "{answer:?}");
                 } else {
                     cut += 1;
-                    run(desk, &["agent", "--ensure"]).ok();
+                    run(desk, &["agent", "start"]).ok();
                 }
             }
-            run(desk, &["agent", "--ensure"]).ok();
+            run(desk, &["agent", "start"]).ok();
             assert!(desk.keystone.accepts(&token(&tool.ask())));
             cut
         };
@@ -408,7 +408,7 @@ fn a_hundred_clients_lose_nothing_while_the_agent_restarts_is_upgraded_and_locke
     fs::write(desk.sandbox.paths().config, config).unwrap();
     install(&desk, own());
     signed_in(&desk);
-    let shown: Value = serde_json::from_str(&run(&desk, &["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let shown: Value = serde_json::from_str(&run(&desk, &["clouds", "show", "--json"]).ok().stdout).unwrap();
     let request = json!({
         "cloud": shown["cloud"], "scope": shown["scope"], "unattended": true, "ttl": 3600,
     });
@@ -443,7 +443,7 @@ fn a_hundred_clients_lose_nothing_while_the_agent_restarts_is_upgraded_and_locke
     }
 
     // Without systemd to hold its port a restart breaks the facade's connections; who comes again is served.
-    let restart = || drop(run(&desk, &["stop"]).ok());
+    let restart = || drop(run(&desk, &["agent", "stop"]).ok());
     let (outcomes, _cut) = hundred(&desk, &tool, restart);
     outcomes.iter().for_each(is_good);
     assert_eq!(desk.keystone.logins(), 1, "nobody was asked to sign in again");

@@ -99,7 +99,7 @@ fn without_a_home_sign_ins_are_in_memory_and_that_is_said_once() {
         let machine = machine(&desk, each.script);
         let root = desk.sandbox.path("").display().to_string();
         let why = each.why.replace("ROOT", root.trim_end_matches('/'));
-        let first = run(&machine, &["agent", "--ensure"]).ok();
+        let first = run(&machine, &["agent", "start"]).ok();
         assert_eq!(first.stderr.lines().count(), 1, "{why}: {first:?}");
         assert!(first.stderr.contains(&why), "{why}: {first:?}");
         let remedy =
@@ -125,8 +125,8 @@ fn without_a_home_sign_ins_are_in_memory_and_that_is_said_once() {
         assert_eq!(state["finding"], "warn", "{state}");
         assert!(!doctor.stdout.contains("os error"), "{}", doctor.stdout);
         run(&machine, &["logout", "--all"]).ok();
-        run(&machine, &["stop"]).ok();
-        let without = run(&machine, &["exec", "--no-agent", "demo", "--", "echo", "ran"]).ok();
+        run(&machine, &["agent", "stop"]).ok();
+        let without = run(&machine, &["exec", "--ephemeral", "demo", "--", "echo", "ran"]).ok();
         assert_eq!((&*without.stdout, &*without.stderr), ("ran\n", ""), "{why}");
     }
 }
@@ -142,7 +142,7 @@ fn a_home_that_cannot_be_looked_into_has_no_settings() {
             let said = format!("{}{}", outcome.stdout, outcome.stderr);
             assert!(!said.contains("os error") && !said.contains("FAIL config"), "{home} {args:?}: {said}");
         }
-        sandbox.run(&["stop"]).ok();
+        sandbox.run(&["agent", "stop"]).ok();
     }
 }
 
@@ -194,7 +194,7 @@ fn root_is_told_to_do_without_sudo_and_takes_nothing_from_a_user() {
         fs::write(&clouds, format!("clouds:\n{entry}")).unwrap();
         let mut own = desk.sandbox.command("chown");
         end_of(start(own.args(["-R", "65534"]).arg(&home))).ok();
-        let adopted = desk.run(&["adopt", "demo"]);
+        let adopted = desk.run(&["clouds", "adopt", "demo"]);
         assert!(adopted.stderr.contains("Try: run this without sudo"), "{}: {adopted:?}", file.display());
     }
 }

@@ -16,7 +16,7 @@ use crate::support::tool::Tool;
 fn signed_in() -> (Desk, Value, Tool) {
     let desk = Desk::new();
     desk.run_and_sign_in(&["login"], "alice").ok();
-    let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let shown: Value = serde_json::from_str(&desk.run(&["clouds", "show", "--json"]).ok().stdout).unwrap();
     let question = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
     let tool = Tool::of(&desk.api().post("/v1/leases", &question));
     (desk, question, tool)

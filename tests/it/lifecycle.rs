@@ -30,7 +30,7 @@ fn api(sandbox: &Sandbox) -> Api {
 /// Starts the agent and returns its process id.
 #[track_caller]
 fn started(sandbox: &Sandbox) -> u32 {
-    let outcome = sandbox.run(&["agent", "--ensure"]).ok();
+    let outcome = sandbox.run(&["agent", "start"]).ok();
     assert_eq!((&*outcome.stdout, &*outcome.stderr), ("", ""));
     sandbox.agent_pid().unwrap()
 }
@@ -52,7 +52,7 @@ fn mode(path: impl AsRef<Path>) -> u32 {
 #[test]
 fn fifty_starters_at_once_start_one_agent() {
     let sandbox = Sandbox::new();
-    let starters: Vec<_> = (0..50).map(|_| sandbox.start(&["agent", "--ensure"])).collect();
+    let starters: Vec<_> = (0..50).map(|_| sandbox.start(&["agent", "start"])).collect();
     for starter in starters {
         end_of(starter).ok();
     }
@@ -108,10 +108,10 @@ fn a_killed_agent_leaves_nobody_hanging() {
 fn a_second_agent_for_the_same_socket_says_who_serves_it() {
     let sandbox = Sandbox::new();
     let first = started(&sandbox);
-    let second = sandbox.run(&["agent"]);
+    let second = sandbox.run(&["agent", "run"]);
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains(&format!("process {first}")), "{}", second.stderr);
-    assert!(second.stderr.contains("ksb stop"), "{}", second.stderr);
+    assert!(second.stderr.contains("ksb agent stop"), "{}", second.stderr);
     assert_eq!(api(&sandbox).status()["pid"], first, "the first one serves on");
 }
 
@@ -138,7 +138,7 @@ fn a_folder_that_others_may_write_to_is_refused() {
     fs::create_dir_all(&folder).unwrap();
     for open in [0o777, 0o770, 0o702, 0o1777] {
         fs::set_permissions(&folder, fs::Permissions::from_mode(open)).unwrap();
-        for args in [&["agent", "--ensure"][..], &["agent"], &["agent", "--detached"]] {
+        for args in [&["agent", "start"][..], &["agent", "run"], &["agent", "--detached"]] {
             let outcome = sandbox.run(args);
             assert_eq!(outcome.code, Some(1), "{open:o} {args:?}");
             assert!(
@@ -163,7 +163,7 @@ fn a_folder_of_another_user_is_refused() {
     fs::create_dir_all(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
     std::os::unix::fs::chown(&folder, Some(65534), None).unwrap();
-    let outcome = sandbox.run(&["agent", "--ensure"]);
+    let outcome = sandbox.run(&["agent", "start"]);
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
     fs::remove_dir_all(&folder).unwrap();
     started(&sandbox);
@@ -187,9 +187,9 @@ fn another_user_gets_nothing_from_the_socket() {
 #[test]
 fn a_stopped_agent_can_be_started_again_at_once() {
     let sandbox = Sandbox::new();
-    assert_eq!(sandbox.run(&["stop"]).ok().stdout, "No agent is running.\n");
+    assert_eq!(sandbox.run(&["agent", "stop"]).ok().stdout, "No agent is running.\n");
     let first = started(&sandbox);
-    let stopped = sandbox.run(&["stop"]).ok();
+    let stopped = sandbox.run(&["agent", "stop"]).ok();
     assert_eq!(stopped.stdout, format!("The agent (process {first}) has ended.\n"));
     assert!(!sandbox.paths().socket.exists());
     assert_ne!(started(&sandbox), first);
@@ -216,10 +216,10 @@ fn it_works_with_nothing_but_a_home_as_under_cron() {
         let mut env = machine.command("env");
         end_of(start(env.arg("-i").arg(&home).arg(&program).args(args)))
     };
-    ksb(&["agent", "--ensure"]).ok();
+    ksb(&["agent", "start"]).ok();
     let status: Value = serde_json::from_str(&ksb(&["status", "--json"]).ok().stdout).unwrap();
     assert_eq!(status["running"], true);
-    assert!(ksb(&["stop"]).ok().stdout.contains("has ended"));
+    assert!(ksb(&["agent", "stop"]).ok().stdout.contains("has ended"));
     assert_eq!(machine.sh("find /tmp -type s"), "");
 }
 
@@ -229,11 +229,11 @@ fn ksb_sock_wins_and_makes_an_agent_of_its_own() {
     let first = started(&sandbox);
     let socket = sandbox.path("run/elsewhere/other.sock");
     sandbox.set("KSB_SOCK", &socket);
-    sandbox.run(&["agent", "--ensure"]).ok();
+    sandbox.run(&["agent", "start"]).ok();
     let second = Api::new(&socket).status()["pid"].clone();
     assert_ne!(second, first);
     assert_eq!(mode(socket.parent().unwrap()), 0o700);
-    sandbox.run(&["stop"]).ok();
+    sandbox.run(&["agent", "stop"]).ok();
     sandbox.set("KSB_SOCK", "");
     assert_eq!(api(&sandbox).status()["pid"], first);
 }
@@ -242,11 +242,11 @@ fn ksb_sock_wins_and_makes_an_agent_of_its_own() {
 fn two_people_are_wholly_apart() {
     let (one, other) = (Desk::new(), Desk::new());
     one.run_and_sign_in(&["login"], "alice").ok();
-    other.sandbox.run(&["agent", "--ensure"]).ok();
+    other.sandbox.run(&["agent", "start"]).ok();
     assert_ne!(one.sandbox.agent_pid(), other.sandbox.agent_pid());
     assert_eq!(one.api().status()["sessions"].as_array().unwrap().len(), 1);
     assert_eq!(other.api().status()["sessions"], json!([]));
-    other.run(&["stop"]).ok();
+    other.run(&["agent", "stop"]).ok();
     assert_eq!(one.api().status()["sessions"].as_array().unwrap().len(), 1);
 }
 
@@ -315,7 +315,7 @@ fn its_memory_is_not_for_its_own_user_and_what_cannot_be_locked_is_said_once() {
         }
         end_of(start(&mut ksb)).ok()
     };
-    run(&["agent", "--ensure"]);
+    run(&["agent", "start"]);
     for look in ["as it starts", "in the place of the one before"] {
         let process = format!("/proc/{}", sandbox.agent_pid().unwrap());
         let limits = fs::read_to_string(format!("{process}/limits")).unwrap();
@@ -325,7 +325,7 @@ fn its_memory_is_not_for_its_own_user_and_what_cannot_be_locked_is_said_once() {
         assert_eq!(fs::metadata(format!("{process}/environ")).unwrap().uid(), 0, "{look}");
         run(&["lock"]);
     }
-    run(&["stop"]);
+    run(&["agent", "stop"]);
     let log = sandbox.agent_log();
     assert_eq!(log.matches("memory is not locked").count(), 1, "{log}");
     assert_eq!(log.matches("ready").count(), 2, "{log}");
@@ -335,7 +335,7 @@ fn its_memory_is_not_for_its_own_user_and_what_cannot_be_locked_is_said_once() {
 fn it_outlives_whoever_started_it() {
     let sandbox = Sandbox::new();
     // A shell with a process group of its own, as a terminal's; it waits for its end after the start.
-    let script = format!("'{KSB}' agent --ensure && echo started && exec cat");
+    let script = format!("'{KSB}' agent start && echo started && exec cat");
     let mut shell = sandbox.command("sh");
     let mut shell = start(shell.args(["-c", &script]).process_group(0).stdin(Stdio::piped()));
     let mut word = [0; 8];
@@ -360,11 +360,11 @@ fn what_keeps_it_from_starting_is_said() {
     let config = sandbox.paths().config;
     fs::create_dir_all(config.parent().unwrap()).unwrap();
     fs::write(&config, "brwoser = 'firefox'\n").unwrap();
-    let outcome = sandbox.run(&["agent", "--ensure"]);
+    let outcome = sandbox.run(&["agent", "start"]);
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.contains(sandbox.paths().agent_log().to_str().unwrap()), "{}", outcome.stderr);
     assert!(sandbox.agent_log().contains("brwoser"), "{}", sandbox.agent_log());
-    let outcome = sandbox.run(&["agent"]);
+    let outcome = sandbox.run(&["agent", "run"]);
     assert!(
         outcome.stderr.contains("brwoser") && outcome.stderr.contains("config.toml"),
         "{}",
@@ -386,7 +386,7 @@ print(facade.getsockname()[1], flush=True)
 for held, wanted in ((os.dup2(api.fileno(), 13), 3), (os.dup2(facade.fileno(), 14), 4)):
     os.dup2(held, wanted)
 os.environ.update(LISTEN_FDS='2', LISTEN_PID=str(os.getpid()))
-os.execv(program, [program, 'agent'])
+os.execv(program, [program, 'agent', 'run'])
 ";
     let sandbox = Sandbox::new();
     let socket = sandbox.paths().socket;
@@ -444,7 +444,7 @@ fn a_stop_does_not_wait_for_those_who_wait() {
     let desk = Desk::new();
     let (waiting, _) = desk.waiting(&["login"]);
     let _idle = UnixStream::connect(desk.sandbox.paths().socket).unwrap();
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     assert_eq!(desk.run(&["status", "--json"]).ok().code, Some(0));
     let outcome = end_of(waiting);
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
@@ -483,7 +483,7 @@ fn shows_no_secret(look: impl Fn(u32) -> String) {
     // Ways that go wrong: a refused scope, a revoked token, an unreachable cloud, a request that is junk.
     assert_eq!(desk.run(&["token", "--project", "nowhere"]).code, Some(1));
     desk.keystone.revoke(&canaries[2]);
-    let shown = desk.run(&["cloud", "show", "--json"]).ok().stdout;
+    let shown = desk.run(&["clouds", "show", "--json"]).ok().stdout;
     let cloud = serde_json::from_str::<Value>(&shown).unwrap()["cloud"].clone();
     desk.api().token_instead_of(&canaries[2], &cloud, &scope::project("demo")).token_id();
     desk.api().raw(&request("POST", "/v1/tokens", Some(&json!({"rejected": canaries[2]}))));
@@ -491,7 +491,7 @@ fn shows_no_secret(look: impl Fn(u32) -> String) {
     let looked = look(desk.sandbox.agent_pid().unwrap());
     assert!(!looked.is_empty());
     assert_eq!(desk.run(&["logout"]).code, Some(1));
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
 
     canaries.extend(desk.keystone.all_tokens());
     let log = desk.sandbox.agent_log();

@@ -97,7 +97,7 @@ fn of_an_agent_that_runs() {
 
 #[test]
 fn of_an_agent_that_was_stopped() {
-    each(|desk| drop(desk.run(&["stop"]).ok()), knows_all);
+    each(|desk| drop(desk.run(&["agent", "stop"]).ok()), knows_all);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn of_an_agent_that_is_locked() {
 #[test]
 fn of_a_vault_whose_passphrase_must_be_typed() {
     let happens = |desk: &mut Desk| {
-        desk.run(&["stop"]).ok();
+        desk.run(&["agent", "stop"]).ok();
         fs::remove_file(desk.sandbox.path("passphrase")).unwrap();
         desk.sandbox.set("KSB_PASSPHRASE_FILE", "");
     };
@@ -140,7 +140,7 @@ fn of_a_vault_whose_passphrase_must_be_typed() {
 #[test]
 fn of_a_vault_whose_key_is_gone() {
     let happens = |desk: &mut Desk| {
-        desk.run(&["stop"]).ok();
+        desk.run(&["agent", "stop"]).ok();
         let file = vault(desk);
         let bytes = fs::read(&file).unwrap();
         let lines: Vec<_> = bytes.splitn(3, |byte| *byte == b'\n').collect();
@@ -153,7 +153,7 @@ fn of_a_vault_whose_key_is_gone() {
         let said = desk.run(logout).stderr;
         assert!(said.contains("its tokens have expired by "), "{said}");
         // The next agent has not seen that vault.
-        desk.run(&["stop"]).ok();
+        desk.run(&["agent", "stop"]).ok();
         admits(desk, logout, "key ended with the reboot", 1);
     });
 }

@@ -61,7 +61,7 @@ fn files_that_ksb_names_and_writes_within_a_command_are_those_that_stay() {
     let desk = two_clouds();
     let file = desk.sandbox.path("home/.config/openstack/clouds.yaml");
     let file = file.to_str().unwrap();
-    let shown = within(&desk, &["demo"], "cd /; \"$KSB\" cloud show other --json").ok().stdout;
+    let shown = within(&desk, &["demo"], "cd /; \"$KSB\" clouds show other --json").ok().stdout;
     assert!(shown.contains(file), "{shown}");
     let missing = within(&desk, &["demo"], "cd /; \"$KSB\" token absent");
     assert_eq!(missing.code, Some(1));
@@ -122,7 +122,7 @@ fn other_programs_within_a_command_have_the_user_s_other_entries_and_nobody_else
     assert_eq!(names, ["theirs"]);
     // And stays such a file within the command, wherever that goes.
     let shown =
-        in_it(&["exec", "theirs", "--", "sh", "-c", "cd /; \"$KSB\" cloud show more --json"]).ok().stdout;
+        in_it(&["exec", "theirs", "--", "sh", "-c", "cd /; \"$KSB\" clouds show more --json"]).ok().stdout;
     let shown: Value = serde_json::from_str(&shown).unwrap();
     let source = &shown["cloud"]["source"];
     assert_eq!(source["current_folder"], true, "{shown}");

@@ -134,7 +134,7 @@ fn a_job_without_a_person_gets_75_and_one_line_at_once() {
     let nobody: [&[&str]; 7] = [
         &["token"],
         &["login"],
-        &["login", "--for", "4h"],
+        &["login", "--at-least", "4h"],
         &["projects"],
         &["exec", "demo", "--", "touch", "ran"],
         &["exec", "demo", "--confined", "--", "touch", "ran"],
@@ -150,7 +150,7 @@ fn a_job_without_a_person_gets_75_and_one_line_at_once() {
     assert!(!desk.sandbox.path("opened").exists() && !desk.sandbox.path("home/ran").exists());
     // With a session it is as good as anybody.
     desk.run_and_sign_in(&["login"], "alice").ok();
-    for args in nobody.iter().filter(|args| !args.contains(&"--for") && !args.contains(&"--confined")) {
+    for args in nobody.iter().filter(|args| !args.contains(&"--at-least") && !args.contains(&"--confined")) {
         by_cron(&desk, args).ok();
     }
 }

@@ -92,7 +92,7 @@ fn a_lease_has_the_new_groups_as_well() {
     desk.keystone.join_group_of("alice", GROUPED);
     desk.run_and_sign_in(&["refresh"], "alice").ok();
     let cloud: serde_json::Value =
-        serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+        serde_json::from_str(&desk.run(&["clouds", "show", "--json"]).ok().stdout).unwrap();
     let request = json!({"cloud": cloud["cloud"], "scope": scope::project(GROUPED)});
     let lease = api.post("/v1/leases", &request);
     assert_eq!(lease.status, 201, "{lease:?}");

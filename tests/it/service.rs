@@ -58,7 +58,7 @@ fn who_is_signed_in_in_memory_only_is_not_forgotten() {
     let refuses = |args: &[&str]| {
         let refused = desk.run(args);
         assert_eq!(refused.code, Some(1), "{refused:?}");
-        for said in ["1 session(s) are in its memory only", "ksb logout --all", "ksb stop"] {
+        for said in ["1 session(s) are in its memory only", "ksb logout --all", "ksb agent stop"] {
             assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
         }
         assert_eq!(host.told(), [""; 0]);
@@ -67,7 +67,7 @@ fn who_is_signed_in_in_memory_only_is_not_forgotten() {
     refuses(&["service", "install"]);
     assert!(!host.unit().exists());
 
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     desk.run(&["service", "install"]).ok();
     assert!(host.told().contains(&format!("--user restart {SOCKET}")));
     // Now it is the service's.

@@ -32,7 +32,7 @@ fn quietly(desk: &Desk, from: &str, more: &[&str]) -> Outcome {
 
 /// The new entry as `ksb` understands it.
 fn entry(desk: &Desk) -> serde_json::Value {
-    let shown = desk.run(&["cloud", "show", "new", "--json"]).ok().stdout;
+    let shown = desk.run(&["clouds", "show", "new", "--json"]).ok().stdout;
     serde_json::from_str::<serde_json::Value>(&shown).unwrap()["entry"].clone()
 }
 

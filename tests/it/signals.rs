@@ -112,7 +112,7 @@ fn children_of(pid: Pid) -> Vec<Pid> {
 #[test]
 fn a_command_gets_each_signal_once_however_it_is_sent() {
     let desk = Desk::new();
-    for exec in [&[][..], &["--no-agent"]] {
+    for exec in [&[][..], &["--ephemeral"]] {
         let mut command = Command::under(&desk, exec);
         let is_ksb = command.pid == Pid::from_child(&command.ksb);
         assert_eq!(is_ksb, exec.is_empty(), "ksb becomes the command");
@@ -135,7 +135,7 @@ fn a_command_gets_each_signal_once_however_it_is_sent() {
 fn a_key_at_the_terminal_reaches_a_command_once_and_it_decides() {
     let desk = Desk::new();
     let script = prints_signals(&desk);
-    for agent in ["", "--no-agent"] {
+    for agent in ["", "--ephemeral"] {
         let run = format!("exec {agent} demo -- /usr/bin/python3 {script} INT");
         let mut terminal = Terminal::run(&desk, &run, &desk.sandbox.path("home"));
         terminal.until("process ");
@@ -153,7 +153,7 @@ fn a_key_at_the_terminal_reaches_a_command_once_and_it_decides() {
 fn a_command_is_stopped_and_goes_on_as_a_job_of_the_shell() {
     let desk = Desk::new();
     let script = prints_signals(&desk);
-    for agent in ["", "--no-agent"] {
+    for agent in ["", "--ephemeral"] {
         let shell = "bash --norc --noprofile -i";
         let mut terminal = Terminal::run_program(&desk, shell, &desk.sandbox.path("home"));
         terminal.types(&format!("{KSB} exec {agent} demo -- /usr/bin/python3 {script} CONT\r"));
@@ -162,6 +162,7 @@ fn a_command_is_stopped_and_goes_on_as_a_job_of_the_shell() {
         terminal.until("got one");
         terminal.press('\x1a');
         terminal.until("Stopped");
+        terminal.until("bash-");
         terminal.types("echo be''tween\r");
         terminal.until("between");
         terminal.types("fg\r");

@@ -33,7 +33,7 @@ fn found(machine: &Machine, environment: Variables) -> Option<(u64, String)> {
 }
 
 fn ensure(machine: &Machine, environment: Variables) {
-    let mut ksb = machine.ksb(&["agent", "--ensure"]);
+    let mut ksb = machine.ksb(&["agent", "start"]);
     end_of(spawn::start(ksb.envs(environment.iter().copied()))).ok();
 }
 
@@ -95,7 +95,7 @@ fn an_agent_of_another_environment_is_found_and_that_of_another_home_is_not() {
     assert_eq!(found(&machine, with_directory).as_ref(), Some(&first));
     ensure(&machine, with_directory);
     assert_eq!(found(&machine, with_directory).as_ref(), Some(&first));
-    let by_hand = spawn::output(machine.ksb(&["agent"]).envs(with_directory.iter().copied()));
+    let by_hand = spawn::output(machine.ksb(&["agent", "run"]).envs(with_directory.iter().copied()));
     let said = String::from_utf8(by_hand.stderr).unwrap();
     assert!(said.contains(&format!("an agent (process {}) serves {SHARED} already", first.0)), "{said}");
 
@@ -132,7 +132,7 @@ fn an_agent_whose_directory_vanishes_listens_in_the_next_one() {
     machine.sh("until rm -rf /tmp/keystone-broker-0; do :; done");
     moves_to(SHARED);
     assert_eq!(machine.sh("stat -c %a /tmp/keystone-broker-0"), "700\n");
-    assert!(machine.run(&["stop"]).ok().stdout.contains(&format!("(process {pid}) has ended")));
+    assert!(machine.run(&["agent", "stop"]).ok().stdout.contains(&format!("(process {pid}) has ended")));
     assert_eq!(machine.sh("find /tmp /run -type s"), "");
 }
 
@@ -149,7 +149,7 @@ fn an_agent_that_cannot_watch_its_directory_serves_on() {
         ensure(&machine, &[]);
         assert_eq!((found(&machine, &[]).unwrap(), socket()), before);
     }
-    assert!(machine.run(&["stop"]).ok().stdout.contains("has ended"));
+    assert!(machine.run(&["agent", "stop"]).ok().stdout.contains("has ended"));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn a_locked_agent_whose_directory_vanishes_stays_locked_after_its_end() {
 /// Nothing is used, nothing is sent, and the sentence names what helps.
 #[track_caller]
 fn is_refused(machine: &Machine, what: &str, why: &str) {
-    for command in [&["status"][..], &["agent", "--ensure"], &["token"], &["agent"], &["doctor"]] {
+    for command in [&["status"][..], &["agent", "start"], &["token"], &["agent", "run"], &["doctor"]] {
         let outcome = machine.run(command);
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
         assert_ne!(outcome.code, Some(0), "{what}: {command:?}: {said}");
@@ -224,7 +224,7 @@ fn a_shared_directory_of_another_user_is_not_used() {
     let sandbox = sandbox();
     let script = "mkdir -m 755 /tmp/keystone-broker-0; chown 65534 /tmp/keystone-broker-0";
     let machine = Machine::with_other_users(&sandbox, script);
-    for command in [&["status"][..], &["agent", "--ensure"]] {
+    for command in [&["status"][..], &["agent", "start"]] {
         let outcome = machine.run(command);
         let why = "/tmp/keystone-broker-0 is not safe to use: it belongs to user id 65534";
         assert!(outcome.code != Some(0) && outcome.stderr.contains(why), "{outcome:?}");
@@ -275,7 +275,7 @@ fn a_relative_ksb_sock_is_one_of_the_callers_directory() {
     fs::create_dir(sandbox.path("home/mine")).unwrap();
     fs::set_permissions(sandbox.path("home/mine"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
         .unwrap();
-    ksb(&["agent", "--ensure"]).ok();
+    ksb(&["agent", "start"]).ok();
     assert!(sandbox.path("home/mine/a.sock").exists());
-    assert!(ksb(&["stop"]).ok().stdout.contains("has ended"));
+    assert!(ksb(&["agent", "stop"]).ok().stdout.contains("has ended"));
 }

@@ -52,7 +52,7 @@ fn a_scope_that_variables_ask_for_counts_in_every_command_and_is_told() {
         let token = with(&desk, variables, &["token", "demo"]).ok();
         assert_eq!(project_of(&desk, &token.stdout), "staging", "{variables:?}");
         assert!(token.stderr.contains(&told), "{variables:?}: {}", token.stderr);
-        for command in [&["exec", "demo", "--"][..], &["exec", "--no-agent", "demo", "--"]] {
+        for command in [&["exec", "demo", "--"][..], &["exec", "--ephemeral", "demo", "--"]] {
             let made = with(&desk, variables, &[command, &["true"]].concat()).ok();
             assert!(made.stderr.contains(&told), "{command:?} {variables:?}: {}", made.stderr);
         }

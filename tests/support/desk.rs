@@ -96,7 +96,7 @@ impl Desk {
 
     /// `demo` as the API takes it.
     pub fn cloud(&self) -> Value {
-        let shown = self.run(&["cloud", "show", "--json"]).ok().stdout;
+        let shown = self.run(&["clouds", "show", "--json"]).ok().stdout;
         serde_json::from_str::<Value>(&shown).unwrap()["cloud"].clone()
     }
 
@@ -142,7 +142,7 @@ impl Desk {
 
     /// The API of the agent that takes a dead one's place.
     pub fn api_of_a_new_agent(&self) -> Api {
-        self.run(&["agent", "--ensure"]).ok();
+        self.run(&["agent", "start"]).ok();
         self.api()
     }
 

@@ -209,6 +209,6 @@ impl Drop for Sandbox {
         if std::thread::panicking() {
             eprintln!("--- agent.log\n{}", self.agent_log());
         }
-        self.run(&["stop"]);
+        self.run(&["agent", "stop"]);
     }
 }

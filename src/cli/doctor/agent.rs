@@ -86,7 +86,7 @@ pub(super) fn may_start(findings: &[Finding]) -> bool {
 
 fn running_one(status: &Status) -> Finding {
     let which = format!("version {}, process {}", status.version, status.pid);
-    let replace = "ksb stop; the next command starts the new one (what is in no vault is forgotten)";
+    let replace = "ksb agent stop; the next command starts the new one (what is in no vault is forgotten)";
     let was_at = status.program.as_ref().and_then(|program| program.strip_suffix(DELETED));
     if status.version != OURS {
         let detail = format!("{which}: this is ksb {OURS}");
@@ -241,7 +241,7 @@ fn facade(status: &Status) -> Finding {
     match &status.facade.problem {
         None => finding("facade", "", Found::Ok, &status.facade.url),
         Some(problem) => finding("facade", "", Found::Fail, problem).remedy(
-            "set facade_port in config.toml, then: ksb stop (where it is a service: ksb service install)",
+            "set facade_port in config.toml, then: ksb agent stop (where it is a service: ksb service install)",
         ),
     }
 }

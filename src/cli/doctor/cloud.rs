@@ -34,7 +34,7 @@ pub(super) fn entries(config: &Config<'_>, only: Option<&str>, findings: &mut Ve
         let detail = "no entry of clouds.yaml uses v3broker";
         findings.push(
             finding("entry", "", Found::Skipped, detail)
-                .remedy("ksb setup, or for entries that are there: ksb adopt --all"),
+                .remedy("ksb setup, or for entries that are there: ksb clouds adopt --all"),
         );
     }
     names.iter().filter_map(|name| take(name, resolve(name), findings)).collect()
@@ -49,7 +49,7 @@ fn take(
         Ok(resolved) => {
             for warning in &resolved.warnings {
                 findings.push(
-                    finding("entry", name, Found::Warn, warning).remedy(format!("ksb cloud show {name}")),
+                    finding("entry", name, Found::Warn, warning).remedy(format!("ksb clouds show {name}")),
                 );
             }
             if resolved.warnings.is_empty() {
@@ -103,7 +103,10 @@ async fn probe(client: &Client, cloud: &Cloud) -> Vec<Finding> {
         // An agent that is older than this command.
         Ok(Err(error)) if error.code == Code::InvalidRequest => {
             let detail = "the agent is too old to look at clouds";
-            vec![finding("cloud", cloud.label(), Found::Unknown, detail).remedy("ksb stop, then this again")]
+            vec![
+                finding("cloud", cloud.label(), Found::Unknown, detail)
+                    .remedy("ksb agent stop, then this again"),
+            ]
         }
         Ok(Err(error)) if error.code == Code::Locked => {
             vec![Finding { finding: Found::Skipped, ..failed("cloud", cloud.label(), error) }]
@@ -161,7 +164,7 @@ fn no_callback(cloud: &Cloud, error: Error) -> Finding {
     failed("trusted_dashboard", cloud.label(), error).remedy(format!(
         "if Keystone's page showed 401, ask the operator for this line in keystone.conf, [federation]: \
          trusted_dashboard = {callback}; if that is there, or it showed 403, no mapping rule fits your account; if it showed \
-         404, correct identity_provider and protocol: ksb cloud show {}",
+         404, correct identity_provider and protocol: ksb clouds show {}",
         cloud.argument()
     ))
 }

@@ -24,14 +24,17 @@ use crate::platform::paths::Paths;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Without CLOUD: this machine and every entry that uses v3broker. Nothing is changed, and nobody is asked to
-sign in without --sign-in; the agent is started only to ask a cloud something. What a finding means:
+sign in without --try; the agent is started only to ask a cloud something. What a finding means:
 docs/doctor.md. Exit status: 1 if something fails, else 0.")]
 pub(super) struct Args {
     /// Entry of clouds.yaml [default: every entry that uses v3broker]
     cloud: Option<String>,
+    /// The same, as the `openstack` command has it
+    #[arg(long, value_name = "CLOUD", conflicts_with = "cloud")]
+    os_cloud: Option<String>,
     /// Sign in as well: only so it shows whether Keystone takes your callback and your provider's tokens
     #[arg(long)]
-    sign_in: bool,
+    r#try: bool,
     /// Print JSON: an array of {check, subject, finding, detail, remedy, request_id, at}
     #[arg(long, conflicts_with = "report")]
     json: bool,
@@ -74,6 +77,12 @@ fn failed(check: &str, subject: impl Into<String>, error: Error) -> Finding {
     }
 }
 
+impl Args {
+    fn name(&self) -> Option<&str> {
+        self.cloud.as_deref().or(self.os_cloud.as_deref())
+    }
+}
+
 pub(super) async fn run(args: Args) -> Result<Done> {
     let env = Environment::of_this_process()?;
     let client = Client::new(Paths::from_env()?);
@@ -88,7 +97,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let config = Config::load(&env);
     let clouds = match &config {
         Ok(config) => {
-            let only = args.cloud.as_deref();
+            let only = args.name();
             match only.filter(|name| own_entries(&env, config).contains_key(*name)) {
                 Some(_) => Vec::new(),
                 None => cloud::entries(config, only, &mut findings),
@@ -103,7 +112,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let mut at_clouds = Vec::new();
     // An agent that hangs or is not ours answers nothing.
     if status.is_some() || agent::may_start(&findings) {
-        at_clouds = cloud::check(&client, clouds.clone(), args.sign_in).await;
+        at_clouds = cloud::check(&client, clouds.clone(), args.r#try).await;
     }
     // The clouds may have started one.
     let status = match status {
@@ -115,7 +124,7 @@ pub(super) async fn run(args: Args) -> Result<Done> {
     let is_new = |one: &Finding| findings.iter().all(|said| said.detail != one.detail);
     findings.extend(within.into_iter().filter(is_new).collect::<Vec<_>>());
     if let Ok(config) = &config {
-        findings.extend(leases::check(&env, config, args.cloud.as_deref(), status.as_ref()));
+        findings.extend(leases::check(&env, config, args.name(), status.as_ref()));
     }
     findings.extend(ports::check(&clouds, status.as_ref()));
     findings.extend(service::check(client.paths()));

@@ -41,7 +41,7 @@ pub(super) struct Args {
     #[command(flatten)]
     scope: target::ScopeArgs,
     /// Make sure first that your session lasts at least this long, such as 4h
-    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    #[arg(long = "at-least", value_name = "TIME", value_parser = duration::parse)]
     lasting: Option<SignedDuration>,
     #[command(flatten)]
     limits: grant::Limits,
@@ -51,9 +51,9 @@ pub(super) struct Args {
     /// Give it keys for the cloud's S3 as well, which end with it
     #[arg(long)]
     s3: bool,
-    /// Do without the agent, for CI: sign in for this command only, and leave nothing behind
+    /// Use an agent of this command alone, for CI: it signs in for this command only and leaves nothing behind
     #[arg(long)]
-    no_agent: bool,
+    ephemeral: bool,
     /// The command and its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -66,7 +66,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(args: Args) -> Result<Done> {
     let clouds = resolve(&args)?;
-    if !args.no_agent {
+    if !args.ephemeral {
         return with_agent(&target::client()?, &args, clouds, Changes::default()).await;
     }
     let inside = Inside::start().await?;
@@ -220,7 +220,7 @@ async fn with_leases(
     let tool = program.unwrap_or_default().to_string_lossy();
     // The end of process 1 ends all others, before the agent could revoke anything.
     let is_init = rustix::process::getpid().is_init();
-    if args.no_agent || is_init {
+    if args.ephemeral || is_init {
         let beside = watch::sign_ins(client, None, &tool);
         return Ok(Done::Like(child::run(&args.command, changes, beside).await?));
     }

@@ -12,7 +12,8 @@ use granit_parser::{Event, Parser, ScalarStyle, StructureStyle};
 use serde_json::{Value, json};
 
 /// The first line of a file that was not there before.
-const NEW: &str = "# Made by ksb; `ksb adopt --all --undo` and `ksb clouds remove` take out what it wrote.\n";
+const NEW: &str =
+    "# Made by ksb; `ksb clouds adopt --all --undo` and `ksb clouds remove` take out what it wrote.\n";
 
 /// The key that every path begins with.
 pub(in crate::cli) const CLOUDS: &str = "clouds";
@@ -31,7 +32,7 @@ impl Mark {
     /// How they end.
     pub(in crate::cli) const fn text(self) -> &'static str {
         match self {
-            Self::Adopt => "  # ksb adopt",
+            Self::Adopt => "  # ksb clouds adopt",
             Self::Add => "  # ksb clouds add",
             Self::Setup => "  # ksb setup",
         }
@@ -498,7 +499,7 @@ mod tests {
                 "# mine\nclouds:\n  # production\n  prod:\n    auth:\n      password: x # old\n",
                 "demo"
             ),
-            "# mine\nclouds:\n  demo:  # ksb adopt\n    auth_type: v3broker  # ksb adopt\n  # production\n  prod:\n    \
+            "# mine\nclouds:\n  demo:  # ksb clouds adopt\n    auth_type: v3broker  # ksb clouds adopt\n  # production\n  prod:\n    \
              auth:\n      password: x # old\n"
         );
         assert_eq!(
@@ -506,13 +507,13 @@ mod tests {
                 "clouds:\n    demo: # mine\n        auth:\n            username: a\n\n# end",
                 "demo"
             ),
-            "clouds:\n    demo: # mine\n        auth_type: v3broker  # ksb adopt\n        auth:\n            \
+            "clouds:\n    demo: # mine\n        auth_type: v3broker  # ksb clouds adopt\n        auth:\n            \
              username: a\n\n# end"
         );
         assert_eq!(
             there_and_back("cache:\r\n  class: x", "demo"),
-            "cache:\r\n  class: x\r\nclouds:  # ksb adopt\r\n  demo:  # ksb adopt\r\n    auth_type: v3broker  \
-             # ksb adopt"
+            "cache:\r\n  class: x\r\nclouds:  # ksb clouds adopt\r\n  demo:  # ksb clouds adopt\r\n    auth_type: v3broker  \
+             # ksb clouds adopt"
         );
     }
 

@@ -40,14 +40,14 @@ fn with_header(bytes: &[u8], change: impl FnOnce(&mut Value)) -> Vec<u8> {
 fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
     let desk = Desk::with_quick_vault().without_pythons();
     desk.run_and_sign_in(&["login"], "alice").ok();
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     let file = vault(&desk);
     let good = fs::read(&file).unwrap();
     let clouds = desk.sandbox.path("home/.config/openstack/clouds.yaml");
     let with_demo = fs::read_to_string(&clouds).unwrap();
     // With no cloud to ask, none is started.
     let at_rest = |desk: &Desk| {
-        desk.run(&["stop"]).ok();
+        desk.run(&["agent", "stop"]).ok();
         desk.sandbox.clouds("clouds: {}\n");
         let found = doctor(desk);
         assert!(of(&found, "agent", "").1.starts_with("none runs"));
@@ -66,8 +66,8 @@ fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
         (
             with_header(&good, |header| header["machine"] = "far".into()),
             "on another machine",
-            "; ksb stop; ksb login",
-            ("on another machine", "; ksb stop; ksb login"),
+            "; ksb agent stop; ksb login",
+            ("on another machine", "; ksb agent stop; ksb login"),
         ),
     ] {
         fs::write(&file, bytes).unwrap();
@@ -76,7 +76,7 @@ fn vaults_that_no_agent_can_open_are_told_apart_with_and_without_an_agent() {
         assert!(of(&found, "vault", "").1.contains(file.to_str().unwrap()), "{found:?}");
         assert_names(&doctor(&desk), ("vault", ""), "warn", then.0, then.1);
     }
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     fs::write(&file, &good).unwrap();
     assert_names(&doctor(&desk), ("vault", ""), "ok", "open; its key is kept by your passphrase", "");
 }
@@ -139,7 +139,13 @@ fn a_stranger_at_the_facades_port_is_named() {
     fs::write(desk.sandbox.paths().config, format!("vault = \"memory\"\nfacade_port = {port}\n")).unwrap();
     let holder = format!("process {}", std::process::id());
     let found = doctor(&desk);
-    assert_names(&found, ("facade", ""), "fail", &holder, "set facade_port in config.toml, then: ksb stop");
+    assert_names(
+        &found,
+        ("facade", ""),
+        "fail",
+        &holder,
+        "set facade_port in config.toml, then: ksb agent stop",
+    );
     assert!(of(&found, "facade", "").1.contains(&format!("port {port}")), "{found:?}");
 }
 
@@ -147,11 +153,11 @@ fn a_stranger_at_the_facades_port_is_named() {
 fn an_older_agent_is_named_and_asked_to_hand_over() {
     let desk = Desk::new().without_pythons();
     install(&desk, &older());
-    run(&desk, &["agent", "--ensure"]).ok();
+    run(&desk, &["agent", "start"]).ok();
     let is_named = |helps| assert_names(&doctor(&desk), ("agent", ""), "warn", ": this is ksb ", helps);
     // Its program is the one that is installed: there is nothing that it could hand over to.
-    is_named("ksb stop; ");
-    is_named("ksb stop; ");
+    is_named("ksb agent stop; ");
+    is_named("ksb agent stop; ");
     install(&desk, own());
     is_named("ksb status: it hands over");
     taken_over(&desk);
@@ -183,14 +189,14 @@ fn an_identity_provider_that_keystone_does_not_know_is_named() {
     let desk = Desk::new().without_pythons();
     let place = "GET /v3/auth/OS-FEDERATION/identity_providers/lab-idp/protocols/openid/websso";
     let _unknown = desk.keystone.on(place, Fault::Status(404));
-    let helps = "correct identity_provider and protocol: ksb cloud show demo";
+    let helps = "correct identity_provider and protocol: ksb clouds show demo";
     assert_names(&doctor(&desk), ("websso", "demo"), "fail", "404", helps);
 
     // Where everybody is sent to the web server's own identity provider first, only a sign-in shows it.
     let desk = Desk::new().without_pythons();
     desk.sandbox.clouds(&format!("clouds:\n{}", desk.entry("demo", "").replace("lab-idp", "no-such-idp")));
     let why = ", and knows identity provider no-such-idp, shows at a sign-in";
-    assert_names(&doctor(&desk), ("trusted_dashboard", "demo"), "unknown", why, "ksb doctor demo --sign-in");
+    assert_names(&doctor(&desk), ("trusted_dashboard", "demo"), "unknown", why, "ksb doctor demo --try");
 }
 
 #[test]
@@ -201,7 +207,7 @@ fn a_client_that_may_not_use_the_device_grant_is_named() {
     fs::write(&clouds, text.replace("client_id: cli", "client_id: cli\n      sign_in: oidc_device")).unwrap();
     let refusal = json!({"error": "unauthorized_client", "error_description": "Client is not allowed to initiate OAuth 2.0 Device Authorization Grant"});
     let _refused = desk.keystone.on("POST /idp/device", Fault::Says(401, refusal.to_string()));
-    let outcome = desk.run(&["doctor", "--sign-in", "--json"]);
+    let outcome = desk.run(&["doctor", "--try", "--json"]);
     assert_eq!(outcome.code, Some(1));
     let helps = "ask the operator to allow client cli the device authorization grant";
     assert_names(&findings(&outcome), ("sign-in", "demo"), "fail", "unauthorized_client", helps);

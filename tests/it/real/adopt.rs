@@ -21,9 +21,9 @@ fn a_shared_clouds_yaml_moves_to_the_broker_and_back() {
     fs::remove_file(front.sandbox.path("home/.config/openstack/clouds.yaml")).unwrap();
     let auth_type = || front.answer(&["configuration", "show", "-f", "value", "-c", "auth_type"]);
 
-    let said = front.ksb(&["adopt", "--all"]).ok();
+    let said = front.ksb(&["clouds", "adopt", "--all"]).ok();
     assert!(said.stdout.contains(&format!("{} is not touched", file.display())), "{said:?}");
-    assert!(said.stdout.contains("Next: ksb login demo\nUndo: ksb adopt --all --undo\n"), "{said:?}");
+    assert!(said.stdout.contains("Next: ksb login demo\nUndo: ksb clouds adopt --all --undo\n"), "{said:?}");
     assert!(said.stdout.contains("has the plugin"), "{said:?}");
     let issue =
         |cloud: &str| front.answer(&["--os-cloud", cloud, "token", "issue", "-f", "value", "-c", "id"]);
@@ -34,7 +34,7 @@ fn a_shared_clouds_yaml_moves_to_the_broker_and_back() {
     }
     assert_eq!(front.counts(), Counts { browsers: 1, logins: 1, exchanges: 2 }, "{:?}", front.all_requests());
 
-    front.ksb(&["adopt", "--all", "--undo"]).ok();
+    front.ksb(&["clouds", "adopt", "--all", "--undo"]).ok();
     assert_eq!(auth_type(), "v3websso");
     assert!(!front.sandbox.path("home/.config/openstack/secure.yaml").exists());
     assert_eq!(fs::read_to_string(&file).unwrap(), shared);
@@ -59,10 +59,10 @@ fn an_entry_of_keystoneauths_own_code_flow_moves_to_the_broker_and_back() {
     // It works with `ksb` as it stands; `openstack` is served from the same sign-in once it is moved.
     let token = front.token(&[]);
     assert_eq!(front.keystone.look_at(&token).unwrap()["user"]["name"], front.user());
-    front.ksb(&["adopt", "demo"]).ok();
+    front.ksb(&["clouds", "adopt", "demo"]).ok();
     assert_eq!(front.answer(&["token", "issue", "-f", "value", "-c", "id"]), token);
     assert_eq!(front.browsers_opened(), 1);
-    front.ksb(&["adopt", "demo", "--undo"]).ok();
+    front.ksb(&["clouds", "adopt", "demo", "--undo"]).ok();
     let auth_type = front.answer(&["configuration", "show", "-f", "value", "-c", "auth_type"]);
     assert_eq!(auth_type, "v3oidcauthcode");
 }

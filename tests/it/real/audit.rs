@@ -10,7 +10,7 @@ use super::wait;
 use crate::support::sandbox::KSB;
 
 fn lines(front: &Front) -> Vec<Value> {
-    let text = front.ksb(&["log", "--json"]).ok().stdout;
+    let text = front.ksb(&["audit", "--json"]).ok().stdout;
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
@@ -72,7 +72,7 @@ fn openstack_curl_and_tofu_are_named_with_the_requests_that_made_their_tokens() 
         assert_eq!(of_it("lease")["program"]["executable"], fs::canonicalize(KSB).unwrap().to_str().unwrap());
         assert_eq!(of_it("lease-end")["outcome"], "done");
     }
-    let shown = front.ksb(&["log"]).ok().stdout;
+    let shown = front.ksb(&["audit"]).ok().stdout;
     assert!(
         shown.contains(&format!("as {}, by lease {}", front.user(), curl["lease"].as_str().unwrap())),
         "{shown}"

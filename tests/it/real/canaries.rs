@@ -46,10 +46,10 @@ fn no_secret_of_a_sign_in_or_renewal_is_in_a_log_a_process_list_an_environment_o
     let device = format!("{}, sign_in: oidc_device", options("cli"));
     let entry = |name: &str, options: &str| front.entry_at(&front.auth_url(), name, options);
     front.clouds(&[entry("demo", &confidential), entry("device", &device)]);
-    front.ksb(&["agent", "--ensure"]).ok();
+    front.ksb(&["agent", "start"]).ok();
     let api = Api::new(front.sandbox.paths().socket);
     let cloud = |name: &str| -> Value {
-        let shown = front.ksb(&["cloud", "show", name, "--json"]).ok().stdout;
+        let shown = front.ksb(&["clouds", "show", name, "--json"]).ok().stdout;
         serde_json::from_str::<Value>(&shown).unwrap()["cloud"].clone()
     };
     let mut canaries = Vec::new();
@@ -106,7 +106,7 @@ fn no_secret_of_a_sign_in_or_renewal_is_in_a_log_a_process_list_an_environment_o
     let after = look_around(&front);
     front.ksb(&["logout", "demo"]).ok();
     front.ksb(&["logout", "device"]).ok();
-    front.ksb(&["stop"]).ok();
+    front.ksb(&["agent", "stop"]).ok();
 
     let heard = wiretap.heard();
     let paths = ["/token", "/auth/device", "/revoke"];

@@ -152,7 +152,7 @@ fn the_real_openstack_is_refused_when_its_person_says_no_or_takes_the_question_a
             refused.stderr
         );
         shown.recv_timeout(wait::LIMIT).unwrap();
-        let log = front.ksb(&["log"]).ok().stdout;
+        let log = front.ksb(&["audit"]).ok().stdout;
         assert!(log.contains("confirmation REFUSED (confirmation-refused): demo"), "{log}");
     }
 }
@@ -173,7 +173,7 @@ fn no_other_program_on_the_bus_can_answer_in_the_persons_place() {
         .call_method(Some("org.freedesktop.DBus"), "/", Some("org.freedesktop.DBus"), "GetId", &())
         .unwrap();
     front.api().status();
-    let log = front.ksb(&["log"]).ok().stdout;
+    let log = front.ksb(&["audit"]).ok().stdout;
     assert!(!log.contains("confirmation"), "nobody has answered: {log}");
     asking.signal(Signal::INT);
     asking.ends();
@@ -253,7 +253,7 @@ fn who_asks_at_a_terminal_goes_with_it_and_with_the_agent() {
         (terminal, fs::canonicalize("/proc").unwrap().join(pid).join("cmdline"))
     };
     let (terminal, _) = asking();
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     let (screen, status) = terminal.ends();
     assert_eq!(status, Some(1), "{screen}");
     assert!(

@@ -94,7 +94,7 @@ fn a_bearer_that_keystone_does_not_take_is_told_apart() {
             "no-such-idp",
             "cli",
             "Could not find Identity Provider: no-such-idp",
-            "correct identity_provider and protocol of the entry: ksb cloud show demo".into(),
+            "correct identity_provider and protocol of the entry: ksb clouds show demo".into(),
         ),
     ] {
         let case = format!("{idp} at {port}, client {client}");
@@ -104,7 +104,7 @@ fn a_bearer_that_keystone_does_not_take_is_told_apart() {
         assert!(detail.contains(why), "{case}: {detail}");
         assert!(remedy.contains(&wanted), "{case}: {remedy}");
         assert_eq!(problem["cloud"], "demo", "{case}");
-        let ways_out = ["sign_in: websso", "ksb cloud show demo"];
+        let ways_out = ["sign_in: websso", "ksb clouds show demo"];
         assert!(ways_out.iter().any(|way| remedy.contains(way)), "{case}: {remedy}");
     }
     // None of it is true of the same people and clients where all is in order.

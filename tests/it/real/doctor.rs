@@ -41,7 +41,7 @@ fn with_its_pythons(front: &mut Front) {
 fn a_healthy_cloud_is_well_and_a_report_names_nobody() {
     let mut front = Front::free();
     with_its_pythons(&mut front);
-    let found = findings(&front.ksb(&["doctor", "--sign-in", "--json"]).ok().stdout);
+    let found = findings(&front.ksb(&["doctor", "--try", "--json"]).ok().stdout);
     let wrong: Vec<_> =
         found.iter().filter(|each| !["ok", "skipped"].contains(&each["finding"].as_str().unwrap())).collect();
     // Of a plugin beside another test's openstacksdk nothing is said here.
@@ -136,7 +136,7 @@ fn bearers_that_are_not_taken_are_told_apart() {
             "no-such-idp",
             "cli",
             "Could not find Identity Provider",
-            "ksb cloud show unknown",
+            "ksb clouds show unknown",
         ),
     ];
     front.clouds(
@@ -149,12 +149,12 @@ fn bearers_that_are_not_taken_are_told_apart() {
     for (name, .., why, helps) in &cases {
         let (finding, said) = match *name {
             "websso-only" | "unprotected" | "closed" => ("fail", (*why, *helps)),
-            _ => ("unknown", ("shows at a sign-in", "--sign-in")),
+            _ => ("unknown", ("shows at a sign-in", "--try")),
         };
         assert_names(&found, "bearer", name, finding, said);
     }
     // The rest shows at one.
-    let outcome = front.ksb(&["doctor", "--sign-in", "--json"]);
+    let outcome = front.ksb(&["doctor", "--try", "--json"]);
     assert_eq!(outcome.code, Some(1));
     let found = findings(&outcome.stdout);
     for (name, .., why, helps) in &cases {
@@ -188,7 +188,7 @@ fn clients_and_scopes_that_the_provider_does_not_take_are_told_apart() {
     front.clouds(
         &cases.each_ref().map(|(name, client, more, ..)| oidc(&front, name, &port, "lab-idp", client, more)),
     );
-    let outcome = front.ksb(&["doctor", "--sign-in", "--json"]);
+    let outcome = front.ksb(&["doctor", "--try", "--json"]);
     assert_eq!(outcome.code, Some(1));
     assert!(!outcome.stdout.contains(&secret), "{outcome:?}");
     let found = findings(&outcome.stdout);
@@ -207,13 +207,13 @@ fn a_callback_that_keystone_does_not_list_is_named() {
     );
     let _turn = super::front::Turn::wait("port-9999");
     front.clouds(&[entry]);
-    let outcome = front.ksb(&["doctor", "--sign-in", "--json"]);
+    let outcome = front.ksb(&["doctor", "--try", "--json"]);
     assert_eq!(outcome.code, Some(1));
     let helps = "trusted_dashboard = http://localhost:9999/auth/websso/";
     let found = findings(&outcome.stdout);
     assert_names(&found, "trusted_dashboard", "demo", "fail", ("nobody finished", helps));
     // The sign-in of an identity provider that Keystone does not know ends in the same way.
-    let helps = "if it showed 404, correct identity_provider and protocol: ksb cloud show demo";
+    let helps = "if it showed 404, correct identity_provider and protocol: ksb clouds show demo";
     assert_names(&found, "trusted_dashboard", "demo", "fail", ("nobody finished", helps));
 }
 
@@ -292,7 +292,7 @@ fn what_this_machine_lacks_is_named() {
     // The agent still has it open. The keyring that the bus starts in the place of the old one is locked, and nobody is asked.
     desktop.log_out();
     assert_names(&vault(&front), "vault", "", "warn", ("open; its key", "log in to the desktop"));
-    front.ksb(&["stop"]).ok();
+    front.ksb(&["agent", "stop"]).ok();
     assert_names(&vault(&front), "vault", "", "fail", ("closed", "ksb unlock"));
 
     let squatter = spawn::undisturbed(|| TcpListener::bind(("127.0.0.1", front.callback_port())).unwrap());

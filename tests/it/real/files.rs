@@ -97,13 +97,13 @@ fn the_sdk_lays_secure_yaml_over_clouds_yaml() {
         };
         let before = entry("demo");
         assert_eq!(before["auth_type"], "v3websso");
-        person.ksb(&["adopt", "demo"]).ok();
+        person.ksb(&["clouds", "adopt", "demo"]).ok();
         let mut after = entry("demo");
         assert_eq!(after["auth_type"], "v3broker");
         after["auth_type"] = "v3websso".into();
         assert_eq!(after, before, "nothing but the auth_type is another");
         assert_eq!(entry("second")["auth_type"], "v3websso");
-        person.ksb(&["adopt", "demo", "--undo"]).ok();
+        person.ksb(&["clouds", "adopt", "demo", "--undo"]).ok();
         assert_eq!(entry("demo"), before);
     }
 }

@@ -170,7 +170,7 @@ impl Front {
     /// A lease by an entry of clouds.yaml, with whatever else it is to be.
     #[track_caller]
     pub fn lease(&self, entry: &str, more: &Value) -> Answer {
-        let shown = self.ksb(&["cloud", "show", entry, "--json"]).ok().stdout;
+        let shown = self.ksb(&["clouds", "show", entry, "--json"]).ok().stdout;
         let shown: Value = serde_json::from_str(&shown).unwrap();
         let mut request = json!({"cloud": shown["cloud"], "scope": shown["scope"]});
         request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -254,7 +254,7 @@ fn a_keyring_that_is_locked_is_asked_for_and_a_no_leaves_the_vault_closed() {
     assert_eq!(unprompted_token(&desk), Some(0), "the next agent reads the key");
     assert_ne!(agent(&desk).0, first.0);
 
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     let (_bus, prompts) = lock(&desktop, true);
     assert_eq!(unprompted_token(&desk), Some(75));
     is_shown(&prompts);
@@ -300,10 +300,10 @@ fn the_helper_ends_with_the_agent_that_it_asks_for() {
     let mut desktop = Desktop::of(&mut desk.sandbox);
     desktop.log_in(&desk.sandbox);
     desk.run_and_sign_in(&["login"], "alice").ok();
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     let (_bus, prompts) = lock(&desktop, false);
     // The agent answers, while its user is asked for the keyring's password.
-    desk.run(&["agent", "--ensure"]).ok();
+    desk.run(&["agent", "start"]).ok();
     assert!(status(&desk).contains("is closed"), "{}", status(&desk));
     is_shown(&prompts);
     let helper = agent(&desk).child();
@@ -313,7 +313,7 @@ fn the_helper_ends_with_the_agent_that_it_asks_for() {
     wait::until("the helper's end", || helper.is_gone().then_some(()));
     assert_eq!(agent(&desk).0, pid);
 
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     let bus = SilentBus::of(&mut desk);
     let mut asking = desk.sandbox.start(&["unlock"]);
     let (_connection, helper) = bus.caller();

@@ -25,7 +25,7 @@ fn the_agent_may_be_killed_at_any_moment() {
     let quietly = [("KSB_PROMPT", "never")];
 
     // Idle.
-    front.ksb(&["agent", "--ensure"]).ok();
+    front.ksb(&["agent", "start"]).ok();
     front.sandbox.kill_agent();
     assert!(front.ksb(&["status"]).ok().stdout.starts_with("No agent is running"));
     assert_eq!(front.ksb_with(&quietly, &["token"]).code, Some(75), "a new agent answers");

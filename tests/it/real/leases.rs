@@ -255,7 +255,7 @@ fn whenever_the_agent_is_killed_no_application_credential_is_left() {
             front.sandbox.kill_agent();
         }
         assert_eq!(left().len(), there, "{step:?}: {:?}", left());
-        front.ksb(&["agent", "--ensure"]).ok();
+        front.ksb(&["agent", "start"]).ok();
         let said = front.ksb(&["logout", "--all"]).ok();
         assert_eq!(left(), [] as [&str; 0], "{step:?}: {said:?}");
         assert_eq!(front.api().get("/v1/leases").json["leases"], json!([]), "{step:?}");

@@ -149,8 +149,8 @@ fn a_click_on_what_the_desktop_shows_opens_the_sign_in_that_a_tool_waits_for() {
         .unwrap();
     let mut desk = Desk::new();
     desk.sandbox.set("DBUS_SESSION_BUS_ADDRESS", &bus.address);
-    desk.run(&["agent", "--ensure"]).ok();
-    let shown: Value = serde_json::from_str(&desk.run(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    desk.run(&["agent", "start"]).ok();
+    let shown: Value = serde_json::from_str(&desk.run(&["clouds", "show", "--json"]).ok().stdout).unwrap();
     let request = json!({"cloud": shown["cloud"], "scope": shown["scope"], "prompt": true, "name": "backup"});
     let tool = Tool::of(&desk.api().post("/v1/leases", &request));
     let asking = thread::spawn(move || tool.ask());

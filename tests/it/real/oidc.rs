@@ -43,7 +43,7 @@ fn a_passkey_at_the_identity_provider_signs_in_once_and_renewal_needs_nobody() {
 
     // Three times Keystone takes everything back: nobody is asked, and each time it costs one refresh.
     let api = Api::new(front.sandbox.paths().socket);
-    let shown: Value = serde_json::from_str(&front.ksb(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let shown: Value = serde_json::from_str(&front.ksb(&["clouds", "show", "--json"]).ok().stdout).unwrap();
     let mut held = first;
     for round in 2..=4 {
         let unscoped = front.token(&["--unscoped"]);
@@ -140,7 +140,7 @@ fn what_only_the_identity_providers_page_says_is_explained_in_the_terminal() {
         let refused = front.ksb(&["token", cloud]);
         assert_eq!(refused.code, Some(1), "{refused:?}");
         assert!(refused.stderr.contains(why), "{refused:?}");
-        assert!(refused.stderr.contains(&format!("ksb cloud show {cloud}")), "{refused:?}");
+        assert!(refused.stderr.contains(&format!("ksb clouds show {cloud}")), "{refused:?}");
     }
     assert_eq!(front.browsers_opened(), 0);
 

@@ -154,7 +154,7 @@ fn keystoneauths_entries_for_two_factors_work_as_they_stand() {
     let password = format!(", password: '{}'", user.password);
     let several = user.entry(&front, "v3multifactor", &password) + "    auth_methods: [v3password, v3totp]\n";
     front.clouds(&[several]);
-    let shown = front.ksb(&["cloud", "show", "--json"]).ok().stdout;
+    let shown = front.ksb(&["clouds", "show", "--json"]).ok().stdout;
     assert!(!shown.contains(&user.password) && shown.contains("••••"), "{shown}");
     let needed = front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]);
     assert_eq!(needed.code, Some(75), "{needed:?}");

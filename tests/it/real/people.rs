@@ -177,7 +177,7 @@ impl Stranger {
 
 impl Drop for Stranger {
     fn drop(&mut self) {
-        spawn::output(&mut self.ksb(&["stop"]));
+        spawn::output(&mut self.ksb(&["agent", "stop"]));
     }
 }
 

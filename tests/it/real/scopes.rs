@@ -116,14 +116,14 @@ fn tools_that_know_nothing_of_us_take_the_token_from_their_environment() {
     let openstack = front.openstack(&[]).get_program().to_str().unwrap().to_owned();
     let mut shell = front.sandbox.command("sh");
     let words = format!(
-        "set -eu; said=$(ksb token demo --project staging --format env); eval \"$said\"; \
+        "set -eu; said=$(ksb token demo --project staging --env); eval \"$said\"; \
          {openstack} token issue -f value -c project_id"
     );
     let path = format!("{}:{}", Path::new(KSB).parent().unwrap().display(), std::env::var("PATH").unwrap());
     shell.args(["-c", &words]).env("PATH", path).env_remove("BROWSER").env("KSB_PROMPT", "never");
     let staging = front.keystone.admin().find("projects", "staging");
     assert_eq!(run(shell).ok().stdout.trim(), staging);
-    let json: Value = serde_json::from_str(&front.ksb(&["token", "--format", "json"]).ok().stdout).unwrap();
+    let json: Value = serde_json::from_str(&front.ksb(&["token", "--json"]).ok().stdout).unwrap();
     let token = front.keystone.look_at(json["token_id"].as_str().unwrap()).unwrap();
     assert_eq!(json["body"]["token"]["expires_at"], token["expires_at"]);
     assert_eq!(json["body"]["token"]["audit_ids"], token["audit_ids"]);

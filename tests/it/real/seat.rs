@@ -167,9 +167,9 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
         seat.desk.run(&["token"]).ok();
     }
     // One that starts behind a locked screen is locked as well, if it knows anything.
-    seat.desk.run(&["stop"]).ok();
+    seat.desk.run(&["agent", "stop"]).ok();
     seat.hint(OURS, true);
-    seat.desk.run(&["agent", "--ensure"]).ok();
+    seat.desk.run(&["agent", "start"]).ok();
     seat.is_locked(&json!("screen"));
     // The one that knew something, and the one in its place.
     seat.is_watched();

@@ -118,7 +118,7 @@ fn systemd_starts_it_when_somebody_comes_and_sees_one_service_through_all_of_its
     desk.sandbox.kill_agent();
     wait::until("another one", || (desk.api().status()["pid"] != pid).then_some(()));
     assert_eq!(open(), "open");
-    desk.run(&["stop"]).ok();
+    desk.run(&["agent", "stop"]).ok();
     wait::until("the end of the service", || (host.state(SERVICE) == "inactive").then_some(()));
     assert_eq!(open(), "open");
     assert!(desk.keystone.accepts(desk.run(&["token"]).ok().stdout.trim()));
@@ -170,7 +170,7 @@ fn systemd_starts_it_when_somebody_comes_and_sees_one_service_through_all_of_its
     assert!(removed.contains("From now on the first command that needs the agent starts it."), "{removed}");
     assert_ne!(host.state(SOCKET), "active");
     // Without it the next command starts an agent as ever, with the same vault.
-    desk.run(&["agent", "--ensure"]).ok();
+    desk.run(&["agent", "start"]).ok();
     assert_eq!(open(), "open");
     desk.run(&["token"]).ok();
     assert_eq!(desk.keystone.logins(), 1);

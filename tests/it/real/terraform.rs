@@ -157,7 +157,7 @@ resource "terraform_data" "wait" {
 fn an_apply_that_is_cancelled_is_interrupted_once() {
     let front = Front::free();
     let workspace = Workspace::new(&front, "cancelled", WAITS);
-    for exec in [&["demo"][..], &["--no-agent", "demo"]] {
+    for exec in [&["demo"][..], &["--ephemeral", "demo"]] {
         for signal in [Signal::INT, Signal::TERM] {
             for send in [kill_process, kill_process_group] {
                 let mut apply = workspace.with_leases(exec, &APPLY);

@@ -258,9 +258,9 @@ fn variables_from_ksb_env_serve_programs_that_read_no_clouds_yaml() {
         stack("UV")
     );
     let outcomes = at_once([
-        eval("rclone", "--for rclone", "rclone copy file demo:$C && rclone cat demo:$C/file"),
+        eval("rclone", "--tool rclone", "rclone copy file demo:$C && rclone cat demo:$C/file"),
         eval("restic", "", RESTIC),
-        eval("swift", "--for swift", SWIFT),
+        eval("swift", "--tool swift", SWIFT),
         bench.shell("dotenv", &by_file),
     ]);
     for (name, outcome) in ["rclone", "restic", "swift", "dotenv"].into_iter().zip(outcomes) {
@@ -354,7 +354,7 @@ fn without_the_agent_a_ci_job_leaves_nothing_behind() {
     bench.front.sandbox.set("LAB_ID_TOKEN", workload::bearer(&bench.front.user()));
     let script =
         format!("{OPENSTACK}; echo; openstack token issue -f value -c id; openstack container delete -r $C");
-    let command = bench.exec("ci", &["--no-agent"], &script);
+    let command = bench.exec("ci", &["--ephemeral"], &script);
     let here = bench.front.sandbox.path("");
     let before = files(&here);
     let outcome = run(command).ok();

@@ -128,7 +128,7 @@ fn the_desktops_keyring_keeps_the_key() {
     assert!(front.keystone.accepts(&handed_out) && front.keystone.accepts(&next));
 
     // Logged in by SSH, while nobody sits at the desk: said in one sentence, and never without a vault in silence.
-    front.ksb(&["stop"]).ok();
+    front.ksb(&["agent", "stop"]).ok();
     desktop.log_out();
     let outcome = front.ksb_with(&[("KSB_PROMPT", "never")], &["token"]);
     assert_eq!(outcome.code, Some(75), "{outcome:?}");

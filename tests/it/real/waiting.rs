@@ -72,7 +72,7 @@ fn a_job_that_nobody_started_is_refused_at_once_and_no_browser_opens() {
     let config = front.sandbox.paths().config;
     let settings = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{settings}[prompt]\nprograms = [\"tofu\"]\n")).unwrap();
-    front.ksb(&["stop"]).ok();
+    front.ksb(&["agent", "stop"]).ok();
     let outcome = run(openstack);
     assert!(
         outcome.stderr.contains("openstack may not open a browser (prompt.programs: tofu)"),

@@ -101,7 +101,7 @@ fn a_file_a_variable_and_an_entry_sign_in_and_nobody_is_asked() {
     // keystoneauth's own entry, as it stands; `openstack` reads it with keystoneauth's own plugin.
     let token = front.ksb_with(&[("KSB_PROMPT", "never")], &["token", "entry"]).ok().stdout;
     assert_eq!(front.keystone.look_at(token.trim()).unwrap()["user"]["name"], "bob");
-    let shown = front.ksb(&["cloud", "show", "entry", "--json"]).ok().stdout;
+    let shown = front.ksb(&["clouds", "show", "entry", "--json"]).ok().stdout;
     assert!(shown.contains("••••") && !shown.contains("eyJ"), "{shown}");
 
     // The file is read again when the session is over, for whatever reason.
@@ -193,7 +193,7 @@ fn a_client_signs_itself_in_by_keystoneauths_entry() {
         "{refused:?}"
     );
     assert!(!refused.stderr.contains("hunter2"), "{refused:?}");
-    let shown = front.ksb(&["cloud", "show", "ours", "--json"]).ok().stdout;
+    let shown = front.ksb(&["clouds", "show", "ours", "--json"]).ok().stdout;
     assert!(!shown.contains(&secret), "{shown}");
     let (log, basic) = (front.sandbox.agent_log(), STANDARD.encode(format!("ci:{secret}")));
     for secret in [&secret, &basic, "eyJ", "gAAAA"] {

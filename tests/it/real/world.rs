@@ -23,7 +23,7 @@ struct Stack {
 impl Stack {
     fn new() -> Self {
         let front = Front::free();
-        front.ksb(&["agent", "--ensure"]).ok();
+        front.ksb(&["agent", "start"]).ok();
         let api = Api::new(front.sandbox.paths().socket);
         Self { front, api, below: OnceCell::new() }
     }

@@ -36,7 +36,7 @@ impl<'a> Host<'a> {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         let socket = folder.join("broker.sock");
         let mut command = desk.sandbox.command("unshare");
-        command.args(["--map-root-user", "--mount", "sh", "-ec", &format!("{script}\nexec {KSB} agent")]);
+        command.args(["--map-root-user", "--mount", "sh", "-ec", &format!("{script}\nexec {KSB} agent run")]);
         let mut agent = spawn::start(command.env("KSB_SOCK", &socket));
         let mut said = BufReader::new(agent.stderr.take().unwrap()).lines();
         assert!(said.any(|line| line.unwrap().contains("ready on")), "the agent ended at once");
@@ -152,7 +152,7 @@ fn two_machines_with_one_home_keep_apart_what_each_signed_in() {
         let bytes = fs::read(to).unwrap();
         fs::copy(from, to).unwrap();
         let machine = machine(&desk, owner);
-        machine.run(&["agent", "--ensure"]).ok();
+        machine.run(&["agent", "start"]).ok();
         let said = machine.run(&["status"]).ok().stdout;
         assert!(said.contains("it was made on another machine"), "{said}");
         fs::write(to, bytes).unwrap();
@@ -196,7 +196,7 @@ fn a_full_disk_is_said_and_costs_nobody_their_token() {
     host.run(&["token"]).ok();
     let said = host.logged.lock().unwrap().join("\n");
     assert_eq!(said.matches("the audit log is not complete").count(), 1, "{said}");
-    let log = || host.run(&["log"]).ok().stdout;
+    let log = || host.run(&["audit"]).ok().stdout;
     assert!(log().contains("token: demo, project demo, as alice, to ksb ("), "{}", log());
 
     fs::remove_file(filler).unwrap();

@@ -67,7 +67,7 @@ fn a_tab_in_the_background_keeps_its_person_signed_in_and_never_comes_to_the_fro
     assert_eq!((&first["state"], &first["kept"]), (&json!("done"), &json!("true")), "{first:#}");
     assert!(front.ksb(&["status"]).ok().stdout.contains("a browser tab keeps it signed in"));
 
-    let shown: Value = serde_json::from_str(&front.ksb(&["cloud", "show", "--json"]).ok().stdout).unwrap();
+    let shown: Value = serde_json::from_str(&front.ksb(&["clouds", "show", "--json"]).ok().stdout).unwrap();
     let api = Api::new(front.sandbox.paths().socket);
     let served = || api.token_unprompted(&shown["cloud"], &shown["scope"]);
     let within = |seconds, what: &str, is_so: &dyn Fn() -> bool| {

@@ -29,7 +29,7 @@ fn a_rebuild_of_the_same_version_takes_over_while_tofu_works() {
     std::fs::create_dir(front.sandbox.path("program")).unwrap();
     spawn::copy(KSB, &program);
     let mut ensure = front.sandbox.command(&program);
-    end_of(spawn::start(ensure.args(["agent", "--ensure"]))).ok();
+    end_of(spawn::start(ensure.args(["agent", "start"]))).ok();
     front.ksb(&["login"]).ok();
     let tool = Tool::of(&front.lease("demo", &json!({})));
     let workspace = Workspace::new(&front, "rebuilt", WHO);
