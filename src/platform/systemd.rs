@@ -90,7 +90,7 @@ mod tests {
     fn programs_keep_their_names_in_units_and_desktop_files() {
         let program = Path::new("/opt/my \"100%\" $HOME/ksb");
         let [(_, service), (_, socket)] = units(program, 0);
-        assert!(service.contains("ExecStart=\"/opt/my \\\"100%%\\\" $$HOME/ksb\" agent\n"), "{service}");
+        assert!(service.contains("ExecStart=\"/opt/my \\\"100%%\\\" $$HOME/ksb\" agent run\n"), "{service}");
         assert!(!socket.contains("127.0.0.1"), "{socket}");
         let exec = autostart(program);
         assert!(exec.contains("Exec=\"/opt/my \\\\\"100%%\\\\\" \\\\$HOME/ksb\" agent start\n"), "{exec}");
