@@ -3,7 +3,7 @@
 
 mod handover;
 mod reachable;
-mod seat;
+mod screen_lock;
 mod sockets;
 mod upgrade;
 
@@ -23,12 +23,12 @@ use crate::api::FacadeReport;
 use crate::broker::{Broker, Departure};
 use crate::config::{Config, Lock};
 use crate::error::{Error, Result, reason};
-use crate::http::serve::{Askers, Server, serve};
+use crate::http_server::accept::{Askers, Server, serve};
 use crate::listen::{facade, socket};
 use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Homeless, Paths, make_private};
-use crate::platform::{descriptors, files, harden, machine};
+use crate::platform::{fd_limit, files, hardening, machine};
 use crate::sync::locked;
 use crate::vault::{Cost, Place, Vault, Wish};
 use handover::Estate;
@@ -49,11 +49,11 @@ pub enum Start {
 
 /// Serves until a signal or `POST /v1/stop`. `ready` is called when the socket answers.
 pub async fn run(paths: &Paths, start: Start, ready: impl FnOnce(&Path)) -> Result<()> {
-    if let (Some(why), Start::Fresh) = (harden::process(), start) {
+    if let (Some(why), Start::Fresh) = (hardening::process(), start) {
         tracing::info!("memory is not locked, and may be swapped: {why}");
     }
-    descriptors::all();
-    descriptors::close_on_exec();
+    fd_limit::all();
+    fd_limit::close_on_exec();
     let failed = |error: std::io::Error| Error::io("signals", &error);
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
@@ -141,7 +141,7 @@ async fn serve_until(
         let broker = broker.clone();
         tokio::spawn(async move { broker.lock_when_idle(idle).await });
     }
-    tokio::spawn(seat::heed(broker.clone(), lock_when));
+    tokio::spawn(screen_lock::heed(broker.clone(), lock_when));
     if makes_room {
         let broker = broker.clone();
         tokio::spawn(async move {

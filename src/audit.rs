@@ -3,8 +3,8 @@
 //! Whoever notes something waits for nothing: a thread of its own looks at processes and writes, and says when it cannot.
 
 mod file;
-mod programs;
-mod recorder;
+mod program_cache;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,12 +18,12 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::error::Code;
 use crate::platform::machine;
-use crate::platform::program::{Peer, Program};
+use crate::platform::peer_program::{Peer, Program};
 use crate::sync::locked;
 
 pub use file::{File, read};
-use programs::Programs;
-use recorder::{Recorder, Seen};
+use program_cache::Programs;
+use writer::{Recorder, Seen};
 
 /// Its file, below a state directory.
 pub fn file_in(state: &Path) -> PathBuf {

@@ -23,7 +23,7 @@ use crate::error::{Code, Error, Result, reason};
 use crate::model::random_hex;
 use crate::platform::paths::{Homeless, Paths, make_private, named_socket};
 use crate::platform::socket::{connect_in_line, is_served};
-use crate::platform::{daemon, own};
+use crate::platform::{current_exe, daemon};
 
 /// A client of one agent.
 pub struct Client {
@@ -371,7 +371,7 @@ fn spawn(paths: &Paths) -> Result<()> {
         .and_then(|mut starter| {
             starter
                 .env_clear()
-                .envs(own::environment_of_an_agent())
+                .envs(current_exe::environment_of_an_agent())
                 .envs(named)
                 .current_dir("/")
                 .stdin(Stdio::null())

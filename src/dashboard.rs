@@ -16,8 +16,8 @@ use url::{Host, Url, form_urlencoded};
 
 use crate::api::{Choice, DiscoverReply};
 use crate::error::{Code, Error, Result};
+use crate::http_client::{self, Answer, Client, Outbound, Peer};
 use crate::model::{Cloud, is_tricky, page_words};
-use crate::outbound::{self, Answer, Client, Outbound, Peer};
 
 /// All of it together. A person waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -147,14 +147,17 @@ impl Visit<'_> {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer> {
-        let answer = outbound::send(self.cloud, Peer::Dashboard, request).await.map_err(|error| Error {
-            remedy: match error.code {
-                Code::KeystoneTls => Some("name the CA that signed its certificate: --cacert FILE".into()),
-                _ => Some("check the address and the network (VPN, proxy)".into()),
-            },
-            cloud: None,
-            ..error
-        })?;
+        let answer =
+            http_client::send(self.cloud, Peer::Dashboard, request).await.map_err(|error| Error {
+                remedy: match error.code {
+                    Code::KeystoneTls => {
+                        Some("name the CA that signed its certificate: --cacert FILE".into())
+                    }
+                    _ => Some("check the address and the network (VPN, proxy)".into()),
+                },
+                cloud: None,
+                ..error
+            })?;
         if answer.body.len() > LARGEST {
             return Err(unfit("the answer is larger than any login page".into()));
         }
@@ -190,7 +193,7 @@ async fn leads_here(url: &Url) -> bool {
     let (Some(Host::Domain(name)), Some(port)) = (url.host(), url.port_or_known_default()) else {
         return false;
     };
-    outbound::addresses(name, port, PATIENCE).await.is_ok_and(|found| found.into_iter().any(is_ours))
+    http_client::addresses(name, port, PATIENCE).await.is_ok_and(|found| found.into_iter().any(is_ours))
 }
 
 /// Linux takes the unspecified address for the loopback one (ip(7)).

@@ -1,8 +1,8 @@
 //! keystone-broker: sign in once in your browser; every OpenStack tool on this machine just works.
 //!
 //! Arrows run one way: everything may use [`model`] and [`error`], which use nothing;
-//! `cli → {clouds, client} → api`; `listen → broker → {signin, keystone, vault}`; `signin → http`,
-//! `listen → http`; never `signin → listen`.
+//! `cli → {clouds, client} → api`; `listen → broker → {signin, keystone, vault}`; `signin → http_server`,
+//! `listen → http_server`; never `signin → listen`.
 #![forbid(unsafe_code)]
 
 /// The life of the agent's process.
@@ -27,8 +27,10 @@ pub mod dashboard;
 pub mod error;
 /// What is written for later processes: the vault's contents, the handover, files.
 pub mod formats;
+/// HTTPS to clouds.
+pub mod http_client;
 /// Servers: one accept loop, the guard, the pages.
-pub mod http;
+pub mod http_server;
 /// The Identity API v3 as a client.
 pub mod keystone;
 /// What is served for as long as the broker lives.
@@ -37,14 +39,14 @@ pub mod listen;
 pub mod model;
 /// The identity provider as an OpenID Connect client sees it.
 pub mod oidc;
-/// HTTPS to clouds.
-pub mod outbound;
 /// What differs from system to system.
 pub mod platform;
-/// What a test stands between.
-pub mod ports;
+/// Notifications on the desktop.
+pub mod notifier;
 /// The ways to sign in.
 pub mod signin;
 mod sync;
+/// Wall-clock time.
+pub mod time;
 /// What is kept at rest, sealed.
 pub mod vault;

@@ -446,7 +446,7 @@ impl Identity {
         self.0
     }
 
-    /// The identity of `cloud`; `trust` is what its TLS files hold (see `outbound::TrustDigest`).
+    /// The identity of `cloud`; `trust` is what its TLS files hold (see `http_client::TrustDigest`).
     pub fn of(cloud: &Cloud, trust: &[u8; 32]) -> Self {
         let mut hash = Sha256::new();
         let mut part = |text: &str| {

@@ -2,9 +2,9 @@
 //!
 //! The protocol is openidconnect's work; what is ours is whom it may talk to (`outbound`) and what is said of a failure.
 
-mod heard;
+mod error_remedies;
 mod id_token;
-mod refusals;
+mod response_hints;
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use url::Url;
 
-use self::heard::Heard;
+use self::response_hints::Heard;
 use crate::error::{Code, Error, Result};
+use crate::http_client::{self, Answer, Client, Outbound, Peer};
 use crate::model::{AuthMethod, Bearer, Cloud, Evidence, OidcClient, Secret, random_hex};
-use crate::outbound::{self, Answer, Client, Outbound, Peer};
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 
 const WELL_KNOWN: &str = "/.well-known/openid-configuration";
 
@@ -174,9 +174,9 @@ impl Provider {
         let heard = Heard::default();
         let http_for = caller(&at, &http, &heard, &clock);
         let not_metadata = |why: String| {
-            let error = failed(&at, format!("its metadata: {why}{}", outbound::via(&at)));
+            let error = failed(&at, format!("its metadata: {why}{}", http_client::via(&at)));
             match at.proxy {
-                Some(_) => error.remedy(outbound::around(Some(&client.discovery_endpoint))),
+                Some(_) => error.remedy(http_client::around(Some(&client.discovery_endpoint))),
                 None => error,
             }
         };
@@ -428,7 +428,7 @@ impl Provider {
     /// An OAuth error, with what helps against it.
     fn refusal(&self, code: &str, description: Option<&str>) -> Error {
         let words = description.map_or(String::new(), |why| format!(" ({why})"));
-        failed(&self.at, format!("{code}{words}")).remedy(refusals::remedy(
+        failed(&self.at, format!("{code}{words}")).remedy(error_remedies::remedy(
             &self.at,
             code,
             description.unwrap_or_default(),
@@ -489,7 +489,7 @@ async fn call(cloud: &Cloud, http: &Client, request: HttpRequest) -> Result<Answ
     let request = reqwest::Request::try_from(request)
         .map_err(|error| failed(cloud, format!("a request that cannot be sent: {error}")))?;
     let builder = reqwest::RequestBuilder::from_parts(http.clone(), request);
-    outbound::send(cloud, Peer::IdentityProvider, builder).await
+    http_client::send(cloud, Peer::IdentityProvider, builder).await
 }
 
 /// The answer as openidconnect wants it. Trouble is no answer: whoever asked may ask again.

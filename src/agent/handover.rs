@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::sockets::{ApiSocket, Sockets};
 use crate::broker::Departure;
 use crate::error::{Code, Error, Result, reason};
-use crate::platform::own;
+use crate::platform::current_exe;
 
 /// Lock, memory, the API's socket, the facade's on both loopback addresses.
 const MOST: usize = 5;
@@ -39,12 +39,12 @@ pub(super) struct Estate {
 /// Makes room. Returns only if that fails.
 pub(super) fn leave(estate: &Estate, departure: Departure) -> Error {
     if departure == Departure::Upgrade {
-        let newer = own::path();
+        let newer = current_exe::path();
         // Half installed, for another machine, on a disk that runs nothing: then nothing is lost but the upgrade.
         tracing::error!(error = reason(&execute(&newer, estate)), program = %newer.display(), "it could not take over");
     }
-    let error = execute(own::OWN.as_ref(), estate);
-    Error::io(format_args!("{} could not take over", own::OWN), &error)
+    let error = execute(current_exe::OWN.as_ref(), estate);
+    Error::io(format_args!("{} could not take over", current_exe::OWN), &error)
 }
 
 fn execute(program: &Path, estate: &Estate) -> io::Error {
@@ -56,7 +56,7 @@ fn execute(program: &Path, estate: &Estate) -> io::Error {
         .arg0("ksb")
         .args(["agent", "--handed"])
         .env_clear()
-        .envs(own::environment_of_an_agent().filter(|(name, _)| name != "LISTEN_FDS"))
+        .envs(current_exe::environment_of_an_agent().filter(|(name, _)| name != "LISTEN_FDS"))
         .stdin(Stdio::from(ours))
         .exec()
 }

@@ -10,7 +10,7 @@ use super::serve_api;
 use super::sockets::{ApiSocket, Sockets};
 use crate::broker::Broker;
 use crate::error::Result;
-use crate::http::serve::Server;
+use crate::http_server::accept::Server;
 use crate::platform::inotify::{Watch, WatchFlags};
 use crate::platform::paths::Paths;
 use crate::sync::locked;

@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::error::{Code, Error, Result, reason};
 use crate::platform::paths::{Paths, lock_of, make_private};
 use crate::platform::socket::{is_served, listen_on_loopback};
-use crate::platform::{own, peer};
+use crate::platform::{current_exe, tcp_owner};
 
 /// A stopping agent keeps its lock while it drains: wait a little longer than that.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -153,8 +153,8 @@ async fn lock(socket: &Path, state: &Path, held: Option<&File>) -> Result<File> 
 }
 
 fn is_taken(socket: &Path) -> Error {
-    let agent =
-        own::agent_named_in(&lock_of(socket)).map_or(String::new(), |pid| format!(" (process {pid})"));
+    let agent = current_exe::agent_named_in(&lock_of(socket))
+        .map_or(String::new(), |pid| format!(" (process {pid})"));
     let why = format!("an agent{agent} serves {} already", socket.display());
     Error::new(Code::AgentUnavailable, why).remedy("ksb status; or end it: ksb agent stop")
 }
@@ -175,8 +175,8 @@ pub fn own_port() -> u16 {
 /// The facade's port.
 pub(super) fn bind_facade(config: &Config) -> Result<Vec<TcpListener>, String> {
     let port = config.facade_port.unwrap_or_else(own_port);
-    listen_on_loopback(&peer::LOOPBACK, port).map_err(|error| {
-        let holder = peer::holder_of(port).map_or(String::new(), |holder| format!(", held by {holder}"));
+    listen_on_loopback(&tcp_owner::LOOPBACK, port).map_err(|error| {
+        let holder = tcp_owner::holder_of(port).map_or(String::new(), |holder| format!(", held by {holder}"));
         format!("port {port} of the facade: {}{holder}", reason(&error))
     })
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::broker::Broker;
+use crate::platform::current_exe;
 use crate::platform::inotify::{Watch, WatchFlags};
-use crate::platform::own;
 
 /// An installer that still writes writes again within this time.
 const QUIET: Duration = Duration::from_secs(30);
 
 /// Returns when this process is to leave, or where nothing can be watched.
 pub(super) async fn when_replaced(broker: &Broker) {
-    let program = own::path();
+    let program = current_exe::path();
     // A new file under the name, one that was written to the end, or one that may be executed by now.
     let kinds = WatchFlags::MOVED_TO | WatchFlags::CREATE | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
     let (Some(directory), Some(name)) = (program.parent(), program.file_name()) else { return };
@@ -22,7 +22,7 @@ pub(super) async fn when_replaced(broker: &Broker) {
     loop {
         changes.changed(name).await;
         while timeout(QUIET, changes.changed(name)).await.is_ok() {}
-        if !own::was_replaced() {
+        if !current_exe::was_replaced() {
             continue;
         }
         broker.sign_ins_over().await;

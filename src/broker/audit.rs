@@ -9,7 +9,7 @@ use crate::api::{Lease, LeaseRequest, LoggedOut, LoginRequest, TokenRequest};
 use crate::audit::{Action, Log, Outcome, What, Who};
 use crate::error::{Error, Result};
 use crate::model::{Cloud, Scope, Token, User};
-use crate::platform::program::{Peer, Program};
+use crate::platform::peer_program::{Peer, Program};
 
 /// What happens again and again is written so often.
 const FLUSH: SignedDuration = SignedDuration::from_mins(5);
@@ -175,7 +175,7 @@ impl Inner {
 }
 
 /// Writes what is pending in time, for as long as there is a log.
-pub(super) async fn keep(log: std::sync::Weak<Log>, clock: crate::ports::SharedClock) {
+pub(super) async fn keep(log: std::sync::Weak<Log>, clock: crate::time::SharedClock) {
     loop {
         let Some(pending) = log.upgrade().map(|log| log.pending()) else { return };
         pending.await;

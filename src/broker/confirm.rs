@@ -9,15 +9,15 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::flight::Flight;
-use super::work::Work;
+use super::background_tasks::Work;
+use super::single_flight::Flight;
 use super::{Broker, Inner};
 use crate::api;
 use crate::audit::{Action, What, Who};
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, random_hex};
-use crate::platform::own;
-use crate::platform::program::{Peer, Program};
+use crate::platform::current_exe;
+use crate::platform::peer_program::{Peer, Program};
 use crate::sync::locked;
 
 /// How long a person may take to answer. Tools give up not much later.
@@ -194,7 +194,7 @@ impl Broker {
     /// person at a terminal, which is more than a script that is to be stopped does.
     pub async fn answer(&self, id: &str, allow: bool, peer: Peer) -> Result<()> {
         let program = self.identify(peer).await.and_then(|program| program.executable.clone());
-        if program.is_none_or(|program| program != own::path()) {
+        if program.is_none_or(|program| program != current_exe::path()) {
             let why = "only `ksb confirm` answers for the person";
             return Err(Error::new(Code::NotAllowed, why).remedy("ksb confirm"));
         }

@@ -8,11 +8,11 @@ use subtle::{Choice, ConstantTimeEq};
 use tokio::sync::oneshot;
 
 use super::lease::{self, Ended, Lease, Watch};
-use super::locking::is_locked;
+use super::lock::is_locked;
 use super::policy;
 use super::revocation;
 use super::session::Session;
-use super::sign_ins::Entry;
+use super::sign_in_attempt::Entry;
 use super::{Ask, Broker, Inner, Minting, NOBODY, State, sign_in_needed};
 use crate::api::{
     self, FacadeReport, LeaseReply, LeaseRequest, LeasesReply, NotRevoked, RevokeReply, SignIn,
@@ -21,8 +21,8 @@ use crate::audit::Who;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
+use crate::platform::peer_program::{Peer, Program};
 use crate::platform::process::Process;
-use crate::platform::program::{Peer, Program};
 use crate::sync::locked;
 
 /// What stands before a lease's handle, so that a person sees what it is.

@@ -2,31 +2,31 @@
 //! clouds.yaml.
 
 mod audit;
+mod background_tasks;
+mod cloud_names;
 mod confined;
 mod confirm;
 mod discover;
-mod flight;
-mod kept;
-mod known;
-mod labels;
+mod expiry_notice;
 mod lease;
 mod leases;
-mod leaving;
 mod lifetime;
-mod locking;
+mod lock;
+mod persistence;
 mod policy;
 mod probe;
-mod prompt;
+mod prompt_policy;
 mod renewal;
 mod revocation;
 mod serving;
 mod session;
-mod sign_ins;
-mod tab;
-mod tell;
+mod shutdown;
+mod sign_in_attempt;
+mod single_flight;
+mod tab_renewal;
+mod trusted_clouds;
 mod unattended;
 mod waiters;
-mod work;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
@@ -44,32 +44,33 @@ use crate::api::{
 use crate::audit::{Action, Log, What, Who};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
+use crate::http_client::Outbound;
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
-use crate::outbound::Outbound;
 use crate::platform::paths::{RuntimeDirectory, known_clouds_in};
-use crate::platform::program::Peer;
-use crate::ports::{Notices, SharedClock};
+use crate::platform::peer_program::Peer;
+use crate::notifier::Notices;
+use crate::time::SharedClock;
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
 use crate::signin::{self, Command, SignedIn};
 use crate::sync::locked;
 use crate::vault::{Lost, Vault};
 
+use background_tasks::Work;
 use confirm::Wish;
-use flight::Flight;
-use kept::Changes;
-use known::KnownClouds;
 use lease::{Ended, Lease};
 pub use leases::{Leased, Shown};
-pub use leaving::Departure;
-use locking::Turn;
+use lock::Turn;
+use persistence::Changes;
 use revocation::Revocation;
 use serving::{Made, Want};
 pub use session::Held;
 use session::Session;
-use sign_ins::{Entry, Opening};
-use work::Work;
+pub use shutdown::Departure;
+use sign_in_attempt::{Entry, Opening};
+use single_flight::Flight;
+use trusted_clouds::KnownClouds;
 
 /// How long a sign-in that is over can still be asked about.
 const REMEMBER_SIGN_IN: SignedDuration = SignedDuration::from_mins(5);
@@ -289,7 +290,7 @@ impl Broker {
         let inner = self.inner.clone();
         let unsealing = tokio::spawn(async move { inner.unseal(None).await });
         // What came of it is in the vault's report.
-        tokio::time::timeout(kept::PATIENCE, unsealing).await.ok();
+        tokio::time::timeout(persistence::PATIENCE, unsealing).await.ok();
     }
 
     /// Opens the vault, and the lock.
@@ -750,7 +751,7 @@ impl Inner {
     fn incomplete(&self) -> Option<Incomplete> {
         let state = locked(&self.state);
         if state.lock.is_some() {
-            return Some(locking::is_locked().into());
+            return Some(lock::is_locked().into());
         }
         let lost = state.lost.as_ref().filter(|lost| lost.expires_at > self.clock.now());
         self.vault.unopened().map(Incomplete::from).or_else(|| lost.cloned().map(Incomplete::from))

@@ -9,10 +9,10 @@ use url::{Host, Url};
 use super::{Broker, Inner};
 use crate::api::{CloudRequest, Finding, Found, ProbeReply};
 use crate::error::{Code, Error, Result};
+use crate::http_client;
 use crate::keystone::{Keystone, Met};
 use crate::model::{Cloud, Identity, Way};
-use crate::outbound;
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 use crate::signin;
 use crate::sync::locked;
 
@@ -89,7 +89,7 @@ impl Probe<'_> {
             self.add("dns", Found::Ok, format!("{host} is an address"));
             return;
         }
-        match outbound::addresses(host, port, PATIENCE).await {
+        match http_client::addresses(host, port, PATIENCE).await {
             Ok(found) => {
                 let found: Vec<_> = found.iter().map(IpAddr::to_string).collect();
                 self.add("dns", Found::Ok, format!("{host} is {}", found.join(", ")));
@@ -171,7 +171,7 @@ impl Probe<'_> {
     /// Says of a proxy that it let us through; without one there is nothing to say, but that.
     fn proxy(&mut self) {
         let said = match &self.cloud.proxy {
-            Some(_) => format!("{} lets us through", outbound::proxy_of(self.cloud)),
+            Some(_) => format!("{} lets us through", http_client::proxy_of(self.cloud)),
             None => "none".into(),
         };
         self.add("proxy", Found::Ok, said);

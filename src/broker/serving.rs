@@ -7,16 +7,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::confirm::Wish;
 use super::lease::Answer;
-use super::locking::is_locked;
+use super::lock::is_locked;
 use super::policy::{self, Rests};
 use super::revocation::is_unreachable;
-use super::sign_ins::Entry;
+use super::sign_in_attempt::Entry;
 use super::{Broker, Inner, sign_in_needed};
 use crate::api::SignIn;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, Identity, Scope, Secret, Token};
-use crate::platform::program::Program;
+use crate::platform::peer_program::Program;
 use crate::sync::locked;
 
 /// A request at the facade that waits for a person.

@@ -17,7 +17,7 @@ use crate::signin::Grant;
 
 use super::policy;
 use super::revocation::Revocation;
-use super::tab::Hold;
+use super::tab_renewal::Hold;
 
 /// What a successful sign-in left. The vault keeps all but the scoped tokens: they can be had again.
 pub(super) struct Session {

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 use crate::sync::locked;
 
 /// Between two of its questions a caller waits as well.

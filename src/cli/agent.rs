@@ -13,11 +13,11 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::{stop, target};
+use super::{cloud_args, stop};
 use crate::agent::Start;
 use crate::cli::output::{errln, outln};
 use crate::error::{Code, Error, Result};
-use crate::platform::own;
+use crate::platform::current_exe;
 use crate::platform::paths::Paths;
 use crate::{agent, client, vault};
 
@@ -64,7 +64,7 @@ pub(super) async fn run(args: Args) -> Result<()> {
     }
     if let Some(format) = args.takes_over {
         outln!("ksb {}", env!("CARGO_PKG_VERSION"));
-        let known = (1..=own::HANDOVER).contains(&format);
+        let known = (1..=current_exe::HANDOVER).contains(&format);
         let unknown = || Error::new(Code::HandoverRefused, format!("format {format} is not known here"));
         return if known { Ok(()) } else { Err(unknown()) };
     }
@@ -94,20 +94,20 @@ pub(super) async fn run(args: Args) -> Result<()> {
 }
 
 fn start() -> Result<()> {
-    client::ensure(target::client()?.paths())
+    client::ensure(cloud_args::client()?.paths())
 }
 
 /// Starts anew without what an agent has no use for: it would lie in its memory for as long as it lives.
 fn without_our_environment() -> Result<()> {
-    if own::is_environment_of_an_agent() {
+    if current_exe::is_environment_of_an_agent() {
         return Ok(());
     }
-    let error = process::Command::new(own::OWN)
+    let error = process::Command::new(current_exe::OWN)
         .args(std::env::args_os().skip(1))
         .env_clear()
-        .envs(own::environment_of_an_agent())
+        .envs(current_exe::environment_of_an_agent())
         .exec();
-    Err(Error::io(own::OWN, &error))
+    Err(Error::io(current_exe::OWN, &error))
 }
 
 /// Tells the starter that we are ready and lets go of its pipe.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::target;
+use super::cloud_args;
 use crate::cli::output::{self, outln};
 use crate::clouds::Resolved;
 use crate::error::Result;
@@ -10,9 +10,9 @@ use crate::error::Result;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     #[command(flatten)]
-    scope: target::ScopeArgs,
+    scope: cloud_args::ScopeArgs,
     /// With --json: the secrets themselves, for the plugin
     #[arg(long, hide = true, requires = "json")]
     with_secrets: bool,
@@ -33,7 +33,7 @@ const SECRETS: [&str; 6] = [
 
 pub(super) fn run(args: Args) -> Result<()> {
     let Args { cloud, scope, with_secrets, json } = args;
-    let resolve = if with_secrets { target::resolve_entry } else { target::resolve };
+    let resolve = if with_secrets { cloud_args::resolve_entry } else { cloud_args::resolve };
     let resolved = resolve(&cloud, &scope)?;
     if json {
         let mut shown = json!({"cloud": resolved.cloud, "scope": resolved.scope, "entry": resolved.merged});

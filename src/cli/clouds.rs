@@ -10,7 +10,7 @@ mod remove;
 use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser;
 
-use super::{adopt, cloud, target};
+use super::{adopt, cloud, cloud_args};
 use crate::error::Result;
 
 pub(super) use own::own_entries;
@@ -43,7 +43,7 @@ machine's own Keystone only, and only for you. It uses your sign-in; nobody stay
 #[derive(clap::Args)]
 struct Add {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     /// What to call the entry [default: CLOUD-ksb]
     #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     name: Option<String>,

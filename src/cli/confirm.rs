@@ -1,6 +1,6 @@
 //! `ksb confirm`: answers at this terminal, where no desktop asks.
 
-use super::target;
+use super::cloud_args;
 use super::terminal::Keys;
 use crate::api::{AnswerRequest, Question};
 use crate::cli::output::{self, errln};
@@ -14,7 +14,7 @@ pub(super) async fn run() -> Result<()> {
     let mut keys = Keys::open().ok_or_else(|| {
         Error::new(Code::InvalidRequest, "there is no terminal to ask on").remedy("run it at a terminal")
     })?;
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     client.get("/v1/status").await?;
     // Who stops it later means it.
     let client = Client::of_the_one_that_runs(client.paths().clone());

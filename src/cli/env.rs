@@ -3,10 +3,10 @@
 use clap::ValueEnum;
 use jiff::SignedDuration;
 
-use super::environment::{self, Changes, Shape};
-use super::grant::Grant;
+use super::lease_env::{self, Changes, Shape};
+use super::lease_request::Grant;
 use super::shell::{self, Format, Shell};
-use super::{Done, duration, grant, lease, target};
+use super::{Done, cloud_args, duration, lease, lease_request};
 use crate::cli::output;
 use crate::clouds::Environment;
 use crate::error::Result;
@@ -14,9 +14,9 @@ use crate::error::Result;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     #[command(flatten)]
-    scope: target::ScopeArgs,
+    scope: cloud_args::ScopeArgs,
     /// How long the variables are good for, such as 4h [default: 12h]; exit with 4 if they are not
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     lifetime: Option<SignedDuration>,
@@ -40,11 +40,11 @@ enum Program {
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
-    let resolved = target::resolve(&args.cloud, &args.scope)?;
-    let mut request = grant::Limits::default().request(&resolved);
-    request.ttl = Some(grant::seconds(args.lifetime.unwrap_or(grant::LIFETIME)));
-    let (client, env) = (target::client()?, Environment::of_this_process()?);
-    let grant = grant::make(&client, resolved, request, false).await?;
+    let resolved = cloud_args::resolve(&args.cloud, &args.scope)?;
+    let mut request = lease_request::Limits::default().request(&resolved);
+    request.ttl = Some(lease_request::seconds(args.lifetime.unwrap_or(lease_request::LIFETIME)));
+    let (client, env) = (cloud_args::client()?, Environment::of_this_process()?);
+    let grant = lease_request::make(&client, resolved, request, false).await?;
     let format = if args.dotenv { Format::Dotenv } else { Format::Shell(args.shell) };
     match shell::text(format, &changes(&grant, args.program, &env)) {
         Ok(text) => output::exact(&text),
@@ -54,18 +54,18 @@ pub(super) async fn run(args: Args) -> Result<Done> {
             return Err(error);
         }
     }
-    Ok(grant::describe(&grant.reply.lease, args.lifetime))
+    Ok(lease_request::describe(&grant.reply.lease, args.lifetime))
 }
 
 fn changes(grant: &Grant, program: Option<Program>, env: &Environment) -> Changes {
     match program {
-        Some(Program::Rclone) => environment::of_rclone(grant),
+        Some(Program::Rclone) => lease_env::of_rclone(grant),
         // Its library looks for the version here only.
         Some(Program::Swift) => {
-            let mut changes = environment::of_lease(grant, Shape::Appcred, env);
+            let mut changes = lease_env::of_lease(grant, Shape::Appcred, env);
             changes.insert("ST_AUTH_VERSION", "3");
             changes
         }
-        None => environment::of_lease(grant, Shape::Appcred, env),
+        None => lease_env::of_lease(grant, Shape::Appcred, env),
     }
 }

@@ -3,9 +3,9 @@
 use clap::Subcommand;
 use jiff::SignedDuration;
 
-use super::environment::{self, Shape};
+use super::lease_env::{self, Shape};
 use super::shell::{self, Format, Shell};
-use super::{Done, duration, grant, say, target};
+use super::{Done, cloud_args, duration, lease_request, say};
 use crate::api::{Lease, LeasesReply, RevokeReply};
 use crate::cli::output::{self, errln, outln};
 use crate::client::Client;
@@ -42,11 +42,11 @@ enum Command {
 #[derive(clap::Args)]
 struct Create {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     #[command(flatten)]
-    scope: target::ScopeArgs,
+    scope: cloud_args::ScopeArgs,
     #[command(flatten)]
-    limits: grant::Limits,
+    limits: lease_request::Limits,
     /// How long it lives, such as 4h [default: 12h]; exit with 4 if it cannot be used for so long
     #[arg(long, value_name = "TIME", value_parser = duration::parse, conflicts_with = "unattended")]
     lifetime: Option<SignedDuration>,
@@ -68,22 +68,24 @@ pub(super) async fn run(args: Args) -> Result<Done> {
 }
 
 async fn create(args: Create) -> Result<Done> {
-    let resolved = target::resolve(&args.cloud, &args.scope)?;
+    let resolved = cloud_args::resolve(&args.cloud, &args.scope)?;
     let mut request = args.limits.request(&resolved);
-    request.ttl = request.ttl.or_else(|| Some(grant::seconds(args.lifetime.unwrap_or(grant::LIFETIME))));
+    request.ttl = request
+        .ttl
+        .or_else(|| Some(lease_request::seconds(args.lifetime.unwrap_or(lease_request::LIFETIME))));
     request.name = args.name;
-    let grant = grant::make(&target::client()?, resolved, request, false).await?;
+    let grant = lease_request::make(&cloud_args::client()?, resolved, request, false).await?;
     if args.json {
         output::json(&grant.reply);
     } else {
-        let changes = environment::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
+        let changes = lease_env::of_lease(&grant, Shape::Appcred, &Environment::of_this_process()?);
         output::exact(&shell::text(Format::Shell(Shell::Sh), &changes)?);
     }
-    Ok(grant::describe(&grant.reply.lease, args.lifetime.or(args.limits.unattended)))
+    Ok(lease_request::describe(&grant.reply.lease, args.lifetime.or(args.limits.unattended)))
 }
 
 async fn list(json: bool) -> Result<()> {
-    let reply: LeasesReply = target::client()?.get("/v1/leases").await?.json()?;
+    let reply: LeasesReply = cloud_args::client()?.get("/v1/leases").await?.json()?;
     if json {
         output::json(&reply);
         return Ok(());
@@ -106,7 +108,7 @@ async fn list(json: bool) -> Result<()> {
 /// A lease as people see it.
 pub(super) fn show(lease: &Lease) {
     let holder = if lease.confined { "confined to it" } else { "the whole identity" };
-    outln!("{}: {} for {}, {holder}, {}", lease.name, lease.cloud, lease.scope, grant::until(lease));
+    outln!("{}: {} for {}, {holder}, {}", lease.name, lease.cloud, lease.scope, lease_request::until(lease));
     let facts = [
         lease.process.map(|process| format!("ends with process {process}")),
         lease.unattended.then(|| "goes on without you".to_owned()),
@@ -121,7 +123,7 @@ pub(super) fn show(lease: &Lease) {
 
 /// One that cannot be ended does not keep the others alive.
 async fn revoke(mut leases: Vec<String>, all: bool) -> Result<()> {
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     if all {
         let reply: LeasesReply = client.get("/v1/leases").await?.json()?;
         leases = reply.leases.into_iter().map(|lease| lease.id).collect();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{logout, target};
+use super::{cloud_args, logout};
 use crate::api::{LockReply, LockRequest, Status};
 use crate::cli::output::outln;
 use crate::error::Result;
@@ -13,7 +13,7 @@ use crate::error::Result;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run() -> Result<()> {
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     let presence = client.presence().await;
     let reply: LockReply = client.post("/v1/lock", &LockRequest {}).await?.json()?;
     if reply.restarts {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, grant, mend, person, say, target, wait};
+use super::{Done, cloud_args, duration, lease_request, person, recover, say, wait};
 use crate::api::{LoginRequest, Session, SessionReply, SignIn, SignInReply, SignInState};
 use crate::cli::output::{errln, outln};
 use crate::client::Client;
@@ -12,7 +12,7 @@ use crate::model::Cloud;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     /// Make sure that the session lasts at least this long, such as 4h; exit with 4 if it cannot
     #[arg(long = "at-least", value_name = "TIME", value_parser = duration::parse)]
     lasting: Option<SignedDuration>,
@@ -38,21 +38,20 @@ pub(super) fn request(cloud: Cloud) -> LoginRequest {
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
-    let resolved = target::resolve_unscoped(&args.cloud)?;
+    let resolved = cloud_args::resolve_unscoped(&args.cloud)?;
     let lasting = args.lasting.unwrap_or_default();
     let mut request = LoginRequest {
-        min_validity: grant::seconds(lasting),
-        lifetime: args.lifetime.map(grant::seconds),
+        min_validity: lease_request::seconds(lasting),
+        lifetime: args.lifetime.map(lease_request::seconds),
         switch_user: args.switch_user,
         ..request(resolved.cloud)
     };
-    let session =
-        sign_in(&target::client()?.at_a_terminal(), &mut request).await.map_err(|error| {
-            match error.code {
-                Code::SignInNeeded => by_nobody(error),
-                _ => error,
-            }
-        })?;
+    let session = sign_in(&cloud_args::client()?.at_a_terminal(), &mut request).await.map_err(|error| {
+        match error.code {
+            Code::SignInNeeded => by_nobody(error),
+            _ => error,
+        }
+    })?;
     let label = request.cloud.label();
     outln!("{label}: signed in as {} {}", say::user(&session.user), say::lasts(&session));
     if session.expires_at.duration_since(say::now()) < lasting {
@@ -117,7 +116,7 @@ pub(super) async fn sign_in_by(
                 request.switch_user = false;
                 request.renew = false;
             }
-            Err(error) => mend::ask(client, &mut request.cloud, error).await?,
+            Err(error) => recover::ask(client, &mut request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet there is no session").cloud(request.cloud.label()))

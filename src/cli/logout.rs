@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Done, lease, say, target};
+use super::{Done, cloud_args, lease, say};
 use crate::api::{LoggedOut, LogoutReply, LogoutRequest, NotRevoked};
 use crate::cli::output::{errln, outln};
 use crate::error::Result;
@@ -12,15 +12,15 @@ use crate::vault;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     /// Every session of every cloud
     #[arg(long, conflicts_with_all = ["cloud", "os_cloud"])]
     all: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<Done> {
-    let cloud = if args.all { None } else { Some(target::resolve_unscoped(&args.cloud)?.cloud) };
-    let client = target::client()?;
+    let cloud = if args.all { None } else { Some(cloud_args::resolve_unscoped(&args.cloud)?.cloud) };
+    let client = cloud_args::client()?;
     let label = cloud.as_ref().map(|cloud| cloud.label().to_owned());
     let argument = cloud.as_ref().map_or("--all", Cloud::argument).to_owned();
     // What was signed in by an agent that is gone lies in the vault, and the next agent has it from there.

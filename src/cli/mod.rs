@@ -2,40 +2,40 @@
 
 mod adopt;
 mod agent;
-mod bearer;
+mod audit;
 mod browser;
 mod cloud;
+mod cloud_args;
 mod clouds;
 mod confirm;
 mod doctor;
 mod env;
-mod environment;
 mod exec;
-mod factors;
-mod grant;
+mod factor_prompt;
 mod helper;
 mod lease;
+mod lease_env;
+mod lease_request;
 mod lock;
-mod log;
 mod login;
 mod logout;
-mod mend;
 mod output;
 mod person;
 mod projects;
 mod pythons;
+mod recover;
 mod refresh;
 mod say;
 mod service;
 mod setup;
 mod shell;
+mod ssh_hint;
 mod status;
 mod stop;
-mod target;
 mod terminal;
 mod token;
+mod token_command;
 mod trust;
-mod tunnel;
 mod unlock;
 mod vault;
 mod wait;
@@ -87,7 +87,7 @@ enum Command {
     /// Make, list and end credentials for tools, good on this machine only
     Lease(lease::Args),
     /// Renew the session and drop its tokens, so that new roles and groups show
-    Refresh(target::CloudArgs),
+    Refresh(cloud_args::CloudArgs),
     /// List the projects and domains you can use
     Projects(projects::Args),
     /// Look for whatever is wrong here and at your clouds, and say what helps
@@ -97,11 +97,11 @@ enum Command {
     /// Show entries of clouds.yaml, add entries for tools that take no plugin, move entries to the plugin
     Clouds(clouds::Args),
     /// Trust a cloud that the current folder's clouds.yaml names
-    Trust(target::CloudArgs),
+    Trust(cloud_args::CloudArgs),
     /// Be asked at this terminal before a program gets a token (`confirm`), where no desktop asks
     Confirm,
     /// Show what was given or refused, to which program
-    Audit(log::Args),
+    Audit(audit::Args),
     /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
     Lock,
     /// Unlock; open the vault that your sign-ins are kept in
@@ -168,7 +168,7 @@ async fn run(command: Command) -> Result<Done> {
         Command::Trust(args) => trust::run(args).await?,
         Command::Lock => lock::run().await?,
         Command::Confirm => confirm::run().await?,
-        Command::Audit(args) => log::run(&args)?,
+        Command::Audit(args) => audit::run(&args)?,
         Command::Unlock => unlock::run().await?,
         Command::Vault(args) => vault::run(args).await?,
         Command::Agent(args) => agent::run(args).await?,

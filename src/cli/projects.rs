@@ -1,6 +1,6 @@
 //! `ksb projects`
 
-use super::{login, target};
+use super::{cloud_args, login};
 use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply};
 use crate::cli::output::{self, outln};
 use crate::cli::{person, trust};
@@ -11,15 +11,15 @@ use crate::model::{Cloud, Way};
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     /// Print JSON: {"projects": [{id, name, domain_id}], "domains": [{id, name}]}
     #[arg(long)]
     json: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let resolved = target::resolve_unscoped(&args.cloud)?;
-    let reach = reach(&target::client()?, &resolved.cloud).await?;
+    let resolved = cloud_args::resolve_unscoped(&args.cloud)?;
+    let reach = reach(&cloud_args::client()?, &resolved.cloud).await?;
     if args.json {
         output::json(&reach);
         return Ok(());

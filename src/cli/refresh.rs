@@ -1,15 +1,15 @@
 //! `ksb refresh`
 
-use super::{login, say, target, wait};
+use super::{cloud_args, login, say, wait};
 use crate::api::{CloudRequest, LoginRequest, RefreshReply, Session, SignIn};
 use crate::cli::output::{errln, outln};
 use crate::client::Client;
 use crate::error::Result;
 use crate::model::{Cloud, Way};
 
-pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
-    let cloud = target::resolve_unscoped(&args)?.cloud;
-    let client = target::client()?.at_a_terminal();
+pub(super) async fn run(args: cloud_args::CloudArgs) -> Result<()> {
+    let cloud = cloud_args::resolve_unscoped(&args)?.cloud;
+    let client = cloud_args::client()?.at_a_terminal();
     let renewed = renew(&client, &cloud).await;
     // Also where the session stays as it was: roles of its user and groups may have changed.
     let reply: RefreshReply =

@@ -7,7 +7,7 @@ use crate::api::{Incomplete, NotRevoked, Session};
 use crate::error::Error;
 use crate::model::User;
 use crate::platform::clock::SystemClock;
-use crate::ports::Clock;
+use crate::time::Clock;
 
 /// The time now.
 pub(super) fn now() -> Timestamp {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 
-use super::{stop, target};
+use super::{cloud_args, stop};
 use crate::agent;
 use crate::api::Status;
 use crate::cli::output::outln;
@@ -13,7 +13,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::error::{Code, Error, Result, reason};
 use crate::platform::systemd::{self, SERVICE, SOCKET};
-use crate::platform::{files, own};
+use crate::platform::{current_exe, files};
 
 #[derive(clap::Args)]
 pub(super) struct Args {
@@ -40,8 +40,8 @@ pub(super) async fn run(args: Args) -> Result<()> {
 }
 
 async fn install() -> Result<()> {
-    let client = target::client()?;
-    let program = own::path();
+    let client = cloud_args::client()?;
+    let program = current_exe::path();
     let (units, autostart) = places()?;
     if !systemd::is_there() {
         write(&autostart, &systemd::autostart(&program))?;
@@ -82,7 +82,7 @@ async fn uninstall() -> Result<()> {
         return Ok(());
     }
     if systemd::is_there() {
-        let client = target::client()?;
+        let client = cloud_args::client()?;
         if is_active(SERVICE) && client.is_running().await {
             check_that_nobody_is_forgotten(&client).await?;
         }
@@ -134,7 +134,7 @@ fn status() -> Result<()> {
         return Ok(());
     }
     outln!("installed: {} is {}, {SERVICE} is {}", SOCKET, state(SOCKET), state(SERVICE));
-    if !is_up_to_date(&units, &target::client()?.paths().config)? {
+    if !is_up_to_date(&units, &cloud_args::client()?.paths().config)? {
         outln!("    {OUTDATED}. To mend that: ksb service install");
     }
     explain_linger();
@@ -148,7 +148,7 @@ pub(super) const OUTDATED: &str =
 /// Whether the units are what would be installed now.
 pub(super) fn is_up_to_date(units: &Path, config: &Path) -> Result<bool> {
     let lies_there = |(name, text)| fs::read_to_string(units.join(name)).is_ok_and(|there| there == text);
-    Ok(systemd::units(&own::path(), port(config)?).into_iter().all(lies_there))
+    Ok(systemd::units(&current_exe::path(), port(config)?).into_iter().all(lies_there))
 }
 
 /// The facade's, which systemd holds: the agent takes what it is given, whatever its settings say.

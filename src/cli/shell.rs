@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use clap::ValueEnum;
 
-use super::environment::Changes;
+use super::lease_env::Changes;
 use crate::error::{Code, Error, Result};
 
 /// What reads the text.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{lease, say, target, vault as cli_vault};
+use super::{cloud_args, lease, say, vault as cli_vault};
 use crate::agent;
 use crate::api::{Incomplete, KeyKind, Session, Status, Unrevoked};
 use crate::cli::output::{self, outln};
@@ -18,7 +18,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     if !client.is_running().await {
         match unopened(&client).await {
             Vaulted::Openable => {}

@@ -2,13 +2,13 @@
 
 use serde_json::json;
 
-use super::target;
+use super::cloud_args;
 use crate::api::{Status, VaultState};
 use crate::cli::output::outln;
 use crate::error::Result;
 
 pub(super) async fn run() -> Result<()> {
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     if !client.is_running().await {
         outln!("No agent is running.");
         return Ok(());

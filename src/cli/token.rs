@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::environment::Changes;
+use super::lease_env::Changes;
 use super::shell::{self, Shell};
-use super::{mend, person, target, wait};
+use super::{cloud_args, person, recover, wait};
 use crate::api::{SignInReply, TokenReply, TokenRequest};
 use crate::cli::output::{self, errln};
 use crate::client::Client;
@@ -15,9 +15,9 @@ use crate::model::{Cloud, Scope};
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    cloud: target::CloudArgs,
+    cloud: cloud_args::CloudArgs,
     #[command(flatten)]
-    scope: target::ScopeArgs,
+    scope: cloud_args::ScopeArgs,
     /// Print JSON: what POST /v1/tokens answers (docs/api.md)
     #[arg(long)]
     json: bool,
@@ -30,8 +30,8 @@ pub(super) struct Args {
 const ROUNDS: u32 = 3;
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let Resolved { cloud, scope, .. } = target::resolve(&args.cloud, &args.scope)?;
-    let client = target::client()?;
+    let Resolved { cloud, scope, .. } = cloud_args::resolve(&args.cloud, &args.scope)?;
+    let client = cloud_args::client()?;
     let mut request = request(cloud, scope);
     let token = obtain(&client, &mut request).await?;
     if let Some(assumed) = &token.assumed {
@@ -53,7 +53,7 @@ async fn obtain(client: &Client, request: &mut TokenRequest) -> Result<TokenRepl
         match client.post("/v1/tokens", request).await {
             Ok(reply) if reply.status == 200 => return reply.json(),
             Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in, false).await?,
-            Err(error) => mend::ask(client, &mut request.cloud, error).await?,
+            Err(error) => recover::ask(client, &mut request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet no token could be had").cloud(request.cloud.label()))

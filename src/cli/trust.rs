@@ -1,6 +1,6 @@
 //! `ksb trust`, and the question that other commands ask before they use a stranger's clouds.yaml.
 
-use super::target;
+use super::cloud_args;
 use super::terminal::Keys;
 use crate::api::CloudRequest;
 use crate::cli::output::{errln, outln};
@@ -8,10 +8,10 @@ use crate::client::Client;
 use crate::error::{Error, Result};
 use crate::model::Cloud;
 
-pub(super) async fn run(args: target::CloudArgs) -> Result<()> {
-    let resolved = target::resolve_unscoped(&args)?;
+pub(super) async fn run(args: cloud_args::CloudArgs) -> Result<()> {
+    let resolved = cloud_args::resolve_unscoped(&args)?;
     let cloud = resolved.cloud;
-    target::client()?.post("/v1/trust", &CloudRequest { cloud: cloud.clone() }).await?;
+    cloud_args::client()?.post("/v1/trust", &CloudRequest { cloud: cloud.clone() }).await?;
     outln!("{}: {} is trusted", cloud.label(), cloud.auth_url);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! `ksb unlock`
 
 use super::terminal::Keys;
-use super::{person, target, vault};
+use super::{cloud_args, person, vault};
 use crate::api::{Status, UnlockRequest, VaultReport, VaultState};
 use crate::cli::output::{errln, outln};
 use crate::client::Client;
@@ -12,7 +12,7 @@ use crate::model::Secret;
 const TRIES: u32 = 3;
 
 pub(super) async fn run() -> Result<()> {
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     let status: Status = client.get("/v1/status").await?.json()?;
     if status.vault.state == VaultState::Sealed || status.locked.is_some() {
         // Its keeper may give the key by now, without the person.

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use super::target;
+use super::cloud_args;
 use super::terminal::Keys;
 use crate::api::{KeyKind, Status, VaultKeyRequest, VaultReport, VaultState};
 use crate::cli::output::outln;
@@ -27,7 +27,7 @@ enum Keeper {
 }
 
 pub(super) async fn run(args: Args) -> Result<()> {
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     let report = match args.key {
         None => client.get("/v1/status").await?.json::<Status>()?.vault,
         Some(keeper) => {

@@ -7,9 +7,9 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
-use super::factors::Answered;
+use super::factor_prompt::Answered;
 use super::terminal::Keys;
-use super::{browser, factors, person, say, tunnel};
+use super::{browser, factor_prompt, person, say, ssh_hint};
 use crate::api::{AcceptRequest, LeaveReply, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::cli::output::errln;
 use crate::client::Client;
@@ -53,7 +53,7 @@ async fn watch(client: &Client, mut sign_in: SignIn, in_person: bool) -> Result<
             SignInState::Asking if asks || sign_in.opener => {
                 let terminal = keys.as_mut().ok_or_else(|| no_terminal(&sign_in))?;
                 if let Answered::Interrupted =
-                    factors::ask(client, &sign_in, terminal, &mut interrupt).await?
+                    factor_prompt::ask(client, &sign_in, terminal, &mut interrupt).await?
                 {
                     drop(keys);
                     interrupted(&mut screen, &sign_in, "the sign-in was called off");
@@ -228,7 +228,7 @@ impl Screen {
             _ if url.is_empty() => return,
             None => self.line(&format!("ksb: {cloud}: sign in: {url}{who}")),
             Some(tunnel) => {
-                let (machine, guessed) = tunnel::this_machine();
+                let (machine, guessed) = ssh_hint::this_machine();
                 self.line(&format!(
                     "ksb: {cloud}: run this on the computer in front of you, and let it run ({guessed} is a guess: \
                      write what you connect to this one by):\n{tunnel} {machine}"

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::merge::Entry;
+use super::entry::Entry;
 
 /// Options of `v3websso` and `v3broker` that may stand beside `auth` as well as under it. (The plugin does
 /// not declare `auth_url`, but finds it there all the same; `min_validity` is for it alone.)

@@ -14,14 +14,14 @@
 //! * what the user asks for within an entry's cloud, its scope and interface, counts for commands as it does for
 //!   `openstack`, and a line says so (`variables`).
 
-mod find;
+mod entry;
 mod keys;
-mod merge;
 mod nested;
 mod password;
 mod proxy;
 mod resolve;
 mod scope;
+mod search;
 mod sign_in;
 mod tls;
 mod variables;
@@ -38,8 +38,8 @@ use url::Url;
 pub use nested::{EXEC_VARIABLE, Outer};
 pub use resolve::{Overrides, Resolved};
 
-use self::find::Found;
-use self::merge::Dict;
+use self::entry::Dict;
+use self::search::Found;
 use crate::error::{Code, Error, Result};
 use crate::model::Source;
 use crate::platform::browser::BrowserLocation;
@@ -131,11 +131,11 @@ impl<'e> Config<'e> {
     /// named in the warnings and in the error when an entry is missed.
     pub fn load(env: &'e Environment) -> Result<Self> {
         let mut notes = Vec::new();
-        let clouds = find::first(env, "clouds", Some(CLOUDS_VARIABLE), &mut notes);
-        let secure = find::first(env, "secure", Some(SECURE_VARIABLE), &mut notes);
+        let clouds = search::first(env, "clouds", Some(CLOUDS_VARIABLE), &mut notes);
+        let secure = search::first(env, "secure", Some(SECURE_VARIABLE), &mut notes);
         let (clouds_file, mut entries) = entries(clouds)?;
         let (secure_file, secret) = self::entries(secure)?;
-        merge::over(&mut entries, secret);
+        entry::over(&mut entries, secret);
 
         let environment_name = env.get("OS_CLOUD_NAME").unwrap_or("envvars").to_owned();
         if entries.contains_key(&environment_name) {
@@ -200,7 +200,7 @@ impl<'e> Config<'e> {
     fn new_file(&self, variable: &str, name: &str) -> PathBuf {
         match self.env.get(variable) {
             Some(path) => self.env.current_dir.join(path),
-            None => find::folders(self.env)[1].join(name),
+            None => search::folders(self.env)[1].join(name),
         }
     }
 

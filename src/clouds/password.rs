@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::merge::{Entry, text};
+use super::entry::{Entry, text};
 use crate::model::{DomainRef, Factor, LocalUser, Secret, UserRef, password_first};
 
 /// keystoneauth's plugin for a one-time code alone.

@@ -3,10 +3,10 @@
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::entry::{self, Dict, Entry, text};
 use super::keys::{self, PROJECT_DOMAIN, SCOPE_OPTIONS};
-use super::merge::{self, Dict, Entry, text};
 use super::variables::{self, Variables};
-use super::{Config, find, password, proxy, scope, sign_in, tls, workload};
+use super::{Config, password, proxy, scope, search, sign_in, tls, workload};
 use crate::error::{Code, Error, Result};
 use crate::model::address::{USERINFO, has_userinfo};
 use crate::model::{Cloud, Scope, Source};
@@ -263,7 +263,7 @@ impl Config<'_> {
             .filter(|_| variables_count)
             .filter_map(|(key, variable)| Some((key, self.env.get(variable)?)))
             .collect();
-        let mut entry = merge::entry(raw, layer, region, &asked).map_err(|why| {
+        let mut entry = entry::entry(raw, layer, region, &asked).map_err(|why| {
             if by_variable && why.starts_with("there is no region") {
                 let remedy = "unset OS_REGION_NAME, or set it to one of them";
                 return Error::new(Code::InvalidConfig, format!("OS_REGION_NAME: {why}"))
@@ -287,7 +287,7 @@ impl Config<'_> {
         if name == self.environment_name {
             return None;
         }
-        if let Some(mut found) = find::first(self.env, "clouds-public", None, notes)
+        if let Some(mut found) = search::first(self.env, "clouds-public", None, notes)
             && let Some(Value::Object(profile)) =
                 found.content.pointer_mut("/public-clouds").and_then(|all| all.get_mut(&name))
         {
@@ -366,7 +366,7 @@ impl Config<'_> {
             _ if !self.notes.is_empty() => "put right what was skipped".into(),
             Some(file) => format!("add it to {}", file.file.display()),
             None => {
-                format!("ksb setup, or write {}", find::folders(self.env)[1].join("clouds.yaml").display())
+                format!("ksb setup, or write {}", search::folders(self.env)[1].join("clouds.yaml").display())
             }
         }
     }

@@ -1,6 +1,6 @@
 //! The scope that an entry and the command line ask for.
 
-use super::merge::{Dict, text};
+use super::entry::{Dict, text};
 use super::resolve::Overrides;
 use crate::model::{DomainRef, ProjectRef, Scope};
 

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::merge::{Entry, text};
+use super::entry::{Entry, text};
 use super::resolve::address;
 use super::{Environment, password, proxy, workload};
 use crate::model::{

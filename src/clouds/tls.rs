@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::Environment;
-use super::merge::Dict;
+use super::entry::Dict;
 use crate::model::{Tls, TlsSources};
 
 /// `get_requests_verify_args`, and what requests itself adds to it.

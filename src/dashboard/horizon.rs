@@ -5,8 +5,8 @@ use url::Url;
 use super::html::{self, Tag};
 use super::{MOST_CHOICES, Visit, cookies, goes_to, websso};
 use crate::api::Choice;
+use crate::http_client::Answer;
 use crate::model::page_words;
-use crate::outbound::Answer;
 
 /// Where Horizon's login page is, by how it is deployed: at the root, by packages, by devstack.
 const LOGIN_PAGES: [&str; 3] = ["/auth/login/", "/horizon/auth/login/", "/dashboard/auth/login/"];

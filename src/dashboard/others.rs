@@ -6,8 +6,8 @@ use url::Url;
 
 use super::{MOST_CHOICES, Visit, is_name, shown, websso};
 use crate::api::Choice;
+use crate::http_client::Answer;
 use crate::model::page_words;
-use crate::outbound::Answer;
 
 /// `skyline_apiserver.api.v1.login.get_sso`, behind the console's own prefix.
 const SKYLINE: &str = "/api/openstack/skyline/api/v1/sso";

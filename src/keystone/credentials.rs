@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Keystone, authenticated, own_words, wire};
 use crate::error::{Code, Error, Result};
+use crate::http_client::Answer;
 use crate::model::{Secret, Token, hex};
-use crate::outbound::Answer;
 
 /// What helps where roles come with a federated sign-in's groups: without a lifetime they are nobody's own.
 pub const NO_LIFETIME: &str = "ask the operator for an authorization_ttl of the identity provider (openstack identity provider \

@@ -1,7 +1,7 @@
 //! The Identity API v3 as a client: discovery, validation, scoping, what can be reached, revocation.
 
-mod bearer;
 mod credentials;
+mod federation;
 mod password;
 mod wire;
 
@@ -17,9 +17,9 @@ use url::Url;
 
 use crate::api::Reach;
 use crate::error::{Code, Error, Result, Upstream};
+use crate::http_client::{self, Answer, Client, Outbound, Peer};
 use crate::model::{Cloud, Scope, Secret, Token, Way};
-use crate::outbound::{self, Answer, Client, Outbound, Peer};
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 
 pub use credentials::{Listed, NO_LIFETIME};
 pub use password::{Proof, Receipt};
@@ -72,11 +72,11 @@ impl Keystone {
             document.filter(|document| answer.status == 200 && document.version.id.starts_with("v3"));
         let Some(document) = document else {
             let url = format!("{}/v3", self.root);
-            let via = outbound::via(&self.cloud);
+            let via = http_client::via(&self.cloud);
             let why = format!("{url} is not a Keystone v3 (HTTP {}){via}", answer.status);
             let mut remedy = format!("correct auth_url: ksb clouds show {}", self.cloud.argument());
             if self.cloud.proxy.is_some() {
-                remedy = format!("{remedy}; or {}", outbound::around(Some(&self.cloud.auth_url)));
+                remedy = format!("{remedy}; or {}", http_client::around(Some(&self.cloud.auth_url)));
             }
             return Err(self.error(Code::NotKeystone, why).remedy(remedy));
         };
@@ -223,7 +223,7 @@ impl Keystone {
         body: Bytes,
     ) -> Result<http::Response<reqwest::Body>> {
         let request = self.client.request(method, url).headers(headers).body(body);
-        outbound::pass_on(&self.cloud, Peer::Keystone, request).await
+        http_client::pass_on(&self.cloud, Peer::Keystone, request).await
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -232,7 +232,7 @@ impl Keystone {
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Answer> {
-        outbound::send(&self.cloud, Peer::Keystone, request).await
+        http_client::send(&self.cloud, Peer::Keystone, request).await
     }
 
     /// The same for a request for a token: if Keystone is too busy and says for how long, and that is short, it is asked
@@ -300,7 +300,7 @@ impl Keystone {
     /// The failure that another server answered in Keystone's place, such as a balancer while Keystone is rolled out.
     fn not_keystone(&self, answer: &Answer) -> Error {
         let title = answer.title().map_or(String::new(), |title| format!(" ({title})"));
-        let via = outbound::via(&self.cloud);
+        let via = http_client::via(&self.cloud);
         let code = match answer.status {
             408 | 429 | 500.. => Code::KeystoneError,
             _ => Code::NotKeystone,

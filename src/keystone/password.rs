@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{Keystone, own_words, wire};
 use crate::error::{Code, Result};
+use crate::http_client::Answer;
 use crate::model::{Factor, Secret, Token, UserRef};
-use crate::outbound::Answer;
 
 const RECEIPT: &str = "openstack-auth-receipt";
 

@@ -21,10 +21,10 @@ use super::auth_request::{AuthRequest, Proof, Unfit};
 use super::proxy;
 use crate::broker::{Broker, Shown};
 use crate::error::{Code, Error};
-use crate::http::guard;
-use crate::http::serve::Caller;
+use crate::http_server::accept::Caller;
+use crate::http_server::guard;
 use crate::model::{Scope, Secret, Token, random_hex};
-use crate::platform::program::Program;
+use crate::platform::peer_program::Program;
 use crate::sync::locked;
 
 /// An authentication request names a secret and a scope.

@@ -10,7 +10,7 @@ use axum::response::Response;
 use url::Url;
 
 use super::facade::{Facade, Failure, refusal};
-use crate::http::guard;
+use crate::http_server::guard;
 
 /// Keystone takes 112 KiB unless its operator says otherwise.
 const MAX_BODY: usize = 1 << 20;

@@ -28,8 +28,8 @@ use crate::api::{
 use crate::audit::Who;
 use crate::broker::{Broker, Leased, LoggedIn, Served};
 use crate::error::{Code, Error};
-use crate::http::guard;
-use crate::http::serve::{Caller, Parting};
+use crate::http_server::accept::{Caller, Parting};
+use crate::http_server::guard;
 use crate::model::Cloud;
 use crate::sync::locked;
 

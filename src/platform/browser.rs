@@ -5,7 +5,7 @@ use std::env;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::program;
+use super::peer_program;
 
 /// Where the browser is, as seen from the terminal of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +45,7 @@ impl BrowserLocation {
     pub fn of_process(pid: u32) -> Self {
         static LOCATION: OnceLock<BrowserLocation> = OnceLock::new();
         *LOCATION.get_or_init(|| {
-            let parents = program::names_of_parents(pid);
+            let parents = peer_program::names_of_parents(pid);
             Self::find(|name| env::var(name).ok(), &parents, &tmux_environment())
         })
     }

@@ -6,8 +6,8 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 
-use super::descriptors;
-use crate::ports::Clock;
+use super::fd_limit;
+use crate::time::Clock;
 
 /// The system's wall clock.
 pub struct SystemClock;
@@ -38,7 +38,7 @@ async fn wait_once(when: Timestamp) -> std::io::Result<()> {
         it_value: Timespec { tv_sec: when.as_second(), tv_nsec: i64::from(when.subsec_nanosecond()) },
     };
     timerfd_settime(&timer, TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET, &at)?;
-    let timer = descriptors::readable(timer)?;
+    let timer = fd_limit::readable(timer)?;
     let _ready = timer.readable().await?;
     Ok(())
 }

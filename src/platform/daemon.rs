@@ -10,7 +10,7 @@ use std::process::Command;
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{self, SignalKind};
 
-use super::descriptors;
+use super::fd_limit;
 
 /// A command that starts `ksb` with these arguments as a daemon. Its standard streams are the daemon's. It ends when the daemon is
 /// started, and must be waited for.
@@ -24,7 +24,7 @@ pub fn command(arguments: &[&str]) -> io::Result<Command> {
 /// default dispositions.
 pub fn detach(arguments: &[OsString]) -> io::Result<()> {
     rustix::process::setsid()?;
-    descriptors::close_on_exec();
+    fd_limit::close_on_exec();
     let _handlers = handle_every_signal();
     SigSet::empty().thread_set_mask()?;
     Command::new(std::env::current_exe()?).args(arguments).spawn().map(drop)

@@ -11,7 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags, Reader};
 use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 
-use super::descriptors;
+use super::fd_limit;
 
 /// Changes of some kinds in one directory.
 pub struct Watch(AsyncFd<OwnedFd>);
@@ -21,7 +21,7 @@ impl Watch {
     pub fn of(directory: &Path, changes: WatchFlags) -> std::io::Result<Self> {
         let kernel = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         inotify::add_watch(&kernel, directory, changes)?;
-        descriptors::readable(kernel).map(Self)
+        fd_limit::readable(kernel).map(Self)
     }
 
     /// Returns after the next change of `name` or of the directory itself; never once the kernel tells nothing more.

@@ -2,22 +2,22 @@
 
 pub mod browser;
 pub mod clock;
+pub mod current_exe;
 pub mod daemon;
-pub mod descriptors;
+pub mod fd_limit;
 pub mod files;
-pub mod harden;
+pub mod hardening;
 pub mod inotify;
 pub mod logind;
 pub mod machine;
 pub mod network;
 pub mod notify;
-pub mod own;
 pub mod owner;
 pub mod paths;
-pub mod peer;
+pub mod peer_program;
 pub mod process;
-pub mod program;
-pub mod secrets;
+pub mod secret_service;
 pub mod socket;
 mod state;
 pub mod systemd;
+pub mod tcp_owner;

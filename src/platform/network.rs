@@ -5,11 +5,11 @@ use std::os::fd::OwnedFd;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with};
 
-use super::descriptors;
+use super::fd_limit;
 
 /// Returns when an address or a route has changed; never where the kernel does not tell.
 pub async fn changed() {
-    let told = async { descriptors::readable(listen()?)?.readable().await.map(drop) };
+    let told = async { fd_limit::readable(listen()?)?.readable().await.map(drop) };
     if told.await.is_err() {
         std::future::pending::<()>().await;
     }

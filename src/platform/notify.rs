@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use zbus::Connection;
 use zbus::zvariant::{OwnedObjectPath, Value};
 
-use crate::ports::Notices;
+use crate::notifier::Notices;
 
 /// Somebody who starts the desktop's daemon at the first call may take a moment. Nobody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::descriptors;
+use super::fd_limit;
 
 /// Number and start time (proc_pid_stat(5), field 22, in clock ticks after the boot) of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl Process {
         if Self::of(self.pid).as_ref() != Some(self) {
             return;
         }
-        if let Ok(descriptor) = descriptors::readable(descriptor) {
+        if let Ok(descriptor) = fd_limit::readable(descriptor) {
             descriptor.readable().await.map(drop).ok();
         }
     }

@@ -82,7 +82,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::platform::peer::LOOPBACK;
+    use crate::platform::tcp_owner::LOOPBACK;
 
     /// Each row: the outcome of binding either loopback address, and the number of listeners or the error.
     #[test]

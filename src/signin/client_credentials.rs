@@ -5,8 +5,8 @@ use url::Url;
 use url::form_urlencoded::{Serializer, byte_serialize};
 
 use crate::error::{Code, Error, Result};
+use crate::http_client::{self, Answer, Outbound, Peer};
 use crate::model::{Bearer, ClientCredentials, Cloud, Secret};
-use crate::outbound::{self, Answer, Outbound, Peer};
 
 #[derive(Deserialize)]
 struct Metadata {
@@ -33,7 +33,7 @@ pub(super) async fn token(cloud: &Cloud, client: &ClientCredentials, outbound: &
     let endpoint = match (&client.token_endpoint, &client.discovery_endpoint) {
         (Some(endpoint), _) => endpoint.clone(),
         (None, Some(metadata)) => {
-            let answer = outbound::send(&at, Peer::IdentityProvider, http.get(metadata.clone())).await?;
+            let answer = http_client::send(&at, Peer::IdentityProvider, http.get(metadata.clone())).await?;
             let known = serde_json::from_str::<Metadata>(&answer.body).ok().filter(|_| answer.status == 200);
             let missing =
                 || failed(&at, &format!("its metadata name no token endpoint (HTTP {})", answer.status));
@@ -58,7 +58,7 @@ pub(super) async fn token(cloud: &Cloud, client: &ClientCredentials, outbound: &
         .header("Content-Type", "application/x-www-form-urlencoded")
         .header("Accept", "application/json")
         .body(form);
-    let answer = outbound::send(&at, Peer::IdentityProvider, request).await?;
+    let answer = http_client::send(&at, Peer::IdentityProvider, request).await?;
     if answer.status != 200 {
         return Err(refused(&at, client, &answer));
     }

@@ -12,8 +12,8 @@ use tokio::net::{TcpListener, UnixListener};
 
 use crate::error::{Code, Error, Result};
 use crate::platform::paths::make_private;
-use crate::platform::peer::LOOPBACK;
 use crate::platform::socket::{self, is_served};
+use crate::platform::tcp_owner::LOOPBACK;
 
 /// Where a sign-in's browser is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

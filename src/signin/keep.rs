@@ -18,9 +18,9 @@ use tokio::sync::mpsc;
 
 use super::loopback::{CallbackPort, TabPrint};
 use super::websso::Websso;
-use super::{SignedIn, Task, browser};
+use super::{SignedIn, Task, browser_flow};
 use crate::error::Result;
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 
 /// How long the last page offers it. The port stays bound meanwhile, if the page stays open.
 const OFFER: SignedDuration = SignedDuration::from_mins(1);
@@ -122,10 +122,11 @@ impl Tab {
         let errand = Websso::at(&self.port, &task)?;
         let (mail_to, mail) = mpsc::channel(16);
         let label = task.cloud.label().to_owned();
-        let seat = self.port.seat(&task.id, browser::Errand::address(&errand).clone(), mail_to, Some(label));
+        let seat =
+            self.port.seat(&task.id, browser_flow::Errand::address(&errand).clone(), mail_to, Some(label));
         let go = json!({"state": "go", "begin": format!("/begin/{}", task.id)});
         self.say(&go);
-        let round = browser::round(task, seat, errand, mail);
+        let round = browser_flow::round(task, seat, errand, mail);
         tokio::pin!(round);
         loop {
             tokio::select! {

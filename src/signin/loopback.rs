@@ -26,15 +26,15 @@ use url::Url;
 
 use super::door::{Door, Forward, OwnSocket, listen};
 use super::keep::{self, Keeper, Tab};
-use super::start::StartPort;
+use super::start_page::StartPort;
 use crate::error::{Code, Error, Result};
-use crate::http::guard::{self, Hosts};
-use crate::http::page;
-use crate::http::serve::{Askers, Server, serve};
+use crate::http_server::accept::{Askers, Server, serve};
+use crate::http_server::guard::{self, Hosts};
+use crate::http_server::pages;
 use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
 use crate::platform::paths::RuntimeDirectory;
-use crate::platform::peer::{holder_of, is_held_by_us};
+use crate::platform::tcp_owner::{holder_of, is_held_by_us};
 use crate::sync::locked;
 
 /// The path that operators list in `trusted_dashboard`.
@@ -386,7 +386,7 @@ fn routes(shared: Shared, host: String) -> Router {
 }
 
 async fn nothing_here() -> Response {
-    page::notice(
+    pages::notice(
         StatusCode::NOT_FOUND,
         "refused",
         "Nothing here",
@@ -397,7 +397,7 @@ async fn nothing_here() -> Response {
 
 /// The callback's page gives itself this address, so that a reload does not post the token again.
 async fn reloaded() -> Response {
-    page::notice(
+    pages::notice(
         StatusCode::OK,
         "reloaded",
         "This page was reloaded",
@@ -458,7 +458,7 @@ async fn begin(
         })
     };
     match target {
-        Some((url, again)) => page::begin(&id, secret.expose(), url.as_str(), again.as_deref()),
+        Some((url, again)) => pages::begin(&id, secret.expose(), url.as_str(), again.as_deref()),
         None => expired(),
     }
 }
@@ -478,7 +478,7 @@ async fn callback(State(shared): State<Shared>, request: Request) -> Response {
     }
     let token = match guard::read(body, MAX_BODY).await {
         Ok(bytes) => token_in(&bytes),
-        Err(status) => return page::notice(status, "refused", "Refused", "The request is too large.", None),
+        Err(status) => return pages::notice(status, "refused", "Refused", "The request is too large.", None),
     };
     match token {
         Some(token) => shared.park(Brought::Token(token)),
@@ -521,7 +521,7 @@ impl Shared {
             waiting.parked.pop_front();
         }
         waiting.parked.push_back(Parked { claim: claim.clone(), code: code.clone(), brought });
-        page::callback(&claim, &code)
+        pages::callback(&claim, &code)
     }
 
     /// On https → http browsers send `Origin: null`, for Keystone and attackers alike; a real origin
@@ -655,11 +655,11 @@ fn page_reply(reply: PageReply) -> Response {
 }
 
 fn refused(text: &str) -> Response {
-    page::notice(StatusCode::FORBIDDEN, "refused", "Refused", text, None)
+    pages::notice(StatusCode::FORBIDDEN, "refused", "Refused", text, None)
 }
 
 pub(super) fn expired() -> Response {
-    page::notice(
+    pages::notice(
         StatusCode::GONE,
         "expired",
         "This sign-in is over",

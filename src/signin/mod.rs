@@ -1,6 +1,6 @@
 //! The ways to sign in. Each ends in a Keystone token.
 
-mod browser;
+mod browser_flow;
 mod client_credentials;
 mod door;
 mod keep;
@@ -8,7 +8,7 @@ pub mod loopback;
 mod oidc_code;
 mod oidc_device;
 pub mod password;
-mod start;
+mod start_page;
 mod websso;
 mod workload;
 
@@ -21,11 +21,11 @@ use url::Url;
 
 use crate::api::{Ask, Offer};
 use crate::error::{Code, Error, Result};
+use crate::http_client::Outbound;
 use crate::keystone::Keystone;
 use crate::model::{Cloud, Evidence, Secret, Token, User, Way};
 use crate::oidc::{Granted, Provider};
-use crate::outbound::Outbound;
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 
 pub use crate::oidc::Refreshed;
 pub use keep::Tab;

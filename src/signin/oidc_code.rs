@@ -3,7 +3,7 @@
 use futures_util::future::BoxFuture;
 use url::Url;
 
-use super::browser::{self, Errand};
+use super::browser_flow::{self, Errand};
 use super::door::Door;
 use super::loopback::{Brought, Loopback};
 use super::{SignedIn, Started, Task};
@@ -21,7 +21,7 @@ pub(super) async fn start(task: Task, provider: Provider, loopback: &Loopback) -
     // From the other end of an SSH session the person pastes the address at which the browser ended.
     let start = loopback.start(&options.redirect_host, Door::Ports)?;
     let authorization = provider.authorization(port.url(path))?;
-    Ok(browser::start(task, &port, start, OidcCode { provider, authorization }))
+    Ok(browser_flow::start(task, &port, start, OidcCode { provider, authorization }))
 }
 
 struct OidcCode {

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use jiff::SignedDuration;
 use url::Url;
 
-use super::browser::{self, Errand};
+use super::browser_flow::{self, Errand};
 use super::door::Door;
 use super::loopback::{Brought, CallbackPort, Loopback};
 use super::{SignedIn, Started, Task};
@@ -25,7 +25,7 @@ pub(super) async fn start(task: Task, loopback: &Loopback) -> Result<Started> {
         .map_err(|error| error.cloud(task.cloud.label()))?;
     let start = loopback.start(&options.redirect_host, door)?;
     let errand = Websso::at(&port, &task)?;
-    Ok(browser::start(task, &port, start, errand))
+    Ok(browser_flow::start(task, &port, start, errand))
 }
 
 pub(super) struct Websso {

@@ -10,8 +10,8 @@ use url::Url;
 
 use super::{SignedIn, Started, Task, client_credentials};
 use crate::error::{Code, Error, Result, reason};
+use crate::http_client::{self, Outbound, Peer};
 use crate::model::{Cloud, Secret, Tls, Workload};
-use crate::outbound::{self, Outbound, Peer};
 
 /// Longer than any token, shorter than any mistake.
 const LONGEST: u64 = 64 << 10;
@@ -113,7 +113,7 @@ async fn github(
     let at = Cloud { proxy, tls: Tls::default(), ..cloud.clone() };
     let request = outbound.client(&at)?.get(url).header("Accept", "application/json");
     let answer =
-        outbound::send(&at, Peer::IdentityProvider, request.bearer_auth(request_token.expose())).await?;
+        http_client::send(&at, Peer::IdentityProvider, request.bearer_auth(request_token.expose())).await?;
     let failed = |why: String| {
         Error::new(Code::IdentityProviderError, format!("GitHub Actions gives no ID token: {why}"))
             .remedy("give the job `permissions: id-token: write`")

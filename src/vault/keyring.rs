@@ -21,7 +21,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use zeroize::Zeroizing;
 
 use super::key::{Key, NoKey};
-use crate::platform::own;
+use crate::platform::current_exe;
 use crate::sync::locked;
 use message::{Action, LARGEST, Reply, Request};
 
@@ -82,11 +82,11 @@ impl Keyring {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // Held until `stop` can see it: what hands over to the next process waits.
         let mut helper = locked(&self.helper);
-        let started = Command::new(own::OWN)
+        let started = Command::new(current_exe::OWN)
             .arg0("ksb")
             .args(["agent", "--keyring-helper"])
             .env_clear()
-            .envs(own::environment_of_an_agent())
+            .envs(current_exe::environment_of_an_agent())
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

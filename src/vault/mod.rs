@@ -3,12 +3,12 @@
 //! One vault per machine and state folder, held by one agent: a home that two hosts share must not make two agents use
 //! one refresh token, which the identity provider would take for theft (RFC 9700 section 4.14.2).
 
+pub mod format;
+mod inspect;
 mod kernel;
 mod key;
 mod keyring;
-mod look;
 mod passphrase;
-pub mod sealed;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
@@ -29,14 +29,14 @@ use crate::platform::files;
 use crate::platform::machine;
 use crate::sync::locked;
 
+pub use format::Seal;
+use format::{Flaw, Header, KeptBy};
+pub use inspect::{is_there, look};
 pub use key::Key;
 use key::NoKey;
 use keyring::Keyring;
 pub use keyring::helper::run as run_keyring_helper;
-pub use look::{is_there, look};
 pub use passphrase::Cost;
-pub use sealed::Seal;
-use sealed::{Flaw, Header, KeptBy};
 
 /// A locked keyring asks its person to unlock it.
 const PERSON: Duration = Duration::from_mins(2);
@@ -261,7 +261,7 @@ impl Vault {
             }
             Err(error) => return Err(self.unusable(&reason(&error))),
         };
-        let parsed = match sealed::parse(&bytes) {
+        let parsed = match format::parse(&bytes) {
             Ok(parsed) => parsed,
             Err(flaw) => return self.flawed(&flaw, None),
         };

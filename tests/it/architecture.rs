@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Who may use whom. Everybody may use `error`, `model` and `sync`, which use nothing but each other.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -10,20 +10,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("formats", &[]),
     ("sync", &[]),
-    ("ports", &[]),
+    ("notifier", &[]),
+    ("time", &[]),
     ("api", &[]),
     ("config", &["platform", "vault"]),
     ("clouds", &["platform"]),
-    ("outbound", &["platform", "ports"]),
-    ("platform", &["ports"]),
+    ("http_client", &["platform", "notifier", "time"]),
+    ("platform", &["notifier", "time"]),
     ("audit", &["platform"]),
     ("client", &["api", "platform"]),
-    ("dashboard", &["api", "outbound"]),
-    ("keystone", &["api", "outbound", "ports"]),
-    ("oidc", &["outbound", "ports"]),
+    ("dashboard", &["api", "http_client"]),
+    ("keystone", &["api", "http_client", "notifier", "time"]),
+    ("oidc", &["http_client", "notifier", "time"]),
     ("vault", &["api", "formats", "platform"]),
-    ("http", &["platform"]),
-    ("signin", &["api", "http", "keystone", "oidc", "outbound", "platform", "ports"]),
+    ("http_server", &["platform"]),
+    ("signin", &["api", "http_server", "keystone", "oidc", "http_client", "platform", "notifier", "time"]),
     (
         "broker",
         &[
@@ -33,16 +34,16 @@ const ARROWS: &[(&str, &[&str])] = &[
             "dashboard",
             "formats",
             "keystone",
-            "outbound",
+            "http_client",
             "platform",
-            "ports",
+            "notifier", "time",
             "signin",
             "vault",
         ],
     ),
-    ("listen", &["api", "audit", "broker", "http", "platform"]),
-    ("agent", &["api", "broker", "config", "http", "listen", "platform", "ports", "vault"]),
-    ("cli", &["agent", "api", "audit", "client", "clouds", "config", "platform", "ports", "vault"]),
+    ("listen", &["api", "audit", "broker", "http_server", "platform"]),
+    ("agent", &["api", "broker", "config", "http_server", "listen", "platform", "notifier", "time", "vault"]),
+    ("cli", &["agent", "api", "audit", "client", "clouds", "config", "platform", "notifier", "time", "vault"]),
     ("lib", &[]),
     ("main", &["cli"]),
 ];
@@ -80,6 +81,46 @@ fn reach<'a>(arrows: &BTreeMap<&str, &'a [&'a str]>, from: &str, seen: &mut Vec<
         if !seen.contains(next) {
             seen.push(next);
             reach(arrows, next, seen);
+        }
+    }
+}
+
+/// The tree in docs/architecture.md has a line for each file: its first sentence.
+#[test]
+fn the_document_has_every_file_of_the_sources() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    list(&sources, &mut files);
+    files.sort();
+    let line = |file: &PathBuf| {
+        let text = fs::read_to_string(sources.join(file)).unwrap();
+        let doc: Vec<_> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
+        let doc = doc.join(" ");
+        let end = doc.find(". ").map_or(doc.len(), |at| at + 1);
+        format!("| `{}` | {} |\n", file.display(), doc[..end].trim_end_matches('.').replace('|', "\\|"))
+    };
+    let tree: String = files.iter().map(line).collect();
+    let tree = format!("<!-- tree -->\n| file | |\n|---|---|\n{tree}<!-- /tree -->");
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md");
+    let text = fs::read_to_string(&document).unwrap();
+    let (before, rest) = text.split_once("<!-- tree -->").unwrap();
+    let (_, after) = rest.split_once("<!-- /tree -->").unwrap();
+    let written = format!("{before}{tree}{after}");
+    if std::env::var_os("KSB_BLESS").is_some() {
+        fs::write(&document, &written).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&document).unwrap(), written, "KSB_BLESS=1 writes it");
+}
+
+/// The files below `src`, relative to it.
+fn list(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            list(&path, files);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+            files.push(path.strip_prefix(sources).unwrap().to_owned());
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use keystone_broker::audit;
-use keystone_broker::ports::Clock;
+use keystone_broker::time::Clock;
 use serde_json::{Value, json};
 
 use crate::support::api::scope;

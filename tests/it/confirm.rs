@@ -4,7 +4,7 @@ use std::thread;
 
 use keystone_broker::api::TokenRequest;
 use keystone_broker::audit;
-use keystone_broker::platform::program::Peer;
+use keystone_broker::platform::peer_program::Peer;
 use serde_json::{Value, json};
 
 use crate::support::api::{request, scope};

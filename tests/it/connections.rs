@@ -7,8 +7,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use keystone_broker::error::Code;
+use keystone_broker::http_client::{Outbound, Peer, send};
 use keystone_broker::model::Cloud;
-use keystone_broker::outbound::{Outbound, Peer, send};
 use reqwest::Method;
 use serde_json::json;
 

@@ -4,7 +4,7 @@ use std::fs;
 
 use jiff::Timestamp;
 use keystone_broker::audit;
-use keystone_broker::ports::Clock;
+use keystone_broker::time::Clock;
 use serde_json::{Value, json};
 
 use crate::support::api::{SignIn, scope};

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
 
-use keystone_broker::platform::peer::{LOOPBACK, listed, uid_of};
+use keystone_broker::platform::tcp_owner::{LOOPBACK, listed, uid_of};
 
 use crate::support::lab::until;
 use crate::support::skip::{has_ipv6, skip};

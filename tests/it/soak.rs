@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use jiff::Timestamp;
-use keystone_broker::ports::Clock;
+use keystone_broker::time::Clock;
 use serde_json::{Value, json};
 
 use crate::support::agent::Agent;

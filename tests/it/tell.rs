@@ -1,6 +1,6 @@
 //! A session that does not renew itself says so ahead of its end.
 
-use keystone_broker::ports::Clock;
+use keystone_broker::time::Clock;
 use serde_json::{Value, json};
 
 use crate::support::api::scope;

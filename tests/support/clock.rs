@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 use keystone_broker::platform::clock::SystemClock;
-use keystone_broker::ports::Clock;
+use keystone_broker::time::Clock;
 use tokio::sync::watch;
 
 /// A wall clock that stands still until a test moves it.

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use jiff::SignedDuration;
-use keystone_broker::ports::SharedClock;
+use keystone_broker::time::SharedClock;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;

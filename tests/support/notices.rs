@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
-use keystone_broker::ports::Notices;
+use keystone_broker::notifier::Notices;
 
 /// What the person saw, oldest first: title and text.
 #[derive(Default)]

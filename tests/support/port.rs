@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::net::TcpStream;
 use std::sync::{Mutex, PoisonError};
 
-use keystone_broker::platform::peer::LOOPBACK;
+use keystone_broker::platform::tcp_owner::LOOPBACK;
 
 /// Below the ports that the system gives out by itself.
 const FIRST: u16 = 20_000;

@@ -9,11 +9,11 @@ use super::draft::{Draft, Entry};
 use super::own::{Own, own_entries};
 use super::remove::remove;
 use crate::api::{KeyKind, LeasesReply, Reach, Status, VaultState};
-use crate::cli::environment::{self, Shape};
-use crate::cli::grant::{self, Grant, Limits};
+use crate::cli::lease_env::{self, Shape};
+use crate::cli::lease_request::{self, Grant, Limits};
 use crate::cli::output::{errln, outln};
 use crate::cli::yaml::quoted;
-use crate::cli::{lease, projects, service, target};
+use crate::cli::{cloud_args, lease, projects, service};
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Resolved};
 use crate::error::{Code, Error, Result};
@@ -29,9 +29,9 @@ struct Wanted {
 
 pub(super) async fn run(args: Add) -> Result<()> {
     let env = Environment::of_this_process()?;
-    let resolved = target::resolve_unscoped(&args.cloud)?;
+    let resolved = cloud_args::resolve_unscoped(&args.cloud)?;
     let name = args.name.unwrap_or_else(|| format!("{}-ksb", resolved.cloud.label()));
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     let wanted = if args.each_project {
         let projects = projects::reach(&client, &resolved.cloud).await?.projects;
         let mut wanted = each_project(&name, &projects);
@@ -60,7 +60,7 @@ pub(super) async fn run(args: Add) -> Result<()> {
     match write(&env, &client, &resolved, &wanted, &mut grants).await {
         Ok(draft) => {
             for grant in &grants {
-                grant::notices(&grant.reply.lease);
+                lease_request::notices(&grant.reply.lease);
             }
             report(&env, &draft, &wanted)?;
             if let Some(end) = end_of_leases(&client).await {
@@ -90,8 +90,8 @@ async fn write(
         let resolved = Resolved { scope: scope.clone(), ..resolved.clone() };
         let mut request = Limits::default().request(&resolved);
         request.name = Some(name.clone());
-        let grant = grant::make(client, resolved, request, false).await?;
-        entries.push(parts(name, environment::entry(&grant, Shape::Appcred)));
+        let grant = lease_request::make(client, resolved, request, false).await?;
+        entries.push(parts(name, lease_env::entry(&grant, Shape::Appcred)));
         grants.push(grant);
     }
     let mut draft = Draft::make(env, &entries)?;
@@ -188,7 +188,7 @@ fn report(env: &Environment, draft: &Draft, wanted: &[Wanted]) -> Result<()> {
     let names: Vec<_> = wanted.iter().map(|wanted| quoted(&wanted.name)).collect();
     outln!("Use: export OS_CLOUD={}", names[0]);
     outln!("Undo: ksb clouds remove {}", names.join(" "));
-    if let Some(remedy) = environment::no_proxy_for_loopback(env) {
+    if let Some(remedy) = lease_env::no_proxy_for_loopback(env) {
         errln!(
             "ksb: programs here would ask your proxy for 127.0.0.1, where the lease is good. Try: {remedy}"
         );

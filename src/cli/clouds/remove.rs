@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use super::own::lease_of;
 use crate::cli::output::outln;
 use crate::cli::yaml::{self, CLOUDS, Kind, Mark, PersonsFile};
-use crate::cli::{lease, say, target};
+use crate::cli::{cloud_args, lease, say};
 use crate::client::Client;
 use crate::clouds::{Config, Environment};
 use crate::error::{Code, Error, Result};
 
 pub(super) async fn run(names: &[String]) -> Result<()> {
     let env = Environment::of_this_process()?;
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     for name in names {
         remove(&env, &client, name).await.map_err(|error| error.cloud(name))?;
     }

@@ -14,7 +14,7 @@ use crate::cli::say;
 use crate::client::{Client, is_older};
 use crate::config::Config;
 use crate::error::{Code, Error, Result};
-use crate::platform::own;
+use crate::platform::current_exe;
 use crate::platform::paths::{Paths, lock_of};
 use crate::vault::{self, Wish};
 
@@ -121,7 +121,7 @@ fn holder(lock: &Path) -> Option<Holder> {
     if file.try_lock().is_ok() {
         return None;
     }
-    Some(own::agent_named_in(lock).map_or(Holder::Unknown, Holder::Agent))
+    Some(current_exe::agent_named_in(lock).map_or(Holder::Unknown, Holder::Agent))
 }
 
 /// The process that holds the lock where there is no socket, unless it lets go of it: one that ends needs a moment.

@@ -4,7 +4,7 @@ use super::{Finding, Found, Helped, finding};
 use crate::api::Status;
 use crate::cli::clouds::own_entries;
 use crate::cli::yaml::quoted;
-use crate::cli::{grant, service};
+use crate::cli::{lease_request, service};
 use crate::clouds::{Config, Environment};
 
 pub(super) fn check(
@@ -25,7 +25,9 @@ pub(super) fn check(
         };
         let lease = status.leases.iter().find(|lease| own.lease.as_ref() == Some(&lease.id));
         match (lease, &status.incomplete) {
-            (Some(lease), _) => found(Found::Ok, format!("its lease is good {}", grant::until(lease))),
+            (Some(lease), _) => {
+                found(Found::Ok, format!("its lease is good {}", lease_request::until(lease)))
+            }
             (None, Some(incomplete)) => {
                 found(Found::Unknown, format!("whether its lease is good: {}", incomplete.reason))
             }

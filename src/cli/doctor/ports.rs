@@ -6,7 +6,7 @@ use super::cloud::Entry;
 use super::{Helped, finding};
 use crate::api::{Finding, Found, Status};
 use crate::model::Way;
-use crate::platform::peer;
+use crate::platform::tcp_owner;
 
 /// Each port once, however many entries have it.
 pub(super) fn check(clouds: &[Entry], agent: Option<&Status>) -> Vec<Finding> {
@@ -35,7 +35,7 @@ pub(super) fn check(clouds: &[Entry], agent: Option<&Status>) -> Vec<Finding> {
 
 fn holder(port: u16, agent: Option<&Status>) -> Finding {
     let subject = port.to_string();
-    let Some(holder) = peer::holder_of(port) else {
+    let Some(holder) = tcp_owner::holder_of(port) else {
         return finding("callback-port", subject, Found::Ok, "free");
     };
     let ours = agent.is_some_and(|agent| holder.ends_with(&format!("(process {})", agent.pid)));
@@ -45,7 +45,7 @@ fn holder(port: u16, agent: Option<&Status>) -> Finding {
     finding("callback-port", subject, Found::Fail, format!("held by {holder}: no sign-in can begin")).remedy(
         format!(
             "{}ask the operator to list another port in trusted_dashboard, and set redirect_port",
-            if peer::is_held_by_us(port) { "end that program; or " } else { "" }
+            if tcp_owner::is_held_by_us(port) { "end that program; or " } else { "" }
         ),
     )
 }

@@ -3,7 +3,7 @@
 use super::{Helped, finding};
 use crate::api::{Finding, Found};
 use crate::cli::clouds::own_entries;
-use crate::cli::environment::{IN_THE_WAY, no_proxy_for_loopback};
+use crate::cli::lease_env::{IN_THE_WAY, no_proxy_for_loopback};
 use crate::clouds::{CLOUDS_VARIABLE, Config, Environment, SECURE_VARIABLE};
 
 const CHECK: &str = "environment";

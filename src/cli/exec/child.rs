@@ -17,7 +17,7 @@ use tokio::process::Child;
 use tokio::signal::unix::{self, SignalKind};
 
 use super::witness::Witness;
-use crate::cli::environment::Changes;
+use crate::cli::lease_env::Changes;
 use crate::cli::output::errln;
 use crate::error::{Error, Result, reason};
 

@@ -1,10 +1,10 @@
 //! `ksb exec`: a command whose clouds are leases at the facade, and end with it.
 
 mod child;
-mod folder;
-mod inside;
-mod secure;
-mod watch;
+mod ephemeral_agent;
+mod secure_yaml_check;
+mod sign_in_watch;
+mod temp_config;
 mod witness;
 
 use std::collections::BTreeSet;
@@ -16,11 +16,11 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use serde_json::Value;
 
-use self::folder::Folder;
-use self::inside::Inside;
-use super::environment::{self, Changes, Shape};
-use super::grant::{self, Grant};
-use super::{Done, duration, lease, login, person, say, target, token};
+use self::ephemeral_agent::Inside;
+use self::temp_config::Folder;
+use super::lease_env::{self, Changes, Shape};
+use super::lease_request::{self, Grant};
+use super::{Done, cloud_args, duration, lease, login, person, say, token};
 use crate::api::LoginRequest;
 use crate::cli::output::errln;
 use crate::client::Client;
@@ -37,14 +37,14 @@ use crate::platform::process::Process;
 #[derive(clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    clouds: target::CloudsArgs,
+    clouds: cloud_args::CloudsArgs,
     #[command(flatten)]
-    scope: target::ScopeArgs,
+    scope: cloud_args::ScopeArgs,
     /// Make sure first that your session lasts at least this long, such as 4h
     #[arg(long = "at-least", value_name = "TIME", value_parser = duration::parse)]
     lasting: Option<SignedDuration>,
     #[command(flatten)]
-    limits: grant::Limits,
+    limits: lease_request::Limits,
     /// How the command is to sign in
     #[arg(long = "as", value_enum, value_name = "SHAPE", default_value_t = Shape::Appcred)]
     shape: Shape,
@@ -67,7 +67,7 @@ const FAREWELL: Duration = Duration::from_secs(10);
 pub(super) async fn run(args: Args) -> Result<Done> {
     let clouds = resolve(&args)?;
     if !args.ephemeral {
-        return with_agent(&target::client()?, &args, clouds, Changes::default()).await;
+        return with_agent(&cloud_args::client()?, &args, clouds, Changes::default()).await;
     }
     let inside = Inside::start().await?;
     let outcome = with_agent(inside.client(), &args, clouds, inside.changes()).await;
@@ -93,7 +93,7 @@ pub(super) async fn show_sign_ins(args: SignInsArgs) -> Result<()> {
     BrowserLocation::of_process(process.pid);
     tokio::select! {
         () = process.ended() => {}
-        () = watch::sign_ins(&client, Some(process.pid), &args.tool) => {}
+        () = sign_in_watch::sign_ins(&client, Some(process.pid), &args.tool) => {}
     }
     // The agent does that, too, unless it was started anew meanwhile and knows no such process.
     files::remove_left_by(&client.socket().with_file_name(""), process.pid);
@@ -102,8 +102,12 @@ pub(super) async fn show_sign_ins(args: SignInsArgs) -> Result<()> {
 
 fn resolve(args: &Args) -> Result<Vec<Resolved>> {
     let wrong = |why: &str| Error::new(Code::InvalidRequest, why);
-    let clouds: Vec<_> =
-        args.clouds.each().iter().map(|cloud| target::resolve(cloud, &args.scope)).collect::<Result<_>>()?;
+    let clouds: Vec<_> = args
+        .clouds
+        .each()
+        .iter()
+        .map(|cloud| cloud_args::resolve(cloud, &args.scope))
+        .collect::<Result<_>>()?;
     let names: BTreeSet<_> = clouds.iter().map(|each| each.cloud.label()).collect();
     if names.len() < clouds.len() {
         return Err(wrong("a cloud is named twice").remedy("name each of them once"));
@@ -151,7 +155,7 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
     let lasting = args.lasting.unwrap_or_default();
     let mut request = LoginRequest {
         cloud: cloud.clone(),
-        min_validity: grant::seconds(lasting),
+        min_validity: lease_request::seconds(lasting),
         lifetime: None,
         switch_user: false,
         renew: false,
@@ -180,32 +184,32 @@ async fn with_leases(
         let mut request = args.limits.request(&resolved);
         request.for_caller = true;
         request.s3 = args.s3;
-        let grant = grant::make(client, resolved, request, args.shape.names_scope()).await?;
+        let grant = lease_request::make(client, resolved, request, args.shape.names_scope()).await?;
         // A script's output stays its own.
         if std::io::stderr().is_terminal() || args.limits.unattended.is_some() {
-            grant::describe(&grant.reply.lease, args.limits.unattended);
+            lease_request::describe(&grant.reply.lease, args.limits.unattended);
         } else {
-            grant::notices(&grant.reply.lease);
+            lease_request::notices(&grant.reply.lease);
         }
         grants.push(grant);
     }
     let env = Environment::of_this_process()?;
     let entries = grants
         .iter()
-        .map(|grant| (grant.resolved.cloud.label().to_owned(), environment::entry(grant, args.shape)));
+        .map(|grant| (grant.resolved.cloud.label().to_owned(), lease_env::entry(grant, args.shape)));
     let entries: Vec<_> = entries.filter(|(name, _)| name != OF_VARIABLES).collect();
     let names: Vec<_> = entries.iter().map(|(name, _)| name.clone()).collect();
-    secure::warn(&names, args.shape, &env);
+    secure_yaml_check::warn(&names, args.shape, &env);
     let config = Config::load(&env)?;
     let folder = Folder::make(client.socket(), with_others(entries, &config))?;
     changes.add(match &grants[..] {
-        [only] => environment::of_lease(only, args.shape, &env),
-        several => environment::of_several(several, &env),
+        [only] => lease_env::of_lease(only, args.shape, &env),
+        several => lease_env::of_several(several, &env),
     });
     if let [Grant { reply, resolved, .. }] = &grants[..]
         && let Some(key) = &reply.s3
     {
-        changes.add(environment::of_s3(key, &resolved.cloud.tls, &env));
+        changes.add(lease_env::of_s3(key, &resolved.cloud.tls, &env));
     }
     changes.insert(CLOUDS_VARIABLE, folder.clouds().display().to_string());
     changes.insert(SECURE_VARIABLE, folder.secure().display().to_string());
@@ -221,10 +225,10 @@ async fn with_leases(
     // The end of process 1 ends all others, before the agent could revoke anything.
     let is_init = rustix::process::getpid().is_init();
     if args.ephemeral || is_init {
-        let beside = watch::sign_ins(client, None, &tool);
+        let beside = sign_in_watch::sign_ins(client, None, &tool);
         return Ok(Done::Like(child::run(&args.command, changes, beside).await?));
     }
-    watch::start(&tool)?;
+    sign_in_watch::start(&tool)?;
     Ok(Done::Like(child::become_command(&args.command, changes)))
 }
 

@@ -14,7 +14,7 @@ use url::Url;
 use self::ask::Person;
 use self::source::Known;
 use super::yaml::quoted;
-use super::{login, person, projects, pythons, target};
+use super::{cloud_args, login, person, projects, pythons};
 use crate::api::{Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach};
 use crate::cli::output::{errln, outln, printable};
 use crate::client::Client;
@@ -67,7 +67,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<()> {
     let env = Environment::of_this_process()?;
-    let client = target::client()?;
+    let client = cloud_args::client()?;
     let mut person = Person::new(args.yes);
     let from = match &args.from {
         Some(from) => from.clone(),

@@ -15,12 +15,12 @@ use super::super::key::{Key, NoKey, SERVICE};
 use super::item_name;
 use super::message::{Action, LARGEST, Reply, Request, encode_reply};
 use crate::error::{Code, Error, Result};
-use crate::platform::harden;
+use crate::platform::hardening;
 
 /// Asks the keyring what the agent wants to know. Blocks.
 pub fn run() -> Result<()> {
     // Before there is a key in this process.
-    harden::process();
+    hardening::process();
     let agent = stdin();
     let request = receive(agent).ok_or_else(|| {
         let why = "only the agent starts its keyring helper, with a socket for its standard input";

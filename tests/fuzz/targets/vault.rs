@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use keystone_broker::vault::Key;
-use keystone_broker::vault::sealed::{KeptBy, Seal, parse};
+use keystone_broker::vault::format::{KeptBy, Seal, parse};
 
 static KEY: LazyLock<Key> = LazyLock::new(|| Key::of(&[7; 32]).unwrap());
 static GOOD: LazyLock<Vec<u8>> = LazyLock::new(|| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use keystone_broker::platform::clock::SystemClock;
-use keystone_broker::ports::Clock;
+use keystone_broker::time::Clock;
 use serde_json::{Value, json};
 
 use super::elsewhere::{cloud, signs_in};

@@ -10,7 +10,7 @@ use std::process::Command;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use keystone_broker::platform::clock::SystemClock;
-use keystone_broker::ports::Clock as _;
+use keystone_broker::time::Clock as _;
 use serde_json::{Value, json};
 
 use super::browsers::Browsers;

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
-use keystone_broker::platform::peer::LOOPBACK;
+use keystone_broker::platform::tcp_owner::LOOPBACK;
 
 use super::front::Front;
 use super::program::Program;

@@ -130,7 +130,7 @@ fn an_identity_provider_in_trouble_is_left_alone_as_it_asks_and_signs_nobody_out
     wait::until("the renewal", || {
         let ends: jiff::Timestamp =
             person.api().status()["sessions"][0]["expires_at"].as_str()?.parse().ok()?;
-        (ends.duration_since(keystone_broker::ports::Clock::now(&*person.clock)).as_secs() > 3000)
+        (ends.duration_since(keystone_broker::time::Clock::now(&*person.clock)).as_secs() > 3000)
             .then_some(())
     });
     person.clock.advance(600);

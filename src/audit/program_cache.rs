@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::platform::program::{Peer, Program, Pulse, since_boot};
+use crate::platform::peer_program::{Peer, Program, Pulse, since_boot};
 use crate::sync::locked;
 
 /// More than a person runs at a time.

@@ -1,6 +1,6 @@
 //! Failures that the caller, or the person at the terminal, can put right at once.
 
-use super::{bearer, trust, unlock};
+use super::{token_command, trust, unlock};
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::model::Cloud;
@@ -8,7 +8,7 @@ use crate::model::Cloud;
 /// Asks the person, or runs what the entry says; the failure stays one where that does not help.
 pub(super) async fn ask(client: &Client, cloud: &mut Cloud, error: Error) -> Result<()> {
     match error.code {
-        Code::BearerNeeded => bearer::fetch(cloud).await,
+        Code::BearerNeeded => token_command::fetch(cloud).await,
         Code::CloudNotTrusted => trust::ask(client, cloud, error).await,
         Code::VaultSealed => unlock::ask(client, error).await,
         _ => Err(error),

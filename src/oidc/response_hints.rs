@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::outbound::Answer;
+use crate::http_client::Answer;
 use crate::sync::locked;
 
 /// A `Date` has whole seconds and was written a moment ago: this much tells nothing of a clock.

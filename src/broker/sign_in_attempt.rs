@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::api::{Problem, SignIn, SignInState};
 use crate::error::Error;
 use crate::model::Cloud;
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 use crate::signin::{Command, Progress};
 use crate::sync::locked;
 

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use url::Url;
 
 use super::loopback::{self, Brought, CallbackPort, Mail, PageReply, Seat, Unclaimed, Word};
-use super::start::StartPort;
+use super::start_page::StartPort;
 use super::{Command, Progress, SignedIn, Started, Task};
 use crate::api::Offer;
 use crate::error::{Code, Error, Result};

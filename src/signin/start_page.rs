@@ -16,9 +16,9 @@ use super::Progress;
 use super::door::{Forward, OwnSocket, listen};
 use super::loopback::{Seat, expired};
 use crate::error::{Error, Result};
-use crate::http::guard::{self, Hosts};
-use crate::http::page::{self, About};
-use crate::http::serve::{Askers, Server, serve};
+use crate::http_server::accept::{Askers, Server, serve};
+use crate::http_server::guard::{self, Hosts};
+use crate::http_server::pages::{self, About};
 use crate::model::{Cloud, random_hex};
 use crate::sync::locked;
 
@@ -116,5 +116,5 @@ async fn start_page(State(pages): State<Pages>, headers: HeaderMap, Path(ticket)
         keystone: start.cloud.auth_url.host_str().unwrap_or_default(),
         identity_provider: start.cloud.identity_provider.as_deref(),
     };
-    page::start(&about, &start.clean_url, &start.begin_url)
+    pages::start(&about, &start.clean_url, &start.begin_url)
 }

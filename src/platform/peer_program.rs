@@ -16,8 +16,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::peer;
 use super::process::Process;
+use super::tcp_owner;
 
 /// More of those who started it tell nothing.
 const PARENTS: usize = 8;
@@ -84,10 +84,10 @@ impl Program {
                 Self::seen(&Process::of(*pid)?).filter(|program| program.had_started(*since))
             }
             Peer::Socket { local, remote } => {
-                let inode = peer::inode_of(*local, *remote)?;
-                let process = Process::of(peer::holder_of_socket(inode, likely)?)?;
+                let inode = tcp_owner::inode_of(*local, *remote)?;
+                let process = Process::of(tcp_owner::holder_of_socket(inode, likely)?)?;
                 let program = Self::seen(&process)?;
-                (peer::inode_of(*local, *remote) == Some(inode)).then_some(program)
+                (tcp_owner::inode_of(*local, *remote) == Some(inode)).then_some(program)
             }
             Peer::Unknown => None,
         }

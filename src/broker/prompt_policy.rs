@@ -3,7 +3,7 @@
 use super::Inner;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity};
-use crate::platform::program::Program;
+use crate::platform::peer_program::Program;
 use crate::sync::locked;
 
 impl Inner {

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, mend, person, say, token, wait};
+use super::{Done, duration, person, recover, say, token, wait};
 use crate::api::{Lease, LeaseReply, LeaseRequest, SignInReply};
 use crate::cli::output::errln;
 use crate::client::Client;
@@ -90,7 +90,7 @@ async fn ask(client: &Client, request: &mut LeaseRequest) -> Result<LeaseReply> 
         match client.post("/v1/leases", request).await {
             Ok(reply) if reply.status == 201 => return reply.json(),
             Ok(reply) => wait::until_done(client, reply.json::<SignInReply>()?.sign_in, false).await?,
-            Err(error) => mend::ask(client, &mut request.cloud, error).await?,
+            Err(error) => recover::ask(client, &mut request.cloud, error).await?,
         }
     }
     Err(Error::new(Code::Internal, "signed in, and yet no lease could be had").cloud(request.cloud.label()))

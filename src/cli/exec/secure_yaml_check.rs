@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::cli::environment::Shape;
+use crate::cli::lease_env::Shape;
 use crate::cli::output::errln;
 use crate::clouds::{self, Environment};
 

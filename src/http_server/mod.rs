@@ -1,6 +1,6 @@
 //! What every listener of the broker has in common: one accept loop, the guard, the page shell.
 
+pub mod accept;
 pub mod guard;
-pub mod page;
-mod seldom;
-pub mod serve;
+mod log_throttle;
+pub mod pages;

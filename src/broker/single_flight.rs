@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use tokio::sync::oneshot;
 
-use super::work::Work;
+use super::background_tasks::Work;
 use crate::error::{Code, Error, Result};
 use crate::sync::locked;
 

@@ -7,13 +7,13 @@ use base64::prelude::BASE64_STANDARD;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::kept::{self, Extent};
+use super::persistence::{self, Extent};
 use super::{Broker, Inner};
 use crate::error::{Code, Error, Result};
 use crate::formats::Format;
 use crate::formats::handover::{Handover, VaultSeal};
 use crate::model::Secret;
-use crate::platform::own;
+use crate::platform::current_exe;
 use crate::sync::locked;
 use crate::vault::{Key, Seal};
 
@@ -90,12 +90,12 @@ impl Broker {
         let refused = |why: String| {
             Error::new(Code::HandoverRefused, why).remedy("to have another program serve you: ksb agent stop")
         };
-        if !own::was_replaced() {
-            let own = own::path().display().to_string();
+        if !current_exe::was_replaced() {
+            let own = current_exe::path().display().to_string();
             return Err(refused(format!("{own} is the program that runs already")));
         }
-        if !own::takes_over().await {
-            let own = own::path().display().to_string();
+        if !current_exe::takes_over().await {
+            let own = current_exe::path().display().to_string();
             return Err(refused(format!(
                 "{own} does not run, or is no ksb that can take over from this one"
             )));
@@ -144,7 +144,8 @@ impl Broker {
         self.inner.vault.stop_asking();
         let state = locked(&self.inner.state);
         let is_open = state.lock.is_none();
-        let contents = kept::contents(&state, if is_open { Extent::All } else { Extent::ThroughLock })?;
+        let contents =
+            persistence::contents(&state, if is_open { Extent::All } else { Extent::ThroughLock })?;
         // Of a vault that is being opened we do not know yet what is in it: the next process opens it again.
         let seal = if is_open && state.unsealing == 0 { self.inner.vault.seal() } else { None };
         let handover = Handover {

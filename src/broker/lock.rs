@@ -10,7 +10,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use tokio::sync::Mutex;
 
-use super::leaving::Departure;
+use super::shutdown::Departure;
 use super::{Broker, Inner, policy};
 use crate::api::{LockReason, LockReply, LockReport, VaultReport, VaultState};
 use crate::audit::{Action, What, Who};
@@ -19,7 +19,7 @@ use crate::formats::Format;
 use crate::formats::lock_file::{LockFile, Reason};
 use crate::model::Secret;
 use crate::platform::files;
-use crate::platform::program::Peer;
+use crate::platform::peer_program::Peer;
 use crate::sync::locked;
 
 /// Held by whoever opens the vault.

@@ -8,7 +8,7 @@ use crate::audit::{self, Action, Entry, Outcome};
 use crate::cli::output::outln;
 use crate::error::{Error, Result};
 use crate::platform::paths::{Paths, make_private};
-use crate::platform::program::Program;
+use crate::platform::peer_program::Program;
 
 #[derive(clap::Args)]
 pub(super) struct Args {

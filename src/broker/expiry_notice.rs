@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::sign_ins::{Entry, Opening};
+use super::sign_in_attempt::{Entry, Opening};
 use super::{Inner, policy};
 use crate::model::Identity;
 use crate::sync::locked;

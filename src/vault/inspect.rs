@@ -3,14 +3,14 @@
 use std::io;
 use std::path::Path;
 
+use super::format::{self, Flaw, KeptBy};
 use super::key::{NoKey, SERVICE};
 use super::keyring::item_name;
-use super::sealed::{self, Flaw, KeptBy};
 use super::{foreign, kernel, newer, no_answer, path, read, unusable};
 use crate::api::KeyKind;
 use crate::error::{Result, reason};
 use crate::platform::machine;
-use crate::platform::secrets::{self, Kept};
+use crate::platform::secret_service::{self, Kept};
 
 /// Whether this machine has a vault there.
 pub fn is_there(folder: &Path) -> bool {
@@ -28,7 +28,7 @@ pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
     };
     let anew =
         |why: &str| Err(unusable(&file, &format!("{why}; the next agent starts anew")).remedy("ksb login"));
-    let header = match sealed::parse(&bytes) {
+    let header = match format::parse(&bytes) {
         Ok(parsed) => parsed.header,
         Err(Flaw::Newer) => return Some(Err(newer(&file))),
         Err(Flaw::Damaged | Flaw::WrongKey) => return Some(anew("it is damaged")),
@@ -40,7 +40,7 @@ pub async fn look(folder: &Path) -> Option<Result<KeyKind>> {
         KeptBy::Keyring => {
             // As the keyring's store names what it keeps (zbus-secret-service-keyring-store).
             let named = [("service", SERVICE), ("username", &*item_name(&header.id))];
-            match secrets::kept(&named).await {
+            match secret_service::kept(&named).await {
                 Ok(Kept::Open) => Ok(KeyKind::Keyring),
                 Ok(Kept::Locked) => Err(no_answer("it is locked")),
                 Ok(Kept::Gone) => anew("the desktop's keyring has no key for it"),

@@ -21,9 +21,9 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::timeout;
 use tower_service::Service;
 
-use super::seldom::Seldom;
-use crate::platform::peer;
-use crate::platform::program::Peer;
+use super::log_throttle::Seldom;
+use crate::platform::peer_program::Peer;
+use crate::platform::tcp_owner;
 use crate::sync::locked;
 
 /// Time for a request's headers to arrive, and for an idle connection's next request.
@@ -103,7 +103,7 @@ impl Listener for TcpListener {
     }
 
     fn uid_of(stream: &TcpStream) -> Option<u32> {
-        peer::uid_of(stream.local_addr().ok()?, stream.peer_addr().ok()?)
+        tcp_owner::uid_of(stream.local_addr().ok()?, stream.peer_addr().ok()?)
     }
 
     fn peer_of(stream: &TcpStream) -> Peer {

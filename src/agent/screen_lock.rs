@@ -8,7 +8,7 @@ use crate::broker::Broker;
 use crate::config::Lock;
 use crate::platform::clock::SystemClock;
 use crate::platform::logind::{self, Event};
-use crate::ports::Clock;
+use crate::time::Clock;
 
 /// A bus that went may come back.
 const REST: SignedDuration = SignedDuration::from_secs(60);

@@ -12,8 +12,8 @@ use url::Url;
 
 use super::{Keystone, own_words, wire};
 use crate::error::{Code, Error, Result};
+use crate::http_client::Answer;
 use crate::model::{Secret, Token};
-use crate::outbound::Answer;
 
 impl Keystone {
     /// `POST …/identity_providers/{idp}/protocols/{protocol}/auth`: an unscoped token for a token of the identity

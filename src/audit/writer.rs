@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 
-use super::programs::Programs;
+use super::program_cache::Programs;
 use super::{Action, Entry, File, Health, Message, Outcome, What, Who};
-use crate::platform::program::Program;
+use crate::platform::peer_program::Program;
 use crate::sync::locked;
 
 /// More than a person has programs, clouds and scopes.

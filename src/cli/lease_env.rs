@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::grant::Grant;
+use super::lease_request::Grant;
 use crate::api::S3Key;
 use crate::clouds::Environment;
 use crate::model::{DomainRef, ProjectRef, Scope, Tls};

@@ -3,7 +3,7 @@
 //! The agent uses no proxy variable and no CA file of its own environment: a client that lives in
 //! the person's shell has sent what holds there.
 
-mod failure;
+mod errors;
 mod tls_files;
 
 use std::collections::HashMap;
@@ -22,10 +22,10 @@ use sha2::{Digest, Sha256};
 use self::tls_files::Named;
 use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, page_words};
-use crate::ports::SharedClock;
+use crate::time::SharedClock;
 use crate::sync::locked;
 
-pub use failure::{around, proxy_of};
+pub use errors::{around, proxy_of};
 
 /// Keystone answers in a second or not at all; a catalog of a large cloud is far below this.
 const TIMEOUT: Duration = Duration::from_mins(1);
@@ -192,7 +192,7 @@ fn build(cloud: &Cloud, [ca, cert, key]: &[Option<Vec<u8>>; 3]) -> Result<Client
             .map_err(|error| bad(&cert_file, &format!("no client certificate: {error}")))?;
         builder = builder.identity(identity);
     }
-    builder.build().map_err(|error| bad_tls(cloud, failure::cause(&error)))
+    builder.build().map_err(|error| bad_tls(cloud, errors::cause(&error)))
 }
 
 fn bad_tls(cloud: &Cloud, detail: String) -> Error {
@@ -260,17 +260,17 @@ pub async fn pass_on(
     peer: Peer,
     request: RequestBuilder,
 ) -> Result<http::Response<reqwest::Body>> {
-    let response = request.send().await.map_err(|error| failure::of(cloud, peer, &error))?;
+    let response = request.send().await.map_err(|error| errors::of(cloud, peer, &error))?;
     Ok(response.into())
 }
 
 /// Sends a request and reads the whole answer.
 pub async fn send(cloud: &Cloud, peer: Peer, request: RequestBuilder) -> Result<Answer> {
-    let failure = |error: reqwest::Error| failure::of(cloud, peer, &error);
+    let failure = |error: reqwest::Error| errors::of(cloud, peer, &error);
     let mut response = request.send().await.map_err(failure)?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     if status == 407 {
-        return Err(failure::proxy_wants_a_name(cloud, peer));
+        return Err(errors::proxy_wants_a_name(cloud, peer));
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(failure)? {

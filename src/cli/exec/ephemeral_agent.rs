@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent;
 use crate::api::{LogoutReply, LogoutRequest};
-use crate::cli::environment::Changes;
+use crate::cli::lease_env::Changes;
 use crate::cli::output::errln;
 use crate::cli::say;
 use crate::client::Client;
