@@ -22,8 +22,8 @@ use sha2::{Digest, Sha256};
 use self::tls_files::Named;
 use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, page_words};
-use crate::time::SharedClock;
 use crate::sync::locked;
+use crate::time::SharedClock;
 
 pub use errors::{around, proxy_of};
 

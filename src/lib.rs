@@ -37,12 +37,12 @@ pub mod keystone;
 pub mod listen;
 /// The project's words as types.
 pub mod model;
+/// Notifications on the desktop.
+pub mod notifier;
 /// The identity provider as an OpenID Connect client sees it.
 pub mod oidc;
 /// What differs from system to system.
 pub mod platform;
-/// Notifications on the desktop.
-pub mod notifier;
 /// The ways to sign in.
 pub mod signin;
 mod sync;

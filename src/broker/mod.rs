@@ -47,14 +47,14 @@ use crate::error::{Code, Error, Result};
 use crate::http_client::Outbound;
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, DomainRef, Identity, ProjectRef, Scope, Secret, Token, User, Way, random_hex};
+use crate::notifier::Notices;
 use crate::platform::paths::{RuntimeDirectory, known_clouds_in};
 use crate::platform::peer_program::Peer;
-use crate::notifier::Notices;
-use crate::time::SharedClock;
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
 use crate::signin::{self, Command, SignedIn};
 use crate::sync::locked;
+use crate::time::SharedClock;
 use crate::vault::{Lost, Vault};
 
 use background_tasks::Work;

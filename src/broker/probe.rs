@@ -12,9 +12,9 @@ use crate::error::{Code, Error, Result};
 use crate::http_client;
 use crate::keystone::{Keystone, Met};
 use crate::model::{Cloud, Identity, Way};
-use crate::time::SharedClock;
 use crate::signin;
 use crate::sync::locked;
+use crate::time::SharedClock;
 
 /// One question's time. Whoever takes longer is of no use to a person who waits for a token.
 const PATIENCE: Duration = Duration::from_secs(15);

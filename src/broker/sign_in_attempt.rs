@@ -9,9 +9,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::api::{Problem, SignIn, SignInState};
 use crate::error::Error;
 use crate::model::Cloud;
-use crate::time::SharedClock;
 use crate::signin::{Command, Progress};
 use crate::sync::locked;
+use crate::time::SharedClock;
 
 use super::policy::OPENER_GRACE;
 use super::waiters::Waiters;

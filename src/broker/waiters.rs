@@ -5,8 +5,8 @@ use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::time::SharedClock;
 use crate::sync::locked;
+use crate::time::SharedClock;
 
 /// Between two of its questions a caller waits as well.
 const GAP: SignedDuration = SignedDuration::from_secs(5);

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::person;
+use super::sign_in::interactive;
 use crate::cli::output::errln;
 use crate::client::Client;
 use crate::clouds::{Config, Environment, Overrides, Resolved};
@@ -155,5 +155,5 @@ pub(super) fn client() -> Result<Client> {
     let paths = Paths::from_env()?;
     paths.reachable_socket()?;
     let client = Client::new(paths);
-    Ok(if person::has_terminal() { client.at_a_terminal() } else { client })
+    Ok(if interactive::has_terminal() { client.at_a_terminal() } else { client })
 }

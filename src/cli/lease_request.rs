@@ -2,7 +2,8 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, duration, person, recover, say, token, wait};
+use super::sign_in::{interactive, recover, wait};
+use super::{Done, duration, say, token};
 use crate::api::{Lease, LeaseReply, LeaseRequest, SignInReply};
 use crate::cli::output::errln;
 use crate::client::Client;
@@ -48,8 +49,8 @@ impl Limits {
             unattended: self.unattended.is_some(),
             confirm: self.confirm,
             s3: false,
-            prompt: person::may_prompt(),
-            remote: person::is_remote(),
+            prompt: interactive::may_prompt(),
+            remote: interactive::is_remote(),
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use jiff::SignedDuration;
 
-use super::{Done, cloud_args, duration, lease_request, person, recover, say, wait};
+use super::sign_in::{interactive, recover, wait};
+use super::{Done, cloud_args, duration, lease_request, say};
 use crate::api::{LoginRequest, Session, SessionReply, SignIn, SignInReply, SignInState};
 use crate::cli::output::{errln, outln};
 use crate::client::Client;
@@ -32,8 +33,8 @@ pub(super) fn request(cloud: Cloud) -> LoginRequest {
         lifetime: None,
         switch_user: false,
         renew: false,
-        prompt: person::may_prompt(),
-        remote: person::is_remote(),
+        prompt: interactive::may_prompt(),
+        remote: interactive::is_remote(),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::{cloud_args, login};
 use crate::api::{CloudRequest, LoginRequest, Reach, ReachReply};
 use crate::cli::output::{self, outln};
-use crate::cli::{person, trust};
+use crate::cli::sign_in::interactive;
+use crate::cli::trust;
 use crate::client::Client;
 use crate::error::{Code, Result};
 use crate::model::{Cloud, Way};
@@ -40,7 +41,7 @@ pub(super) async fn reach(client: &Client, cloud: &Cloud) -> Result<ReachReply> 
             Ok(reply) => return reply.json(),
             Err(error) if error.code == Code::CloudNotTrusted => trust::ask(client, cloud, error).await?,
             Err(error) if error.code == Code::SignInNeeded && may_sign_in(cloud) => {
-                let (cloud, remote) = (cloud.clone(), person::is_remote());
+                let (cloud, remote) = (cloud.clone(), interactive::is_remote());
                 let mut login = LoginRequest {
                     cloud,
                     min_validity: 0,
@@ -58,7 +59,7 @@ pub(super) async fn reach(client: &Client, cloud: &Cloud) -> Result<ReachReply> 
 }
 
 fn may_sign_in(cloud: &Cloud) -> bool {
-    cloud.sign_in.way == Way::Workload || person::may_prompt()
+    cloud.sign_in.way == Way::Workload || interactive::may_prompt()
 }
 
 fn list(kind: &str, reach: &[Reach]) {

@@ -1,6 +1,7 @@
 //! `ksb refresh`
 
-use super::{cloud_args, login, say, wait};
+use super::sign_in::wait;
+use super::{cloud_args, login, say};
 use crate::api::{CloudRequest, LoginRequest, RefreshReply, Session, SignIn};
 use crate::cli::output::{errln, outln};
 use crate::client::Client;

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::cloud_args;
 use super::lease_env::Changes;
 use super::shell::{self, Shell};
-use super::{cloud_args, person, recover, wait};
+use super::sign_in::{interactive, recover, wait};
 use crate::api::{SignInReply, TokenReply, TokenRequest};
 use crate::cli::output::{self, errln};
 use crate::client::Client;
@@ -60,9 +61,9 @@ async fn obtain(client: &Client, request: &mut TokenRequest) -> Result<TokenRepl
 }
 
 fn request(cloud: Cloud, scope: Scope) -> TokenRequest {
-    let prompt = person::may_prompt();
+    let prompt = interactive::may_prompt();
     // Without a prompt no sign-in begins, and nothing of the browser need be found out.
-    let remote = prompt && person::is_remote();
+    let remote = prompt && interactive::is_remote();
     TokenRequest { cloud, scope, min_validity: 0, rejected: None, prompt, remote }
 }
 

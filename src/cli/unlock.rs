@@ -1,7 +1,8 @@
 //! `ksb unlock`
 
+use super::sign_in::interactive;
 use super::terminal::Keys;
-use super::{cloud_args, person, vault};
+use super::{cloud_args, vault};
 use crate::api::{Status, UnlockRequest, VaultReport, VaultState};
 use crate::cli::output::{errln, outln};
 use crate::client::Client;
@@ -31,7 +32,7 @@ pub(super) async fn run() -> Result<()> {
 
 /// Asks for the passphrase; `error` says what for.
 pub(super) async fn ask(client: &Client, mut error: Error) -> Result<()> {
-    if !person::may_prompt() {
+    if !interactive::may_prompt() {
         return Err(error);
     }
     for _ in 0..TRIES {

@@ -6,7 +6,8 @@ use futures_util::future::join_all;
 
 use super::{Helped, failed, finding};
 use crate::api::{CloudRequest, Finding, Found, ProbeReply};
-use crate::cli::{login, person, say};
+use crate::cli::sign_in::interactive;
+use crate::cli::{login, say};
 use crate::client::Client;
 use crate::clouds::{Config, Overrides};
 use crate::error::{Code, Error};
@@ -121,7 +122,7 @@ async fn probe(client: &Client, cloud: &Cloud) -> Vec<Finding> {
 
 async fn sign_in_to(client: &Client, cloud: &Cloud) -> Option<Finding> {
     const CHECK: &str = "sign-in";
-    if cloud.sign_in.way != Way::Workload && !person::may_prompt() {
+    if cloud.sign_in.way != Way::Workload && !interactive::may_prompt() {
         let detail = "a person is needed, and this caller may not prompt";
         return Some(
             finding(CHECK, cloud.label(), Found::Skipped, detail).remedy("KSB_PROMPT=always, or a terminal"),

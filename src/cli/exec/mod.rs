@@ -20,7 +20,8 @@ use self::ephemeral_agent::Inside;
 use self::temp_config::Folder;
 use super::lease_env::{self, Changes, Shape};
 use super::lease_request::{self, Grant};
-use super::{Done, cloud_args, duration, lease, login, person, say, token};
+use super::sign_in::interactive;
+use super::{Done, cloud_args, duration, lease, login, say, token};
 use crate::api::LoginRequest;
 use crate::cli::output::errln;
 use crate::client::Client;
@@ -145,7 +146,7 @@ async fn with_agent(
 async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Result<()> {
     let cloud = &resolved.cloud;
     let by_person = cloud.sign_in.way != Way::Workload;
-    if by_person && !person::may_prompt() {
+    if by_person && !interactive::may_prompt() {
         return token::is_signed_in(client, cloud.clone()).await;
     }
     let in_browser = matches!(cloud.sign_in.way, Way::Websso | Way::OidcCode | Way::OidcDevice);
@@ -160,7 +161,7 @@ async fn sign_in_first(client: &Client, args: &Args, resolved: &Resolved) -> Res
         switch_user: false,
         renew: false,
         prompt: true,
-        remote: person::is_remote(),
+        remote: interactive::is_remote(),
     };
     let session = login::sign_in(client, &mut request).await?;
     if !session.renews && session.expires_at.duration_since(say::now()) < lasting {

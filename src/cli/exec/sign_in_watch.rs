@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{SignIn, SignInReply, SignInState};
-use crate::cli::wait::{self, Screen};
+use crate::cli::sign_in::wait::{self, Screen};
 use crate::cli::{say, terminal};
 use crate::client::Client;
 use crate::error::{Error, Result};

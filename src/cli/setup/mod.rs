@@ -13,8 +13,9 @@ use url::Url;
 
 use self::ask::Person;
 use self::source::Known;
+use super::sign_in::interactive;
 use super::yaml::quoted;
-use super::{cloud_args, login, person, projects, pythons};
+use super::{cloud_args, login, projects, pythons};
 use crate::api::{Choice, CloudRequest, DiscoverReply, DiscoverRequest, Found, ProbeReply, Reach};
 use crate::cli::output::{errln, outln, printable};
 use crate::client::Client;
@@ -285,7 +286,7 @@ async fn try_it(client: &Client, cloud: &Cloud) -> Result<()> {
 }
 
 async fn sign_in(client: &Client, cloud: &Cloud) -> Result<Vec<Reach>> {
-    if !person::may_prompt() {
+    if !interactive::may_prompt() {
         let why = "to try it somebody has to sign in, and this caller may not prompt";
         return Err(Error::new(Code::SignInNeeded, why).cloud(cloud.label()).remedy("--no-sign-in"));
     }

@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="install, start and fill everything that is not there yet")
     up.add_argument(
-        "--at-least",
+        "--for",
         dest="purpose",
         choices=PURPOSES,
         default="tests",

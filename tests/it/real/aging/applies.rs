@@ -95,7 +95,7 @@ fn applies_and_programs_outlive_three_tokens_and_nobody_is_asked() {
         .map(|(cloud, program, unattended)| {
             let mut command = front.sandbox.ksb(&["exec", cloud]);
             command.args(unattended.iter().flat_map(|time| ["--unattended", time])).arg("--");
-            command.arg(stack(program)).args(["--every", "10s", "--at-least", "190s", "--workers", "2"]);
+            command.arg(stack(program)).args(["--every", "10s", "--for", "190s", "--workers", "2"]);
             Program::start(command)
         })
         .collect();

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::api::SignIn;
 
 /// Opens the sign-in's URL; says in one sentence why it did not.
-pub(super) fn open(sign_in: &SignIn) -> Result<(), String> {
+pub(in crate::cli) fn open(sign_in: &SignIn) -> Result<(), String> {
     if let Some(command) = &sign_in.browser {
         return run(command, &sign_in.url);
     }

@@ -6,7 +6,7 @@ use crate::platform::browser::ssh_connection;
 
 /// The last words of the `ssh` command, and which of them is only a guess: behind a gateway or by an alias of
 /// `~/.ssh/config` the machine has another name there.
-pub(super) fn this_machine() -> (String, String) {
+pub(in crate::cli) fn this_machine() -> (String, String) {
     let set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
     let hostname = || fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
     let user = set("USER").or_else(|| set("LOGNAME")).map_or(String::new(), |user| format!("{user}@"));

@@ -16,7 +16,7 @@ use crate::model::{Cloud, Secret, Workload};
 const LONGEST: u64 = 64 << 10;
 
 /// Puts what the entry's command prints into `cloud`.
-pub(super) async fn fetch(cloud: &mut Cloud) -> Result<()> {
+pub(in crate::cli) async fn fetch(cloud: &mut Cloud) -> Result<()> {
     let label = cloud.label().to_owned();
     let ours = cloud.source.as_ref().is_none_or(|source| !source.current_folder);
     let Some(Workload::Command { command, limit, token }) = &mut cloud.sign_in.workload else {

@@ -2,11 +2,11 @@
 
 use std::env;
 
-use super::terminal;
+use crate::cli::terminal;
 use crate::platform::browser::BrowserLocation;
 
 /// `KSB_PROMPT` wins; else a controlling terminal or a graphical session means a person.
-pub(super) fn may_prompt() -> bool {
+pub(in crate::cli) fn may_prompt() -> bool {
     match env::var("KSB_PROMPT").as_deref() {
         Ok("always") => true,
         Ok("never") => false,
@@ -15,7 +15,7 @@ pub(super) fn may_prompt() -> bool {
 }
 
 /// Where the user's browser is. One that is configured is here; `KSB_NO_BROWSER` says that none may be opened.
-pub(super) fn browser_location(configured: bool) -> BrowserLocation {
+pub(in crate::cli) fn browser_location(configured: bool) -> BrowserLocation {
     if configured && !is_set("KSB_NO_BROWSER") {
         return BrowserLocation::Here;
     }
@@ -23,12 +23,12 @@ pub(super) fn browser_location(configured: bool) -> BrowserLocation {
 }
 
 /// Whether a browser reaches a sign-in of this machine through an SSH tunnel at most.
-pub(super) fn is_remote() -> bool {
+pub(in crate::cli) fn is_remote() -> bool {
     BrowserLocation::of_this_process().is_remote()
 }
 
 /// Whether there is a terminal, also if our output goes elsewhere.
-pub(super) fn has_terminal() -> bool {
+pub(in crate::cli) fn has_terminal() -> bool {
     terminal::controlling().is_some()
 }
 

@@ -5,22 +5,22 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tokio::signal::unix::Signal;
 
-use super::terminal::Keys;
 use crate::api::{FactorsRequest, SignIn};
 use crate::cli::output::errln;
+use crate::cli::terminal::Keys;
 use crate::client::Client;
 use crate::error::{Code, Result};
 use crate::model::Secret;
 
 /// How the person answered.
-pub(super) enum Answered {
+pub(in crate::cli) enum Answered {
     Typed,
     /// By Ctrl-C.
     Interrupted,
 }
 
 /// Asks for everything that the sign-in waits for, until Keystone takes it or has had enough.
-pub(super) async fn ask(
+pub(in crate::cli) async fn ask(
     client: &Client,
     sign_in: &SignIn,
     keys: &mut Keys,

@@ -7,11 +7,12 @@ use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 use serde_json::json;
 
-use super::factor_prompt::Answered;
-use super::terminal::Keys;
-use super::{browser, factor_prompt, person, say, ssh_hint};
 use crate::api::{AcceptRequest, LeaveReply, Offers, RedirectedRequest, SignIn, SignInReply, SignInState};
 use crate::cli::output::errln;
+use crate::cli::say;
+use crate::cli::sign_in::factor_prompt::Answered;
+use crate::cli::sign_in::{browser, factor_prompt, interactive, ssh_hint};
+use crate::cli::terminal::Keys;
 use crate::client::Client;
 use crate::error::{Code, Error, Result};
 use crate::platform::browser::BrowserLocation;
@@ -23,7 +24,7 @@ const POLL: u64 = 25;
 
 /// Returns when the sign-in is done; fails as it failed. Ctrl-C ends it, unless another command at a terminal waits. A person who came for
 /// nothing else (`in_person`) is asked for a password here, even if another terminal was asked before and left.
-pub(super) async fn until_done(client: &Client, sign_in: SignIn, in_person: bool) -> Result<()> {
+pub(in crate::cli) async fn until_done(client: &Client, sign_in: SignIn, in_person: bool) -> Result<()> {
     let label = sign_in.cloud.clone();
     Box::pin(watch(client, sign_in, in_person)).await.map_err(|error| match error.code {
         // Between two of our questions the agent died, and the second one started another.
@@ -110,13 +111,13 @@ async fn leave(client: &Client, sign_in: &SignIn) -> bool {
 }
 
 /// The sign-in as soon as something about it is new, or as it was.
-pub(super) async fn news(client: &Client, sign_in: &SignIn) -> Result<SignIn> {
+pub(in crate::cli) async fn news(client: &Client, sign_in: &SignIn) -> Result<SignIn> {
     let path = format!("/v1/sign-ins/{}?seen={}&wait={POLL}", sign_in.id, sign_in.revision);
     Ok(client.get(&path).await?.json::<SignInReply>()?.sign_in)
 }
 
 /// Why it failed.
-pub(super) fn reason(sign_in: &mut SignIn) -> Error {
+pub(in crate::cli) fn reason(sign_in: &mut SignIn) -> Error {
     let fallback = || Error::new(Code::Internal, "the sign-in failed without saying why");
     sign_in.problem.take().map_or_else(fallback, Error::from)
 }
@@ -147,8 +148,8 @@ async fn next_key(keys: &mut Option<Keys>) -> Option<u8> {
 }
 
 /// We are the one who opens the browser. Without one we do not say that we did: another caller may have one.
-pub(super) async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
-    let location = person::browser_location(sign_in.browser.is_some());
+pub(in crate::cli) async fn open(client: &Client, sign_in: &SignIn, screen: &mut Screen) -> Result<()> {
+    let location = interactive::browser_location(sign_in.browser.is_some());
     screen.advise(sign_in, location);
     if !location.can_be_opened() {
         return Ok(());
@@ -208,7 +209,7 @@ async fn offer(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()>
 }
 
 /// What is shown on standard error: a spinner on a terminal, plain lines elsewhere.
-pub(super) struct Screen {
+pub(in crate::cli) struct Screen {
     live: bool,
     frame: usize,
     said: usize,
@@ -217,12 +218,12 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new() -> Self {
+    pub(in crate::cli) fn new() -> Self {
         Self { live: std::io::stderr().is_terminal(), frame: 0, said: 0, has_advised: false, spinning: false }
     }
 
     /// Where to sign in, and in brackets who waits for it.
-    pub(super) fn announce(&mut self, sign_in: &SignIn, who: &str) {
+    pub(in crate::cli) fn announce(&mut self, sign_in: &SignIn, who: &str) {
         let SignIn { cloud, url, .. } = sign_in;
         match &sign_in.tunnel {
             _ if url.is_empty() => return,
@@ -234,7 +235,7 @@ impl Screen {
                      write what you connect to this one by):\n{tunnel} {machine}"
                 ));
                 self.line(&format!("ksb: {cloud}: then open this there, and sign in: {url}{who}"));
-                if person::browser_location(false) == BrowserLocation::WebTerminal {
+                if interactive::browser_location(false) == BrowserLocation::WebTerminal {
                     self.advise(sign_in, BrowserLocation::WebTerminal);
                 }
             }
@@ -253,7 +254,7 @@ impl Screen {
         }
     }
 
-    pub(super) fn notices(&mut self, sign_in: &SignIn) {
+    pub(in crate::cli) fn notices(&mut self, sign_in: &SignIn) {
         for notice in sign_in.notices.get(self.said..).unwrap_or_default() {
             self.line(&format!("ksb: {}: {notice}", sign_in.cloud));
         }
@@ -269,7 +270,7 @@ impl Screen {
         }
     }
 
-    pub(super) fn line(&mut self, text: &str) {
+    pub(in crate::cli) fn line(&mut self, text: &str) {
         self.clear();
         errln!("{text}");
     }
