@@ -29,7 +29,7 @@ use crate::platform::clock::SystemClock;
 use crate::platform::notify::Desktop;
 use crate::platform::paths::{Homeless, Paths, make_private};
 use crate::platform::{fd_limit, files, hardening, machine};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::vault::{Cost, Place, Vault, Wish};
 use handover::Estate;
 pub use sockets::own_port;
@@ -191,14 +191,14 @@ async fn leave(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Se
     let why = broker.departure().await;
     if why == Departure::Stop {
         // A command that comes now starts a new agent, once this one has let go of its lock.
-        locked(sockets).api.remove();
+        lock_unpoisoned(sockets).api.remove();
     }
-    let servers = std::mem::take(&mut *locked(servers));
+    let servers = std::mem::take(&mut *lock_unpoisoned(servers));
     let drained = join_all(servers.into_iter().map(|server| server.stop(why.grace())));
     tokio::join!(drained, broker.rest(why.grace()));
     broker.rest(LAST_WORK).await;
     if broker.departure().await == Departure::Stop {
-        locked(sockets).api.remove();
+        lock_unpoisoned(sockets).api.remove();
     }
 }
 
@@ -242,7 +242,7 @@ fn open_facade(broker: &Broker, bound: &Result<Vec<std::net::TcpListener>, Strin
     }
 }
 
-/// The file that a person or a systemd unit (`LoadCredential=ksb-passphrase:…`) names.
+/// The file that a user or a systemd unit (`LoadCredential=ksb-passphrase:…`) names.
 pub fn passphrase_file() -> Option<PathBuf> {
     let named = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let credential = named("CREDENTIALS_DIRECTORY").map(|folder| folder.join("ksb-passphrase"));

@@ -36,10 +36,10 @@ pub struct TokenRequest {
     /// Id of a token that a service refused. Keystone is asked about it before it is served again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rejected: Option<Secret>,
-    /// Whether a person started the caller, so that a browser may be opened.
+    /// Whether a user started the caller, so that a browser may be opened.
     #[serde(default)]
     pub prompt: bool,
-    /// Whether that person's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
+    /// Whether that user's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
     #[serde(default)]
     pub remote: bool,
 }
@@ -60,7 +60,7 @@ pub struct TokenReply {
     pub body: Box<RawValue>,
 }
 
-/// `202` of `POST /v1/tokens` and `POST /v1/sign-ins`: a person is needed.
+/// `202` of `POST /v1/tokens` and `POST /v1/sign-ins`: a user is needed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct SignInReply {
     /// The sign-in to wait for with `GET /v1/sign-ins/{id}`.
@@ -78,11 +78,11 @@ pub struct SignIn {
     pub state: SignInState,
     /// Grows with every change; give it back as `seen` to wait for the next one.
     pub revision: u64,
-    /// The address that a person opens, in a browser on this machine unless there is a `user_code`. None where the
+    /// The address that a user opens, in a browser on this machine unless there is a `user_code`. None where the
     /// terminal asks.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
-    /// What the person is asked for on the terminal, without echo, while `state` = `asking`. The answers go to
+    /// What the user is asked for on the terminal, without echo, while `state` = `asking`. The answers go to
     /// `POST …/factors`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Ask>,
@@ -90,10 +90,10 @@ pub struct SignIn {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_code: Option<String>,
     /// The identity provider's own address, for a browser on another machine. It ends at an address that nobody answers
-    /// there; a person gives that to `POST …/redirected`.
+    /// there; a user gives that to `POST …/redirected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<String>,
-    /// The `ssh` command, but for this machine's name, that a person runs on the machine with the browser: `url` can be
+    /// The `ssh` command, but for this machine's name, that a user runs on the machine with the browser: `url` can be
     /// opened there while it runs, and nowhere else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tunnel: Option<String>,
@@ -114,10 +114,10 @@ pub struct SignIn {
     /// Callers at terminals that wait for it.
     #[serde(default)]
     pub waiters: u32,
-    /// What the person should know meanwhile, oldest first, each a sentence.
+    /// What the user should know meanwhile, oldest first, each a sentence.
     #[serde(default)]
     pub notices: Vec<String>,
-    /// Tokens that arrived from a tab that did not start here and wait for the person's word.
+    /// Tokens that arrived from a tab that did not start here and wait for the user's word.
     #[serde(default)]
     pub offers: u32,
     /// Why what the browser brought last could not be used: a fault of the set-up, not of a stranger. The sign-in goes on.
@@ -135,7 +135,7 @@ pub struct LeaveReply {
     pub ended: bool,
 }
 
-/// Something that a person is asked for on the terminal.
+/// Something that a user is asked for on the terminal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ask {
     /// Its name in the answer.
@@ -144,7 +144,7 @@ pub struct Ask {
     pub text: String,
 }
 
-/// `POST /v1/sign-ins/{id}/factors`: what the person typed.
+/// `POST /v1/sign-ins/{id}/factors`: what the user typed.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct FactorsRequest {
     /// By the name of what was asked for.
@@ -157,9 +157,9 @@ pub struct FactorsRequest {
 pub enum SignInState {
     /// The browser has not come back yet.
     Waiting,
-    /// The page asks the person whether to use this user.
+    /// The page asks the user whether to use this user.
     Confirming,
-    /// The person has to type what `asks` names.
+    /// The user has to type what `asks` names.
     Asking,
     /// Signed in: ask for the token again.
     Done,
@@ -189,10 +189,10 @@ pub struct LoginRequest {
     /// Renew the session of who is signed in, however long it lasts: its tokens hold the groups of its sign-in.
     #[serde(default)]
     pub renew: bool,
-    /// Whether a person started the caller, so that a sign-in may be begun.
+    /// Whether a user started the caller, so that a sign-in may be begun.
     #[serde(default = "yes")]
     pub prompt: bool,
-    /// Whether the person's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
+    /// Whether the user's browser is at the other end of an SSH session: see `tunnel` of the sign-in.
     #[serde(default)]
     pub remote: bool,
 }
@@ -204,7 +204,7 @@ pub struct SessionReply {
     pub session: Session,
 }
 
-/// `GET /v1/sign-ins/{id}/offers`: tokens that wait for the person's word in the terminal.
+/// `GET /v1/sign-ins/{id}/offers`: tokens that wait for the user's word in the terminal.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Offers {
     /// Newest last.
@@ -214,7 +214,7 @@ pub struct Offers {
 /// A token from a tab that did not start at the broker: another browser, or one without JavaScript.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Offer {
-    /// The code that the page shows too; a person compares.
+    /// The code that the page shows too; a user compares.
     pub code: String,
     /// Whose token it is, says Keystone.
     pub user: User,
@@ -230,7 +230,7 @@ pub struct RedirectedRequest {
     pub url: Secret,
 }
 
-/// `POST /v1/sign-ins/{id}/accept`: the person's word for an [`Offer`].
+/// `POST /v1/sign-ins/{id}/accept`: the user's word for an [`Offer`].
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct AcceptRequest {
     /// The offer's code.
@@ -328,7 +328,7 @@ pub struct DiscoverRequest {
     pub plain_http: bool,
 }
 
-/// `200` of `POST /v1/discover`. A stranger may have said all of it: a person decides.
+/// `200` of `POST /v1/discover`. A stranger may have said all of it: a user decides.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct DiscoverReply {
     /// The ways to sign in that were found; one at least.
@@ -485,7 +485,7 @@ pub struct Status {
     pub facade: FacadeReport,
     /// The living leases, the oldest first.
     pub leases: Vec<Lease>,
-    /// What the person should know of the agent besides, each a sentence: a setting that is not in force, for one.
+    /// What the user should know of the agent besides, each a sentence: a setting that is not in force, for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
@@ -501,7 +501,7 @@ pub struct Question {
     pub text: String,
 }
 
-/// `POST /v1/confirmations/{id}`: the person's answer.
+/// `POST /v1/confirmations/{id}`: the user's answer.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
 pub struct AnswerRequest {
     /// Whether the program may have it.
@@ -544,7 +544,7 @@ pub struct LockReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LockReason {
-    /// A person: `ksb lock`. Only `ksb unlock` opens it.
+    /// A user: `ksb lock`. Only `ksb unlock` opens it.
     Person,
     /// Nobody asked for anything for as long as config.toml says.
     Idle,
@@ -608,7 +608,7 @@ pub enum KeyKind {
     Keyring,
     /// The kernel's keyring of this user (user-keyring(7)): until the reboot.
     Kernel,
-    /// A person's memory, or a file they named.
+    /// A user's memory, or a file they named.
     Passphrase,
 }
 
@@ -649,7 +649,7 @@ pub struct Session {
     pub account: Option<String>,
     /// Who.
     pub user: User,
-    /// When the person signed in.
+    /// When the user signed in.
     #[schema(value_type = String, format = DateTime)]
     pub signed_in_at: Timestamp,
     /// Until when tokens can be had without another sign-in; with `renews`, when the next renewal is due at the latest.
@@ -659,13 +659,13 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub ends_at: Option<Timestamp>,
-    /// Whether the session is renewed without the person, for as long as the identity provider allows.
+    /// Whether the session is renewed without the user, for as long as the identity provider allows.
     #[serde(default)]
     pub renews: bool,
     /// Why the last renewal failed: the identity provider's name and words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewal_failure: Option<String>,
-    /// Whether that goes on after the person's own session at the identity provider has ended (`offline_access`).
+    /// Whether that goes on after the user's own session at the identity provider has ended (`offline_access`).
     #[serde(default)]
     pub offline_access: bool,
     /// Whether a browser tab keeps it going for as long as it is open.
@@ -674,7 +674,7 @@ pub struct Session {
     /// Whether it ends soon and nothing renews it: time to sign in again.
     #[serde(default)]
     pub ends_soon: bool,
-    /// How the person proved who they are, as far as the identity provider tells.
+    /// How the user proved who they are, as far as the identity provider tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
     /// Scopes that have a token now.
@@ -718,19 +718,19 @@ pub struct LeaseRequest {
     /// Whether its holder may have the whole identity where the cloud refuses such credentials.
     #[serde(default)]
     pub whole_identity: bool,
-    /// Whether it goes on after the person's session has ended, and while the agent is locked. Always confined.
+    /// Whether it goes on after the user's session has ended, and while the agent is locked. Always confined.
     #[serde(default)]
     pub unattended: bool,
-    /// Whether the person is asked before a program gets a token by it.
+    /// Whether the user is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,
     /// Whether it comes with an EC2 credential of its project, for S3.
     #[serde(default)]
     pub s3: bool,
-    /// Whether a person started the caller, so that a sign-in may be begun for the lease's tokens.
+    /// Whether a user started the caller, so that a sign-in may be begun for the lease's tokens.
     #[serde(default)]
     pub prompt: bool,
-    /// Whether that person's browser is at the other end of an SSH session.
+    /// Whether that user's browser is at the other end of an SSH session.
     #[serde(default)]
     pub remote: bool,
 }
@@ -778,9 +778,9 @@ pub struct Lease {
     pub project_id: Option<String>,
     /// Whether its tokens reach one project only.
     pub confined: bool,
-    /// Whether it goes on without the person's session, and while the agent is locked.
+    /// Whether it goes on without the user's session, and while the agent is locked.
     pub unattended: bool,
-    /// Whether the person is asked before a program gets a token by it.
+    /// Whether the user is asked before a program gets a token by it.
     #[serde(default)]
     pub confirm: bool,
     /// The process that it ends with.
@@ -802,7 +802,7 @@ pub struct Lease {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub used_at: Option<Timestamp>,
-    /// What the person should know of it, each a sentence.
+    /// What the user should know of it, each a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }

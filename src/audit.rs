@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::error::Code;
 use crate::platform::machine;
 use crate::platform::peer_program::{Peer, Program};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 pub use file::{File, read};
 use program_cache::Programs;
@@ -98,11 +98,11 @@ pub enum Action {
     Stop,
     /// A program asked for a token.
     Token,
-    /// A person asked for a sign-in (`ksb login`).
+    /// A user asked for a sign-in (`ksb login`).
     Login,
     /// A sign-in began, or ended.
     SignIn,
-    /// A session was renewed without its person.
+    /// A session was renewed without its user.
     Renewal,
     /// A session was ended and its tokens revoked.
     Logout,
@@ -110,7 +110,7 @@ pub enum Action {
     Lease,
     /// A lease ended.
     LeaseEnd,
-    /// A person was asked whether a program may have a token.
+    /// A user was asked whether a program may have a token.
     Confirm,
     /// The vault was opened, or its key changed hands.
     Vault,
@@ -118,7 +118,7 @@ pub enum Action {
     Lock,
     /// The agent was unlocked.
     Unlock,
-    /// A cloud of the current folder was trusted.
+    /// A cloud of the current directory was trusted.
     Trust,
     /// Lines could not be written.
     Lost,
@@ -130,7 +130,7 @@ pub enum Action {
 pub enum Outcome {
     /// As was wanted.
     Done,
-    /// A person is needed first: a sign-in was begun, or joined.
+    /// A user is needed first: a sign-in was begun, or joined.
     Waits,
     /// It was refused, or failed.
     Refused,
@@ -263,7 +263,7 @@ impl Log {
 
     /// Why the file is not complete, if it is not.
     pub fn problem(&self) -> Option<String> {
-        locked(&self.health.problem).clone()
+        lock_unpoisoned(&self.health.problem).clone()
     }
 }
 
@@ -271,7 +271,7 @@ impl Health {
     /// A line is lost. Says why once.
     fn fails(&self, why: &str) {
         self.lost.fetch_add(1, Ordering::Relaxed);
-        let mut problem = locked(&self.problem);
+        let mut problem = lock_unpoisoned(&self.problem);
         if problem.is_none() {
             tracing::warn!(why, "the audit log is not complete");
             *problem = Some(why.to_owned());
@@ -281,7 +281,7 @@ impl Health {
     /// So many lost lines are told of in the file.
     fn recovers(&self, told: u64) {
         self.lost.fetch_sub(told, Ordering::Relaxed);
-        *locked(&self.problem) = None;
+        *lock_unpoisoned(&self.problem) = None;
     }
 }
 

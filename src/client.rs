@@ -365,7 +365,7 @@ fn spawn(paths: &Paths) -> Result<()> {
         Error::new(Code::AgentUnavailable, format!("the agent could not be started: {why}"))
             .remedy(format!("see {}, or run it in the foreground: ksb agent run", log_path.display()))
     };
-    // The agent outlives this command: it must not keep its environment, folder or terminal.
+    // The agent outlives this command: it must not keep its environment, directory or terminal.
     let named = named_socket().map(|socket| ("KSB_SOCK", socket));
     let mut starter = daemon::command(&["agent", "--detached"])
         .and_then(|mut starter| {

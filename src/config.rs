@@ -1,4 +1,4 @@
-//! `config.toml`: the settings of the system and, above them, the person's own; read by the agent at its start.
+//! `config.toml`: the settings of the system and, above them, the user's own; read by the agent at its start.
 //!
 //! docs/configuration.md describes each key.
 
@@ -37,16 +37,16 @@ pub struct Config {
     pub session_lifetime: Option<SignedDuration>,
     /// How long a lease lives at most.
     pub lease_lifetime: Option<SignedDuration>,
-    /// Whether leases may go on without their person.
+    /// Whether leases may go on without their user.
     pub unattended: bool,
-    /// What the person's own file says in vain, each a sentence.
+    /// What the user's own file says in vain, each a sentence.
     pub overruled: Vec<String>,
     browser: Option<String>,
     limits: HostLimits,
     hosts: BTreeMap<String, HostLimits>,
     clouds: BTreeMap<String, CloudSettings>,
     origins: BTreeMap<String, PathBuf>,
-    /// The system's file and the person's.
+    /// The system's file and the user's.
     files: [PathBuf; 2],
 }
 
@@ -71,7 +71,7 @@ pub struct Prompting<'c> {
 }
 
 impl Config {
-    /// The system's file and above it this one, of the person. A missing one means the defaults.
+    /// The system's file and above it this one, of the user. A missing one means the defaults.
     pub fn load(user: &Path) -> Result<Self> {
         Self::layered(Path::new(SYSTEM), user)
     }

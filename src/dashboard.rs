@@ -1,7 +1,7 @@
 //! What the address that people know, the dashboard's, tells of a cloud's Keystone: for `ksb setup`.
 //!
 //! Horizon's own SSO redirect names Keystone, protocol and identity provider (`openstack_auth.utils.get_websso_url`), Skyline
-//! lists them, openstacksdk's vendor profile lies under `.well-known`. Nothing that is read here is believed: a person is asked.
+//! lists them, openstacksdk's vendor profile lies under `.well-known`. Nothing that is read here is believed: a user is asked.
 
 mod horizon;
 mod html;
@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::http_client::{self, Answer, Client, Outbound, Peer};
 use crate::model::{Cloud, is_tricky, page_words};
 
-/// All of it together. A person waits.
+/// All of it together. A user waits.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A login page is a hundredth of this.
 const LARGEST: usize = 1 << 20;
@@ -120,7 +120,7 @@ impl Visit<'_> {
         Ok(())
     }
 
-    /// Whoever can change what comes from there chooses where the person signs in.
+    /// Whoever can change what comes from there chooses where the user signs in.
     fn check(&self, url: &Url) -> Result<()> {
         match url.scheme() {
             "https" => Ok(()),
@@ -244,7 +244,7 @@ fn websso(url: &Url, label: &str) -> Option<Choice> {
     })
 }
 
-/// What a person can read and a file can hold.
+/// What a user can read and a file can hold.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= LONGEST_NAME && !text.chars().any(is_tricky)
 }

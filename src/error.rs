@@ -21,7 +21,7 @@ pub enum Code {
     InvalidConfig,
     /// No entry of that name.
     UnknownCloud,
-    /// The entry comes from the current folder and names a cloud never used before.
+    /// The entry comes from the current directory and names a cloud never used before.
     CloudNotTrusted,
     /// Nobody is signed in and this caller may not prompt.
     SignInNeeded,
@@ -29,7 +29,7 @@ pub enum Code {
     BearerNeeded,
     /// The last sign-in failed or was refused a moment ago; only an explicit `ksb login` tries again.
     SignInCoolingDown,
-    /// The person did not finish in time.
+    /// The user did not finish in time.
     SignInTimedOut,
     /// The sign-in was called off.
     SignInCancelled,
@@ -39,7 +39,7 @@ pub enum Code {
     UnknownSignIn,
     /// The token that the browser brought is not one we asked for.
     TokenRefused,
-    /// A password or code that a person typed is not the one, or was used before.
+    /// A password or code that a user typed is not the one, or was used before.
     FactorRefused,
     /// Keystone does not give this user that scope.
     ScopeRefused,
@@ -67,9 +67,9 @@ pub enum Code {
     VaultUnavailable,
     /// There can be no vault, or the one that there is is not for us.
     VaultUnusable,
-    /// The settings of this machine, or the person's own, forbid it.
+    /// The settings of this machine, or the user's own, forbid it.
     NotAllowed,
-    /// The person did not allow this program to have it, or could not be asked.
+    /// The user did not allow this program to have it, or could not be asked.
     ConfirmationRefused,
     /// No such lease (any more).
     UnknownLease,

@@ -1,7 +1,7 @@
 //! HTTPS to clouds: one client for each (TLS trust, proxy), which follows no redirect.
 //!
 //! The agent uses no proxy variable and no CA file of its own environment: a client that lives in
-//! the person's shell has sent what holds there.
+//! the user's shell has sent what holds there.
 
 mod errors;
 mod tls_files;
@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use self::tls_files::Named;
 use crate::error::{Code, Error, Result, reason};
 use crate::model::{Cloud, page_words};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::time::SharedClock;
 
 pub use errors::{around, proxy_of};
@@ -116,7 +116,7 @@ impl Outbound {
 
     fn digest(&self, file: &Named<'_>) -> Result<[u8; 32]> {
         let now = self.clock.now();
-        let mut files = locked(&self.files);
+        let mut files = lock_unpoisoned(&self.files);
         if let Some(seen) = files.get(file.path)
             && now.duration_since(seen.looked_at).abs() < LOOK_AGAIN
         {
@@ -135,7 +135,7 @@ impl Outbound {
     pub fn client(&self, cloud: &Cloud) -> Result<Client> {
         let judged = self.trust_of(cloud)?;
         let route = (judged, cloud.tls.verify, cloud.proxy.clone());
-        if let Some(client) = locked(&self.clients).get(&route) {
+        if let Some(client) = lock_unpoisoned(&self.clients).get(&route) {
             return Ok(client.clone());
         }
         let [ca, cert, key] = tls_files::named(cloud).map(|file| file.map(|file| file.read()).transpose());
@@ -144,12 +144,12 @@ impl Outbound {
         let read = tls_files::trust([digest(&contents[0]), digest(&contents[1]), digest(&contents[2])]);
         if read != judged {
             // The session was chosen by the digest of the file's earlier content.
-            locked(&self.files).clear();
+            lock_unpoisoned(&self.files).clear();
             return Err(bad_tls(cloud, "a file of its TLS settings has just changed".into())
                 .remedy("run your command again"));
         }
         let client = build(cloud, &contents)?;
-        locked(&self.clients).insert(route, client.clone());
+        lock_unpoisoned(&self.clients).insert(route, client.clone());
         Ok(client)
     }
 }
@@ -229,7 +229,7 @@ pub enum Peer {
     Keystone,
     /// Its identity provider.
     IdentityProvider,
-    /// Whoever has the address that a person gave.
+    /// Whoever has the address that a user gave.
     Dashboard,
 }
 

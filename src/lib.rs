@@ -1,8 +1,11 @@
 //! keystone-broker: sign in once in your browser; every OpenStack tool on this machine just works.
 //!
-//! Arrows run one way: everything may use [`model`] and [`error`], which use nothing;
-//! `cli → {clouds, client} → api`; `listen → broker → {signin, keystone, vault}`; `signin → http_server`,
+//! The library is for the program `ksb` and its tests: no stability is promised. It is for Linux alone.
+//!
+//! Arrows run one way (`tests/it/architecture.rs` has them all): everything may use [`model`] and [`error`], which use
+//! nothing; `cli → {clouds, client} → api`; `listen → broker → {signin, keystone, vault}`; `signin → http_server`,
 //! `listen → http_server`; never `signin → listen`.
+#![doc(hidden)]
 #![forbid(unsafe_code)]
 
 /// The life of the agent's process.
@@ -19,7 +22,7 @@ pub mod cli;
 pub mod client;
 /// clouds.yaml and its kin, as openstacksdk reads them.
 pub mod clouds;
-/// `config.toml`: the person's settings.
+/// `config.toml`: the user's settings.
 pub mod config;
 /// What a dashboard's address tells of its Keystone.
 pub mod dashboard;

@@ -71,7 +71,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// An entry of clouds.yaml, resolved by the client in the caller's folder and environment.
+/// An entry of clouds.yaml, resolved by the client in the caller's directory and environment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cloud {
     /// The entry's name; absent when a caller gave its options inline.
@@ -99,7 +99,7 @@ pub struct Cloud {
     /// The proxy that the caller's environment names for `auth_url`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
-    /// How a person signs in.
+    /// How a user signs in.
     #[serde(default)]
     pub sign_in: SignInOptions,
     /// Page that ends the *browser's* session, where the cloud has one.
@@ -177,7 +177,7 @@ impl Default for Tls {
     }
 }
 
-/// How a person signs in, in the option names of keystoneauth's `v3websso`.
+/// How a user signs in, in the option names of keystoneauth's `v3websso`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct SignInOptions {
@@ -187,12 +187,12 @@ pub struct SignInOptions {
     pub redirect_host: String,
     /// Port of that URL; 0 is any free one (RFC 8252 section 7.3), which only `oidc_code` can use.
     pub redirect_port: u16,
-    /// Seconds a person has to finish (`login_timeout` of `v3websso`).
+    /// Seconds a user has to finish (`login_timeout` of `v3websso`).
     pub timeout: u64,
     /// The OAuth client that we are, where the way needs one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oidc: Option<OidcClient>,
-    /// Who a program without a person is.
+    /// Who a program without a user is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,
     /// Who a user is that Keystone itself knows.
@@ -301,13 +301,13 @@ pub struct Requirements {
     /// Methods that must be among the ID token's `amr`, such as `otp` or `hwk` (RFC 8176).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub amr: Vec<String>,
-    /// Seconds that may have passed since the person proved who they are (`auth_time`).
+    /// Seconds that may have passed since the user proved who they are (`auth_time`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_auth_age: Option<u64>,
 }
 
 impl OidcClient {
-    /// Whether it asks for a refresh token that outlives the person's session at the provider
+    /// Whether it asks for a refresh token that outlives the user's session at the provider
     /// (OpenID Connect Core 1.0, section 11).
     pub fn asks_offline_access(&self) -> bool {
         self.scope.split_ascii_whitespace().any(|scope| scope == "offline_access")
@@ -343,7 +343,7 @@ impl Requirements {
     }
 }
 
-/// What an ID token says of how the person signed in (OpenID Connect Core 1.0, section 2).
+/// What an ID token says of how the user signed in (OpenID Connect Core 1.0, section 2).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Evidence {
     /// Authentication context class.
@@ -352,7 +352,7 @@ pub struct Evidence {
     /// Authentication methods (RFC 8176).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub amr: Vec<String>,
-    /// When the person proved who they are, by our clock.
+    /// When the user proved who they are, by our clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub auth_time: Option<Timestamp>,
@@ -379,7 +379,7 @@ pub enum Way {
     OidcCode,
     /// OAuth's device authorization (RFC 8628), approved on any device, then Keystone's bearer exchange.
     OidcDevice,
-    /// A token that a program without a person has, by Keystone's bearer exchange. Nobody is asked anything.
+    /// A token that a program without a user has, by Keystone's bearer exchange. Nobody is asked anything.
     Workload,
     /// Keystone's own users: a password and what its rules ask for besides, on the caller's terminal.
     Password,
@@ -391,7 +391,7 @@ pub struct Source {
     /// Absolute path.
     #[schema(value_type = String)]
     pub file: PathBuf,
-    /// Found in the caller's current folder, which may be a repository someone else wrote.
+    /// Found in the caller's current directory, which may be a repository someone else wrote.
     pub current_folder: bool,
 }
 

@@ -76,9 +76,9 @@ pub struct AuthorizationResponse {
     pub error_description: Option<String>,
 }
 
-/// A device authorization that waits for its person (RFC 8628 section 3.2).
+/// A device authorization that waits for its user (RFC 8628 section 3.2).
 pub struct Device {
-    /// Where the person approves; holds the code where the provider has such an address.
+    /// Where the user approves; holds the code where the provider has such an address.
     pub url: String,
     /// What the page there shows or asks for.
     pub user_code: String,
@@ -244,7 +244,7 @@ impl Provider {
         self.granted(&response, Some(&sent.nonce))
     }
 
-    /// Asks for a code that a person approves on any device, with PKCE for those who take it there too.
+    /// Asks for a code that a user approves on any device, with PKCE for those who take it there too.
     pub async fn device(&self) -> Result<Device> {
         let url = self.metadata.additional_metadata().device_authorization_endpoint.clone();
         let url = url.ok_or_else(|| {
@@ -271,7 +271,7 @@ impl Provider {
         })
     }
 
-    /// Asks again and again, as slowly as the provider wants, until the person has answered (RFC 8628 section 3.5).
+    /// Asks again and again, as slowly as the provider wants, until the user has answered (RFC 8628 section 3.5).
     pub async fn approved(
         &self,
         device: &Device,
@@ -351,7 +351,7 @@ impl Provider {
     }
 
     /// The page that ends the browser's own session (OpenID Connect RP-Initiated Logout 1.0). The ID token would spare
-    /// the person a question there, but an address is seen in process lists and histories, and some Keystones take ID tokens.
+    /// the user a question there, but an address is seen in process lists and histories, and some Keystones take ID tokens.
     pub fn end_session_url(&self) -> Option<Url> {
         let endpoint = self.metadata.additional_metadata().end_session_endpoint.clone()?;
         let client = ClientId::new(self.client.client_id.clone());

@@ -80,7 +80,7 @@ def _root(url: str) -> str:
 
 
 def source_in_current_folder() -> dict[str, Any] | None:
-    """The configuration file of the current folder that openstacksdk reads, if there is one.
+    """The configuration file of the current directory that openstacksdk reads, if there is one.
 
     Whoever wrote that folder may have chosen the auth URL, so the broker asks before it sends a person there.
     """

@@ -192,7 +192,7 @@ class BrokerAuth(base.BaseIdentityPlugin):  # type: ignore[misc, unused-ignore]
         return cloud, scope or "unscoped"
 
     def _resolve(self, name: str) -> dict[str, Any]:
-        """The entry `name`, as `ksb` finds it in this folder and environment."""
+        """The entry `name`, as `ksb` finds it in this directory and environment."""
         if self._resolved is None:
             try:
                 said = agent.run_ksb("clouds", "show", name, "--json", "--with-secrets")

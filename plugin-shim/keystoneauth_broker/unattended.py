@@ -102,7 +102,7 @@ def fetch(cloud: dict[str, Any], label: str) -> dict[str, Any]:
     if (cloud.get("source") or {}).get("current_folder"):
         # Who trusts a cloned repository's cloud has not said that its commands may run.
         raise BrokerError(
-            f"`{line}` is not run: the entry may lie in the current folder",
+            f"`{line}` is not run: the entry may lie in the current directory",
             cloud=label,
             code="cloud-not-trusted",
             remedy="move the entry to ~/.config/openstack/clouds.yaml",

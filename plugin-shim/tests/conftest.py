@@ -66,7 +66,7 @@ ENTRY = {
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bare environment, an empty home, an empty current folder, and no terminal."""
+    """A bare environment, an empty home, an empty current directory, and no terminal."""
     for name in os.environ:
         if name not in _LEAVE:
             monkeypatch.delenv(name)

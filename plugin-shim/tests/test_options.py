@@ -418,7 +418,7 @@ def test_file_named_by_the_environment(told: Any, tmp_path: Path, monkeypatch: p
     (tmp_path / "here" / "clouds.yaml").touch()
     elsewhere = tmp_path / "elsewhere.yaml"
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(elsewhere))
-    assert "source" in told()["cloud"], "openstacksdk goes on to the current folder where it is not there"
+    assert "source" in told()["cloud"], "openstacksdk goes on to the current directory where it is not there"
     elsewhere.touch()
     assert "source" not in told()["cloud"]
 

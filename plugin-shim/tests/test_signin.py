@@ -511,6 +511,6 @@ def test_a_command_of_the_current_folder_is_not_run(
     program("mint", f"touch {tmp_path}/ran")
     (tmp_path / "here" / "clouds.yaml").write_text("clouds: {}")
     agent.on_tokens(NEEDED)
-    with pytest.raises(BrokerError, match="is not run: the entry may lie in the current folder"):
+    with pytest.raises(BrokerError, match="is not run: the entry may lie in the current directory"):
         make(**command("mint")).get_token(session)
     assert not (tmp_path / "ran").exists()

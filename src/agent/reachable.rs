@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::http_server::accept::Server;
 use crate::platform::inotify::{Watch, WatchFlags};
 use crate::platform::paths::Paths;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// A program that removes the directory is done by then: a new socket in it would be in its way.
 const QUIET: Duration = Duration::from_secs(1);
@@ -24,16 +24,16 @@ const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 pub(super) async fn keep(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Server>>) {
     let mut again: &[Duration] = &[];
     loop {
-        if !locked(sockets).api.is_ours {
+        if !lock_unpoisoned(sockets).api.is_ours {
             return;
         }
         until_lost(broker, sockets, again).await;
-        let lost = locked(sockets).api.path();
+        let lost = lock_unpoisoned(sockets).api.path();
         if let Err(error) = open_another(broker, sockets, servers).await {
             tracing::error!(%error, lost = %lost.display(), "the socket was removed, and there is no other");
             return broker.stop();
         }
-        tracing::info!(lost = %lost.display(), now = %locked(sockets).api.path().display(), "another socket");
+        tracing::info!(lost = %lost.display(), now = %lock_unpoisoned(sockets).api.path().display(), "another socket");
         again = &AGAIN;
     }
 }
@@ -44,20 +44,20 @@ async fn until_lost(broker: &Broker, sockets: &Mutex<Sockets>, again: &[Duration
         .union(WatchFlags::MOVED_FROM)
         .union(WatchFlags::DELETE_SELF)
         .union(WatchFlags::MOVE_SELF);
-    let path = locked(sockets).api.path();
+    let path = lock_unpoisoned(sockets).api.path();
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return std::future::pending().await;
     };
     let mut changes = match Watch::of(directory, KINDS) {
         Ok(changes) => changes,
-        Err(_) if !locked(sockets).api.has_its_name() => return,
+        Err(_) if !lock_unpoisoned(sockets).api.has_its_name() => return,
         Err(error) => {
             tracing::warn!(%error, "nothing tells if the socket is removed");
             return std::future::pending().await;
         }
     };
     let mut pauses = again.iter();
-    while locked(sockets).api.has_its_name() {
+    while lock_unpoisoned(sockets).api.has_its_name() {
         match pauses.next() {
             Some(pause) => _ = timeout(*pause, changes.changed(name)).await,
             None => changes.changed(name).await,
@@ -71,11 +71,11 @@ async fn until_lost(broker: &Broker, sockets: &Mutex<Sockets>, again: &[Duration
 }
 
 async fn open_another(broker: &Broker, sockets: &Mutex<Sockets>, servers: &Mutex<Vec<Server>>) -> Result<()> {
-    let held = locked(sockets).api.lock.try_clone().ok();
+    let held = lock_unpoisoned(sockets).api.lock.try_clone().ok();
     let api = ApiSocket::open(&Paths::from_env()?, held.as_ref()).await?;
     let server = serve_api(broker, &api)?;
     broker.move_to(&api.directory());
-    locked(servers).push(server);
-    locked(sockets).api = api;
+    lock_unpoisoned(servers).push(server);
+    lock_unpoisoned(sockets).api = api;
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::platform::peer_program::{Peer, Program, Pulse, since_boot};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
-/// More than a person runs at a time.
+/// More than a user runs at a time.
 const MOST: usize = 1024;
 /// A program has fewer connections at a time.
 const SURE: usize = 128;
@@ -50,13 +50,13 @@ impl Programs {
     /// Whether the program at the other end can be told also when it is gone. Costs next to nothing.
     pub(super) fn knows(&self, peer: &Peer) -> bool {
         let Peer::Process { pid, since } = peer else { return false };
-        locked(&self.0).get(pid).is_some_and(|known| known.was_there(*since))
+        lock_unpoisoned(&self.0).get(pid).is_some_and(|known| known.was_there(*since))
     }
 
     /// The program at the other end of a connection that was looked at already. Costs next to nothing.
     pub(super) fn at_hand(&self, peer: &Peer) -> Option<Arc<Program>> {
         let Peer::Process { pid, since } = peer else { return None };
-        let all = locked(&self.0);
+        let all = lock_unpoisoned(&self.0);
         all.get(pid).filter(|known| known.sure.contains(since)).map(|known| known.program.clone())
     }
 
@@ -65,7 +65,7 @@ impl Programs {
         if !matches!(peer, Peer::Socket { .. }) {
             return Vec::new();
         }
-        let all = locked(&self.0);
+        let all = lock_unpoisoned(&self.0);
         let mut living: Vec<_> = all.iter().filter(|(_, known)| known.pulse.beats()).collect();
         living.sort_by_key(|(_, known)| Reverse(known.seen));
         living.into_iter().take(LIKELY).map(|(pid, _)| *pid).collect()
@@ -74,7 +74,7 @@ impl Programs {
     /// The program at the other end; `None` when it is gone and was not looked at before.
     pub(super) fn find(&self, peer: &Peer) -> Option<Arc<Program>> {
         if let Peer::Process { pid, since } = peer
-            && let Some(known) = locked(&self.0).get_mut(pid)
+            && let Some(known) = lock_unpoisoned(&self.0).get_mut(pid)
             && known.was_there(*since)
             && (known.sure.contains(since) || known.program.still_runs() || !known.pulse.beats())
         {
@@ -84,7 +84,7 @@ impl Programs {
         let seen = since_boot();
         let program = Arc::new(Program::of(peer, &self.likely(peer))?);
         if let Some(pulse) = Pulse::of(&program) {
-            let mut all = locked(&self.0);
+            let mut all = lock_unpoisoned(&self.0);
             if all.len() >= MOST {
                 all.retain(|_, known| known.pulse.beats());
             }

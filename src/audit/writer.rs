@@ -11,9 +11,9 @@ use jiff::Timestamp;
 use super::program_cache::Programs;
 use super::{Action, Entry, File, Health, Message, Outcome, What, Who};
 use crate::platform::peer_program::Program;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
-/// More than a person has programs, clouds and scopes.
+/// More than a user has programs, clouds and scopes.
 const MOST: usize = 1024;
 
 /// What was written, by whom it was wanted, and how often it has happened since.
@@ -31,7 +31,7 @@ struct Repeats {
 impl Seen {
     /// Counts it, if it is written already.
     pub(super) fn again(&self, now: Timestamp, key: &Key) -> bool {
-        let mut all = locked(&self.0);
+        let mut all = lock_unpoisoned(&self.0);
         let Some(repeats) = all.get_mut(key) else { return false };
         if repeats.times == 0 {
             repeats.first = now;
@@ -85,9 +85,9 @@ impl Recorder {
         if self.seen.again(now, &key) {
             return;
         }
-        if locked(&self.seen.0).len() == MOST {
+        if lock_unpoisoned(&self.seen.0).len() == MOST {
             self.flush();
-            locked(&self.seen.0).clear();
+            lock_unpoisoned(&self.seen.0).clear();
         }
         let (what, program) = &key;
         self.write(&Entry {
@@ -97,7 +97,7 @@ impl Recorder {
             repeats: 0,
             last: None,
         });
-        let mut seen = locked(&self.seen.0);
+        let mut seen = lock_unpoisoned(&self.seen.0);
         if seen.is_empty() {
             self.health.pending.notify_one();
         }
@@ -106,7 +106,7 @@ impl Recorder {
 
     /// Writes how often the same has happened since, and forgets what has not.
     fn flush(&mut self) {
-        let seen = std::mem::take(&mut *locked(&self.seen.0));
+        let seen = std::mem::take(&mut *lock_unpoisoned(&self.seen.0));
         for ((what, program), repeats) in seen {
             if repeats.times == 0 {
                 continue;
@@ -118,9 +118,9 @@ impl Recorder {
                 repeats: repeats.times,
                 last: Some(repeats.last),
             });
-            locked(&self.seen.0).insert((what, program), Repeats { times: 0, ..repeats });
+            lock_unpoisoned(&self.seen.0).insert((what, program), Repeats { times: 0, ..repeats });
         }
-        if !locked(&self.seen.0).is_empty() {
+        if !lock_unpoisoned(&self.seen.0).is_empty() {
             self.health.pending.notify_one();
         }
     }

@@ -3,7 +3,7 @@
 use super::State;
 use crate::model::Identity;
 
-/// More than one cloud has names in a person's files.
+/// More than one cloud has names in a user's files.
 const MOST: usize = 64;
 
 impl State {

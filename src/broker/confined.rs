@@ -17,10 +17,10 @@ use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, NO_LIFETIME};
 use crate::model::{Cloud, Identity, ProjectRef, Scope, Secret, Token, hex, random_hex};
 use crate::platform::machine;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 impl Inner {
-    /// How the names begin of what this agent makes at Keystone: machine and state folder, so that the agents of two homes
+    /// How the names begin of what this agent makes at Keystone: machine and state directory, so that the agents of two homes
     /// leave each other's alone.
     fn own_names(&self) -> String {
         format!("ksb-lease-{}-{}-", machine::name(), self.place())
@@ -45,7 +45,7 @@ impl Inner {
     }
 
     async fn make_credentials(self: Arc<Self>, id: &str) -> Result<()> {
-        let found = locked(&self.state).leases.get(id).map(|lease| {
+        let found = lock_unpoisoned(&self.state).leases.get(id).map(|lease| {
             let has_some = lease.confined.as_ref().is_some_and(|confined| confined.credentials.is_some());
             (lease.ends_at, has_some)
         });
@@ -93,7 +93,7 @@ impl Inner {
             self.retire(id).await;
             return Err(error);
         }
-        if locked(&self.state).leases.contains_key(id) {
+        if lock_unpoisoned(&self.state).leases.contains_key(id) {
             self.watch(id);
             self.try_confinement(id, &keystone).await;
         } else {
@@ -123,9 +123,9 @@ impl Inner {
         });
     }
 
-    /// The person's own token of a lease's project, and the cloud; `None` when the lease was revoked meanwhile.
+    /// The user's own token of a lease's project, and the cloud; `None` when the lease was revoked meanwhile.
     async fn persons_token(self: &Arc<Self>, id: &str) -> Result<Option<(Cloud, Token)>> {
-        let found = locked(&self.state)
+        let found = lock_unpoisoned(&self.state)
             .leases
             .get(id)
             .map(|lease| (lease.cloud.clone(), lease.identity.clone(), lease.scope.clone()));
@@ -138,7 +138,7 @@ impl Inner {
 
     /// A token by the restricted credential; `None` when it is not there, or not any more.
     pub(super) async fn mint_confined(self: &Arc<Self>, id: &str) -> Result<Option<Token>> {
-        let found = locked(&self.state).leases.get(id).and_then(|lease| {
+        let found = lock_unpoisoned(&self.state).leases.get(id).and_then(|lease| {
             let confined = lease.confined.as_ref()?;
             Some((lease.cloud.clone(), confined.credentials.clone()?))
         });
@@ -147,7 +147,7 @@ impl Inner {
         keystone.by_credential(&credentials.user_id, &credentials.worker_name(), &credentials.worker).await
     }
 
-    /// Deletes the credentials of a lease: the restricted one first, the one that does it last. By the person's token
+    /// Deletes the credentials of a lease: the restricted one first, the one that does it last. By the user's token
     /// where Keystone does not take the reaper.
     pub(super) async fn reap(
         &self,
@@ -173,10 +173,10 @@ impl Inner {
         Ok(deleted)
     }
 
-    /// Credentials have to go though their lease may not: with the person there it gets new ones when it is next used.
+    /// Credentials have to go though their lease may not: with the user there it gets new ones when it is next used.
     pub(super) async fn credentials_end(self: &Arc<Self>, id: &str) {
         let alone = {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             let now = self.clock.now();
             state.leases.get(id).map(|lease| {
                 let session = state.sessions.get(&lease.identity);
@@ -193,7 +193,7 @@ impl Inner {
     /// Takes a lease's credentials back while it lives on: its next use makes others.
     pub(super) async fn retire(self: &Arc<Self>, id: &str) {
         let old = {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             let Some(old) = state.leases.get_mut(id).and_then(Lease::without_credentials) else { return };
             let by = state.token_of(&old.identity, self.clock.now());
             let old = Arc::new(old);
@@ -207,7 +207,7 @@ impl Inner {
 
     /// Deletes, as the user who has just signed in, what this agent made for leases that it does not know any more.
     pub(super) async fn sweep_as(&self, identity: &Identity) {
-        let found = locked(&self.state).sessions.get(identity).map(|session| {
+        let found = lock_unpoisoned(&self.state).sessions.get(identity).map(|session| {
             let own_token = session.own_token(self.clock.now());
             (session.cloud.clone(), own_token.cloned())
         });
@@ -227,7 +227,7 @@ impl Inner {
         let (listed, ec2) = tokio::join!(keystone.credentials(by), keystone.ec2_access_keys(by));
         let (listed, ec2) = (listed.unwrap_or_default(), ec2.unwrap_or_default());
         let living: Vec<(String, Option<String>)> = {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             let known = state.leases.values().chain(state.over.iter().map(|lease| &**lease));
             known.map(|lease| (lease.id.clone(), lease.ec2.clone())).collect()
         };

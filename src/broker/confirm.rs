@@ -1,4 +1,4 @@
-//! Asks the person before a program gets a token (`confirm`): once for each process, and for no longer than that token lives.
+//! Asks the user before a program gets a token (`confirm`): once for each process, and for no longer than that token lives.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -18,11 +18,11 @@ use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Scope, random_hex};
 use crate::platform::current_exe;
 use crate::platform::peer_program::{Peer, Program};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
-/// How long a person may take to answer. Tools give up not much later.
+/// How long a user may take to answer. Tools give up not much later.
 const PATIENCE: SignedDuration = SignedDuration::from_secs(60);
-/// A No counts for so long: a program that asks again and again is no reason to ask the person again and again.
+/// A No counts for so long: a program that asks again and again is no reason to ask the user again and again.
 const REST: SignedDuration = SignedDuration::from_secs(60);
 
 /// Which program asks for what: a process is told from a later one with its number by its start.
@@ -51,7 +51,7 @@ struct Question {
 
 impl Default for Confirmations {
     fn default() -> Self {
-        // A person who does not answer must not hold up a lock.
+        // A user who does not answer must not hold up a lock.
         let asking = Flight::from(&Work::default());
         let (open, watched_until) = (watch::Sender::default(), Mutex::new(Timestamp::MIN));
         Self { answered: Mutex::default(), asking, turn: Arc::default(), open, watched_until }
@@ -71,7 +71,7 @@ pub(super) struct Wish<'w> {
 }
 
 impl Inner {
-    /// Returns when the person has allowed it; fails when they do not, or when there is nobody to ask.
+    /// Returns when the user has allowed it; fails when they do not, or when there is nobody to ask.
     pub(super) async fn confirm_use(
         self: &Arc<Self>,
         wish: Wish<'_>,
@@ -106,7 +106,7 @@ impl Inner {
             };
             inner.note(Who::Program(program), what.or(outcome.as_ref().err()));
             let until = if outcome.is_ok() { ends } else { inner.clock.now() + REST };
-            let mut answered = locked(&inner.confirmations.answered);
+            let mut answered = lock_unpoisoned(&inner.confirmations.answered);
             answered.retain(|_, (_, until)| inner.clock.now() < *until);
             if answer.is_some() {
                 answered.insert(asked, (outcome.is_ok(), until));
@@ -119,11 +119,11 @@ impl Inner {
 
     /// What was answered, while it counts. One that is not known may be another one each time: only a No is for all of them.
     fn answered(&self, key: &Use) -> Option<bool> {
-        let (allowed, until) = locked(&self.confirmations.answered).get(key).copied()?;
+        let (allowed, until) = lock_unpoisoned(&self.confirmations.answered).get(key).copied()?;
         (self.clock.now() < until && (key.0.is_some() || !allowed)).then_some(allowed)
     }
 
-    /// The person's answer; `None` where nobody can be asked.
+    /// The user's answer; `None` where nobody can be asked.
     async fn ask_person(
         &self,
         cloud: &Cloud,
@@ -164,7 +164,9 @@ impl Inner {
         self.confirmations.open.send_replace(Some(Arc::new(question)));
         let on_desktop = async {
             match self.notices.confirm(title, text).await {
-                None if self.clock.now() < *locked(&self.confirmations.watched_until) => pending().await,
+                None if self.clock.now() < *lock_unpoisoned(&self.confirmations.watched_until) => {
+                    pending().await
+                }
                 answer => answer,
             }
         };
@@ -179,27 +181,27 @@ impl Inner {
 }
 
 impl Broker {
-    /// The question that is open, as soon as there is one, for a person at a terminal.
+    /// The question that is open, as soon as there is one, for a user at a terminal.
     pub async fn question(&self, patience: Duration) -> Option<api::Question> {
         let Confirmations { open, watched_until, .. } = &self.inner.confirmations;
         let now = self.inner.clock.now();
         let longest = SignedDuration::try_from(patience).unwrap_or_default();
-        *locked(watched_until) = now + longest + LOOKS_AWAY;
+        *lock_unpoisoned(watched_until) = now + longest + LOOKS_AWAY;
         let mut open = open.subscribe();
         let asked = timeout(patience, open.wait_for(Option::is_some)).await.ok()?.ok()?.clone()?;
         Some(api::Question { id: asked.id.clone(), title: asked.title.clone(), text: asked.text.clone() })
     }
 
-    /// The person at a terminal answers. Only our own program may say so for them: another one would have to act the
-    /// person at a terminal, which is more than a script that is to be stopped does.
+    /// The user at a terminal answers. Only our own program may say so for them: another one would have to act the
+    /// user at a terminal, which is more than a script that is to be stopped does.
     pub async fn answer(&self, id: &str, allow: bool, peer: Peer) -> Result<()> {
         let program = self.identify(peer).await.and_then(|program| program.executable.clone());
         if program.is_none_or(|program| program != current_exe::path()) {
-            let why = "only `ksb confirm` answers for the person";
+            let why = "only `ksb confirm` answers for the user";
             return Err(Error::new(Code::NotAllowed, why).remedy("ksb confirm"));
         }
         let open = self.inner.confirmations.open.borrow().clone().filter(|question| question.id == id);
-        let answer = open.and_then(|question| locked(&question.answer).take());
+        let answer = open.and_then(|question| lock_unpoisoned(&question.answer).take());
         let answer = answer.ok_or_else(|| {
             Error::new(Code::InvalidRequest, "this is not asked any more").remedy("run the program again")
         })?;

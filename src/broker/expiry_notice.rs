@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::sign_in_attempt::{Entry, Opening};
 use super::{Inner, policy};
 use crate::model::Identity;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// The session's token, as far as its end matters.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,12 +35,16 @@ impl Inner {
         }
     }
 
-    /// Tells a person whose tool waits at the facade, where no terminal of theirs does: once for each sign-in.
+    /// Tells a user whose tool waits at the facade, where no terminal of theirs does: once for each sign-in.
     pub(super) fn call(&self, entry: &Entry, lease: &str) {
         if !entry.call(self.clock.now()) {
             return;
         }
-        let name = locked(&self.state).leases.get(lease).map(|lease| lease.name.clone()).unwrap_or_default();
+        let name = lock_unpoisoned(&self.state)
+            .leases
+            .get(lease)
+            .map(|lease| lease.name.clone())
+            .unwrap_or_default();
         let Opening { cloud, url, .. } = &entry.opening;
         let title = format!("{}: sign in, a tool waits", cloud.label());
         let text = format!("It holds the lease {name}. Click here, or: ksb login {}", cloud.argument());
@@ -49,7 +53,7 @@ impl Inner {
 
     pub(super) async fn notify(&self, identity: &Identity, ends: Timestamp) {
         let left = ends.duration_since(self.clock.now());
-        let cloud = locked(&self.state).sessions.get(identity).map(|session| session.cloud.clone());
+        let cloud = lock_unpoisoned(&self.state).sessions.get(identity).map(|session| session.cloud.clone());
         // A computer that slept through it has nobody to tell.
         let Some(cloud) = cloud.filter(|_| left > SignedDuration::ZERO) else { return };
         let left = match left.as_secs() {
@@ -61,7 +65,7 @@ impl Inner {
     }
 
     fn ending(&self, identity: &Identity) -> Option<Ending> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity)?;
         // A set end that comes first is told for itself.
         if session.ends_at.is_some_and(|ends_at| ends_at <= session.unscoped.token.expires_at) {
@@ -74,6 +78,6 @@ impl Inner {
 
     fn ends_soon(&self, identity: &Identity) -> bool {
         let now = self.clock.now();
-        locked(&self.state).sessions.get(identity).is_some_and(|session| session.ends_soon(now))
+        lock_unpoisoned(&self.state).sessions.get(identity).is_some_and(|session| session.ends_soon(now))
     }
 }

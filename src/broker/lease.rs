@@ -30,7 +30,7 @@ pub(super) struct Lease {
     pub(super) identity: Identity,
     /// What its tokens are for when the holder names no scope.
     pub(super) scope: Scope,
-    /// A person made it, so that a sign-in may be begun for it.
+    /// A user made it, so that a sign-in may be begun for it.
     pub(super) prompt: bool,
     pub(super) remote: bool,
     /// The process that it ends with.
@@ -40,9 +40,9 @@ pub(super) struct Lease {
     used_at: Option<Timestamp>,
     /// Whose tokens it gives: the first one's owner.
     user: Option<User>,
-    /// Goes on without the person's session, and while the agent is locked.
+    /// Goes on without the user's session, and while the agent is locked.
     pub(super) unattended: bool,
-    /// The person is asked before a program gets a token by it.
+    /// The user is asked before a program gets a token by it.
     pub(super) confirm: bool,
     pub(super) confined: Option<Confined>,
     /// The access key of the EC2 credential that was made for it.

@@ -23,9 +23,9 @@ use crate::model::{Cloud, Identity, Scope, Secret, Token, random_hex};
 use crate::platform::files;
 use crate::platform::peer_program::{Peer, Program};
 use crate::platform::process::Process;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
-/// What stands before a lease's handle, so that a person sees what it is.
+/// What stands before a lease's handle, so that a user sees what it is.
 const HANDLE: &str = "ksb-";
 
 /// How many leases that have ended are remembered.
@@ -61,7 +61,7 @@ pub(super) struct Cleared {
 impl Broker {
     /// Says where leases are good, or why they are not.
     pub fn facade(&self, report: FacadeReport) {
-        *locked(&self.inner.facade) = report;
+        *lock_unpoisoned(&self.inner.facade) = report;
     }
 
     /// Makes a lease for whoever asks. One that leaves meanwhile cuts nothing off; a lease that nobody took is ended.
@@ -93,7 +93,7 @@ impl Broker {
 
     async fn make_lease(&self, mut request: LeaseRequest, peer: Peer) -> Result<Leased> {
         let inner = &self.inner;
-        let facade = locked(&inner.facade).clone();
+        let facade = lock_unpoisoned(&inner.facade).clone();
         if let Some(problem) = facade.problem {
             return Err(Error::new(Code::FacadeUnavailable, format!("no lease is of use: {problem}"))
                 .remedy("set facade_port in config.toml to a free port, then: ksb agent stop"));
@@ -142,7 +142,7 @@ impl Broker {
             lease.notice(notice);
         }
         {
-            let mut state = locked(&inner.state);
+            let mut state = lock_unpoisoned(&inner.state);
             if request.name.is_some() && state.leases.values().any(|other| other.name == lease.name) {
                 return Err(Error::new(
                     Code::InvalidRequest,
@@ -162,7 +162,8 @@ impl Broker {
         inner.watch(&id);
         inner.changes.note();
         inner.settle().await;
-        let lease = locked(&inner.state).view_lease(&id, inner.clock.now()).ok_or_else(|| unknown(&id))?;
+        let lease =
+            lock_unpoisoned(&inner.state).view_lease(&id, inner.clock.now()).ok_or_else(|| unknown(&id))?;
         tracing::info!(cloud = lease.cloud, name = lease.name, confined = lease.confined, "lease made");
         let handle = Secret::new(format!("{HANDLE}{id}-{}", secret.expose()));
         Ok(Leased::Lease(Box::new(LeaseReply { lease, secret, handle, auth_url: facade.url, s3 })))
@@ -193,14 +194,14 @@ impl Broker {
     pub fn leases(&self) -> LeasesReply {
         let now = self.inner.clock.now();
         let mut leases: Vec<_> = {
-            let state = locked(&self.inner.state);
+            let state = lock_unpoisoned(&self.inner.state);
             state.leases.keys().filter_map(|id| state.view_lease(id, now)).collect()
         };
         leases.sort_by(|a, b| (a.made_at, &a.id).cmp(&(b.made_at, &b.id)));
         LeasesReply {
             leases,
             incomplete: self.inner.incomplete(),
-            facade: locked(&self.inner.facade).clone(),
+            facade: lock_unpoisoned(&self.inner.facade).clone(),
         }
     }
 
@@ -208,7 +209,7 @@ impl Broker {
     pub async fn revoke(&self, which: &str, peer: Peer) -> Result<RevokeReply> {
         self.inner.log.meet(peer).await;
         let id = {
-            let state = locked(&self.inner.state);
+            let state = lock_unpoisoned(&self.inner.state);
             let mut named = state.leases.values().filter(|lease| lease.name == which);
             let id = if state.leases.contains_key(which) { Some(which) } else { None };
             match (id, named.next(), named.next()) {
@@ -226,7 +227,8 @@ impl Broker {
         };
         // A caller that leaves meanwhile cuts nothing off.
         let now = self.inner.clock.now();
-        let unanswered = locked(&self.inner.state).leases.get(&id).map(|lease| lease.unanswered(now));
+        let unanswered =
+            lock_unpoisoned(&self.inner.state).leases.get(&id).map(|lease| lease.unanswered(now));
         let inner = self.inner.clone();
         let ending = self.inner.work.spawn(async move { inner.end_lease(&id).await });
         let ended = tokio::select! {
@@ -240,7 +242,7 @@ impl Broker {
 
     /// The lease whose holder this is.
     pub fn holder(&self, shown: &Shown<'_>) -> Result<String> {
-        let state = locked(&self.inner.state);
+        let state = lock_unpoisoned(&self.inner.state);
         let now = self.inner.clock.now();
         let found = match shown {
             Shown::Token(token) => state.leases.values().find(|lease| lease.made(token, now)),
@@ -265,7 +267,7 @@ impl Broker {
 
     /// A sentence for the holder of a lease that has ended, if this was one.
     pub fn ended_lease(&self, shown: &Shown<'_>) -> Option<String> {
-        let state = locked(&self.inner.state);
+        let state = lock_unpoisoned(&self.inner.state);
         let mut ended = state.ended.iter();
         let found = match shown {
             Shown::Token(token) => {
@@ -356,14 +358,14 @@ impl Inner {
     }
 
     pub(super) fn with_lease<T>(&self, id: &str, change: impl FnOnce(&mut Lease) -> T) -> Option<T> {
-        let changed = locked(&self.state).leases.get_mut(id).map(change);
+        let changed = lock_unpoisoned(&self.state).leases.get_mut(id).map(change);
         self.changes.note();
         changed
     }
 
     /// Sees to it that the lease ends with its process or its time, and its credentials before theirs.
     pub(super) fn watch(self: &Arc<Self>, id: &str) {
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         let Some(lease) = state.leases.get_mut(id) else { return };
         let process = lease.process.clone();
         let ends_at = lease.ends_at;
@@ -407,7 +409,7 @@ impl Inner {
     /// Ends a lease: from now on it is refused; then what it had at Keystone is taken back.
     pub(super) async fn end_lease(self: &Arc<Self>, id: &str) -> Option<RevokeReply> {
         let (lease, by) = {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             let lease = Arc::new(state.leases.remove(id)?);
             let by = state.token_of(&lease.identity, self.clock.now());
             state.over.push(lease.clone());
@@ -464,7 +466,7 @@ impl Inner {
         replies.collect()
     }
 
-    /// Takes back what a lease that is over has at Keystone, in its own name or by the person's token. What cannot be
+    /// Takes back what a lease that is over has at Keystone, in its own name or by the user's token. What cannot be
     /// taken back now is tried again at the next start, sign-in, renewal and logout, until it has ended by itself.
     pub(super) async fn clear(self: &Arc<Self>, lease: &Arc<Lease>, by: Option<&Token>) -> Cleared {
         let mut cleared = Cleared::default();
@@ -512,7 +514,7 @@ impl Inner {
                 }
             }
         }
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         if cleared.not_revoked.is_empty() || lease.leaves_nothing(now) {
             state.over.retain(|other| !Arc::ptr_eq(other, lease));
             self.changes.note();
@@ -528,7 +530,7 @@ impl Inner {
     /// Tries again what an earlier end of these leases left, now that there may be a token to do it by.
     pub(super) async fn clear_over(self: &Arc<Self>, identity: Option<&Identity>) {
         let over: Vec<_> = {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             let theirs = |lease: &&Arc<Lease>| identity.is_none_or(|identity| lease.identity == *identity);
             let now = self.clock.now();
             let over = state.over.iter().filter(theirs);
@@ -544,7 +546,7 @@ impl State {
         Some(lease.view_with(self.sessions.get(&lease.identity), now))
     }
 
-    /// The token by which the person's own doings at Keystone are undone.
+    /// The token by which the user's own doings at Keystone are undone.
     pub(super) fn token_of(&self, identity: &Identity, now: Timestamp) -> Option<Arc<Token>> {
         let session = self.sessions.get(identity)?;
         session.own_token(now).map(|held| Arc::new(held.token.clone()))

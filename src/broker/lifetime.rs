@@ -8,19 +8,19 @@ use super::{Broker, Inner, policy};
 use crate::audit::Who;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 impl Inner {
-    /// When a session that begins now is to end: what its person wants, and no later than the settings say.
+    /// When a session that begins now is to end: what its user wants, and no later than the settings say.
     pub(super) fn session_end(&self, begins: Timestamp, wish: Option<SignedDuration>) -> Option<Timestamp> {
         let longest = self.config.session_lifetime;
         wish.into_iter().chain(longest).min().map(|lifetime| begins + lifetime)
     }
 
-    /// The person wants the session to end so long after now; it does not outlive the settings by that.
+    /// The user wants the session to end so long after now; it does not outlive the settings by that.
     pub(super) fn shorten(self: &Arc<Self>, identity: &Identity, wish: SignedDuration) {
         let now = self.clock.now();
-        let changed = locked(&self.state).sessions.get_mut(identity).map(|session| {
+        let changed = lock_unpoisoned(&self.state).sessions.get_mut(identity).map(|session| {
             let latest = self.session_end(session.signed_in_at, None);
             session.ends_at = Some(latest.map_or(now + wish, |latest| latest.min(now + wish)));
             self.changes.note();
@@ -34,7 +34,7 @@ impl Inner {
     /// Waits for the session's end, tells ahead of it, and logs it out; another end is another's to wait for.
     pub(super) async fn end_in_time(self: &Arc<Self>, identity: &Identity) {
         let due = || {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             let session = state.sessions.get(identity)?;
             Some((session.ends_at?, session.soon()?, session.unscoped.token.expires_at, session.renews()))
         };
@@ -56,7 +56,7 @@ impl Inner {
         }
     }
 
-    /// Refuses a lease that goes on without its person where the settings do.
+    /// Refuses a lease that goes on without its user where the settings do.
     pub(super) fn check_unattended(&self, cloud: &Cloud) -> Result<()> {
         if self.config.unattended {
             return Ok(());

@@ -20,7 +20,7 @@ use crate::formats::lock_file::{LockFile, Reason};
 use crate::model::Secret;
 use crate::platform::files;
 use crate::platform::peer_program::Peer;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// Held by whoever opens the vault.
 pub(super) type Turn = Arc<Mutex<()>>;
@@ -33,7 +33,7 @@ impl Broker {
             self.inner.log.meet(peer).await;
         }
         {
-            let mut state = locked(&self.inner.state);
+            let mut state = lock_unpoisoned(&self.inner.state);
             state.locks += 1;
             state.is_welcome = false;
         }
@@ -63,9 +63,9 @@ impl Broker {
     async fn lock_now(&self, reason: LockReason, who: Who) -> Result<LockReply> {
         let inner = &self.inner;
         inner.check_room()?;
-        let was_locked = locked(&inner.state).lock.clone();
+        let was_locked = lock_unpoisoned(&inner.state).lock.clone();
         if let Some(lock) = was_locked {
-            // What a person locked, no screen unlocks.
+            // What a user locked, no screen unlocks.
             let reason = if reason == LockReason::Person { reason } else { lock.reason };
             let lock = LockReport { reason, ..lock };
             inner.set_lock(Some(lock.clone()))?;
@@ -86,13 +86,13 @@ impl Broker {
         }
         let lock = LockReport { since: inner.clock.now(), reason };
         inner.set_lock(Some(lock.clone()))?;
-        for entry in locked(&inner.state).pending.values() {
+        for entry in lock_unpoisoned(&inner.state).pending.values() {
             entry.opening.cancel.notify_one();
         }
-        let is_kept = vault.state == VaultState::Open || locked(&inner.state).is_empty();
+        let is_kept = vault.state == VaultState::Open || lock_unpoisoned(&inner.state).is_empty();
         let logged_out = if is_kept { None } else { Some(self.end_identities(None, who).await?) };
         let through = inner.through();
-        let leases = locked(&inner.state).leases.len();
+        let leases = lock_unpoisoned(&inner.state).leases.len();
         let paused = u32::try_from(leases).unwrap_or(u32::MAX) - through;
         tracing::info!(?reason, "locked");
         Ok(LockReply { lock, logged_out, paused, through, restarts: false })
@@ -101,10 +101,10 @@ impl Broker {
     /// Opens the vault, and with it the lock. One try at a time, and each failure makes the next one wait longer.
     pub(super) async fn unlock(&self, passphrase: Option<Secret>, who: Who) -> Result<VaultReport> {
         let inner = &self.inner;
-        let locks = locked(&inner.state).locks;
+        let locks = lock_unpoisoned(&inner.state).locks;
         let turn = inner.turn.clone().lock_owned().await;
         if passphrase.is_some() {
-            let (failures, last) = locked(&inner.state).tries;
+            let (failures, last) = lock_unpoisoned(&inner.state).tries;
             inner.clock.sleep_until(last + policy::unlock_pause(failures)).await;
         }
         if inner.departure.borrow().is_some() {
@@ -129,14 +129,14 @@ impl Broker {
         if is_a_try {
             let failed = opened.as_ref().is_err_and(|error| error.code == Code::VaultSealed);
             {
-                let mut state = locked(&inner.state);
+                let mut state = lock_unpoisoned(&inner.state);
                 state.tries =
                     if failed { (state.tries.0 + 1, inner.clock.now()) } else { Default::default() };
             }
             inner.remark();
         }
         opened?;
-        if locked(&inner.state).locks != locks {
+        if lock_unpoisoned(&inner.state).locks != locks {
             // What was opened is to be forgotten again.
             self.depart(Departure::Lock);
             return Err(is_locked());
@@ -153,10 +153,10 @@ impl Broker {
         self.inner.check_lock().is_err()
     }
 
-    /// The person is back at their screen: what the machine locked opens, if nobody has to type anything for it.
+    /// The user is back at their screen: what the machine locked opens, if nobody has to type anything for it.
     pub async fn welcome(&self) {
         {
-            let mut state = locked(&self.inner.state);
+            let mut state = lock_unpoisoned(&self.inner.state);
             if state.lock.as_ref().is_none_or(|lock| lock.reason == LockReason::Person) {
                 return;
             }
@@ -177,7 +177,7 @@ impl Broker {
             self.inner.clock.sleep_until(since + idle).await;
             let now = self.inner.clock.now();
             let (used_at, has_some) = {
-                let state = locked(&self.inner.state);
+                let state = lock_unpoisoned(&self.inner.state);
                 (state.used_at, !state.sessions.is_empty() && state.lock.is_none())
             };
             match used_at {
@@ -206,7 +206,7 @@ impl Inner {
             ended_leases: Vec::new(),
             unlock_failures: Default::default(),
         });
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         state.lock = Some(LockReport { since: file.since, reason: file.reason.into() });
         state.tries = file.unlock_failures;
         state.through.extend(file.ended_leases);
@@ -214,21 +214,21 @@ impl Inner {
 
     /// Refuses while it is locked.
     pub(super) fn check_lock(&self) -> Result<()> {
-        match &locked(&self.state).lock {
+        match &lock_unpoisoned(&self.state).lock {
             Some(_) => Err(is_locked()),
             None => Ok(()),
         }
     }
 
-    /// A person's tool asked for something.
+    /// A user's tool asked for something.
     pub(super) fn used(&self) {
-        locked(&self.state).used_at = Some(self.clock.now());
+        lock_unpoisoned(&self.state).used_at = Some(self.clock.now());
     }
 
     fn set_lock(&self, lock: Option<LockReport>) -> Result<Option<LockReport>> {
         let file = self.lock_file();
         let failed = |error: std::io::Error| Error::io(file.display(), &error);
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         match &lock {
             Some(lock) => {
                 let has_ended = |id: &&String| !state.leases.contains_key(*id);
@@ -251,7 +251,7 @@ impl Inner {
 
     /// While it is locked, something has changed that the vault cannot keep.
     pub(super) fn remark(&self) {
-        let lock = locked(&self.state).lock.clone();
+        let lock = lock_unpoisoned(&self.state).lock.clone();
         if lock.is_some()
             && let Err(error) = self.set_lock(lock)
         {
@@ -279,7 +279,7 @@ impl Inner {
 
     /// How many leases go on while it is locked.
     fn through(self: &Arc<Self>) -> u32 {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let through = state.leases.values().filter(|lease| lease.unattended).count();
         u32::try_from(through).unwrap_or(u32::MAX)
     }

@@ -53,7 +53,7 @@ use crate::platform::peer_program::Peer;
 use crate::signin::loopback::Loopback;
 use crate::signin::password::UsedCodes;
 use crate::signin::{self, Command, SignedIn};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::time::SharedClock;
 use crate::vault::{Lost, Vault};
 
@@ -110,7 +110,7 @@ struct Inner {
     leased: Flight<(String, Scope), Made>,
     /// Credentials of leases in the making.
     confinements: Flight<String, ()>,
-    /// Changes with what waits for a person at the facade.
+    /// Changes with what waits for a user at the facade.
     wants: watch::Sender<()>,
     /// Questions to Keystone whether a refused token is still good.
     doubts: Flight<(Identity, Secret), ()>,
@@ -138,7 +138,7 @@ struct State {
     ended: VecDeque<Ended>,
     /// Ids of those whose cloud could not be asked.
     unreachable: HashSet<String>,
-    /// Requests at the facade that wait for a person.
+    /// Requests at the facade that wait for a user.
     wanted: Vec<Arc<Want>>,
     /// The user that each identity is bound to, from the first sign-in to the logout.
     pins: HashMap<Identity, User>,
@@ -152,7 +152,7 @@ struct State {
     lock: Option<LockReport>,
     /// How often it was to be locked.
     locks: u64,
-    /// Whether the person came back to their screen while this process was leaving.
+    /// Whether the user came back to their screen while this process was leaving.
     is_welcome: bool,
     /// Wrong passphrases in a row, and when the last one was tried.
     tries: (u32, Timestamp),
@@ -195,9 +195,9 @@ struct Rescoped {
 struct Ask {
     /// Another user than before may come.
     switch_user: bool,
-    /// The person's browser is at the other end of an SSH session.
+    /// The user's browser is at the other end of an SSH session.
     remote: bool,
-    /// By a program, not by the person: it counts.
+    /// By a program, not by the user: it counts.
     by_program: bool,
 }
 
@@ -227,7 +227,7 @@ pub enum LoggedIn {
 
 impl Broker {
     /// A broker that keeps in `vault` what outlives it, and beside it which clouds are known; sockets lie in
-    /// `runtime_directory`, and `notices` reach the person.
+    /// `runtime_directory`, and `notices` reach the user.
     pub fn new(
         clock: SharedClock,
         config: Config,
@@ -365,7 +365,7 @@ impl Broker {
         }
     }
 
-    /// Signs in unless the session lasts long enough. Asked for by a person: no cool-down applies.
+    /// Signs in unless the session lasts long enough. Asked for by a user: no cool-down applies.
     pub async fn login(&self, request: &LoginRequest, peer: Peer) -> Result<LoggedIn> {
         self.inner.log.meet(peer).await;
         let outcome = self.log_in(request).await;
@@ -382,7 +382,7 @@ impl Broker {
             return self.renew_session(request, &identity).await.map_err(in_cloud);
         }
         if !request.switch_user && !self.inner.lives(cloud, &identity, request.min_validity) {
-            // A failure is no reason to keep a person from signing in.
+            // A failure is no reason to keep a user from signing in.
             if let Err(error) = self.inner.renew(&identity).await {
                 tracing::info!(%error, "renewal failed");
             }
@@ -394,7 +394,7 @@ impl Broker {
         let lifetime = request.lifetime.map(policy::lifetime);
         let mut lasts = false;
         if unattended || !request.switch_user {
-            let mut state = locked(&self.inner.state);
+            let mut state = lock_unpoisoned(&self.inner.state);
             if let Some(session) = state.sessions.get(&identity)
                 && session.meets(cloud, now)
                 && session.lives(now, if session.is_fresh(now) { 0 } else { request.min_validity })
@@ -411,7 +411,7 @@ impl Broker {
                 self.inner.shorten(&identity, lifetime);
                 self.inner.settle().await;
             }
-            let state = locked(&self.inner.state);
+            let state = lock_unpoisoned(&self.inner.state);
             if let Some(session) = state.sessions.get(&identity) {
                 return Ok(LoggedIn::Session(Box::new(session.view(state.labels(&identity), now))));
             }
@@ -435,7 +435,7 @@ impl Broker {
     async fn renew_session(&self, request: &LoginRequest, identity: &Identity) -> Result<LoggedIn> {
         let cloud = &request.cloud;
         let view = || {
-            let state = locked(&self.inner.state);
+            let state = lock_unpoisoned(&self.inner.state);
             let session = state.sessions.get(identity)?;
             Some(LoggedIn::Session(Box::new(session.view(state.labels(identity), self.inner.clock.now()))))
         };
@@ -453,7 +453,7 @@ impl Broker {
         match self.inner.renew(identity).await {
             Ok(true) => return view().ok_or_else(nobody),
             Ok(false) => {}
-            // A person may sign in meanwhile; nobody else can do more.
+            // A user may sign in meanwhile; nobody else can do more.
             Err(error) if !request.prompt => return Err(error),
             Err(error) => tracing::info!(%error, "renewal failed"),
         }
@@ -527,23 +527,23 @@ impl Broker {
         Ok(())
     }
 
-    /// Tokens from tabs that did not start here, for the person at the terminal.
+    /// Tokens from tabs that did not start here, for the user at the terminal.
     pub async fn offers(&self, id: &str) -> Result<Offers> {
         let offers = self.ask(id, Command::Offers).await?;
         Ok(Offers { offers })
     }
 
-    /// A person brings the address at which a browser on another machine ended.
+    /// A user brings the address at which a browser on another machine ended.
     pub async fn redirected(&self, id: &str, url: Secret) -> Result<()> {
         self.ask(id, |reply| Command::Redirected(url, reply)).await
     }
 
-    /// The person at the terminal takes the token that shows `code`.
+    /// The user at the terminal takes the token that shows `code`.
     pub async fn accept(&self, id: &str, code: String) -> Result<()> {
         self.ask(id, |reply| Command::Accept(code, reply)).await
     }
 
-    /// What the person at the terminal typed.
+    /// What the user at the terminal typed.
     pub async fn factors(&self, id: &str, typed: BTreeMap<String, Secret>) -> Result<()> {
         self.ask(id, |reply| Command::Factors(typed, reply)).await
     }
@@ -563,7 +563,7 @@ impl Broker {
     }
 
     fn entry(&self, id: &str) -> Result<Arc<Entry>> {
-        let state = locked(&self.inner.state);
+        let state = lock_unpoisoned(&self.inner.state);
         state.sign_ins.get(id).map(|(entry, _)| entry.clone()).ok_or_else(|| over(id))
     }
 
@@ -571,7 +571,7 @@ impl Broker {
     pub fn refresh(&self, request: &CloudRequest) -> Result<usize> {
         self.inner.check_lock()?;
         let identity = self.identity(&request.cloud)?;
-        let mut state = locked(&self.inner.state);
+        let mut state = lock_unpoisoned(&self.inner.state);
         state.leases.values_mut().filter(|lease| lease.identity == identity).for_each(Lease::forget_all);
         Ok(state.sessions.get_mut(&identity).map_or(0, Session::drop_scoped))
     }
@@ -587,7 +587,7 @@ impl Broker {
         Ok(ReachReply { projects: projects?, domains: domains? })
     }
 
-    /// Takes the person's word for a cloud of the current folder.
+    /// Takes the user's word for a cloud of the current directory.
     pub async fn trust(&self, request: &CloudRequest, peer: Peer) -> Result<()> {
         self.inner.log.meet(peer).await;
         let trust = self.inner.outbound.trust_of(&request.cloud);
@@ -610,7 +610,7 @@ impl Broker {
     async fn end_identities(&self, only: Option<&Identity>, who: Who) -> Result<LogoutReply> {
         let now = self.inner.clock.now();
         let (swept, revocations, entries, over) = {
-            let mut state = locked(&self.inner.state);
+            let mut state = lock_unpoisoned(&self.inner.state);
             let identities: Vec<Identity> = if let Some(identity) = only {
                 vec![identity.clone()]
             } else {
@@ -668,7 +668,7 @@ impl Broker {
     pub fn status(&self) -> api::Status {
         let now = self.inner.clock.now();
         let LeasesReply { leases, facade, incomplete } = self.leases();
-        let state = locked(&self.inner.state);
+        let state = lock_unpoisoned(&self.inner.state);
         let view = |(identity, session): (_, &Session)| session.view(state.labels(identity), now);
         let mut sessions: Vec<_> = state.sessions.iter().map(view).collect();
         sessions.sort_by(|a, b| a.clouds.cmp(&b.clouds));
@@ -703,7 +703,7 @@ impl Broker {
     }
 
     /// A token that a service refused is not served again until Keystone has confirmed it. A service's
-    /// 401 alone proves nothing: it never costs the person a new sign-in.
+    /// 401 alone proves nothing: it never costs the user a new sign-in.
     async fn confirm(&self, identity: &Identity, rejected: &Secret) -> Result<()> {
         let Some(cloud) = self.inner.knows(identity, rejected) else { return Ok(()) };
         let (inner, id, whose) = (self.inner.clone(), rejected.clone(), identity.clone());
@@ -722,14 +722,14 @@ impl Broker {
     /// The sign-in under way for this identity, or a new one.
     async fn pending_or_new(&self, cloud: &Cloud, identity: &Identity, ask: Ask) -> Result<Arc<Entry>> {
         let pending = {
-            let mut state = locked(&self.inner.state);
+            let mut state = lock_unpoisoned(&self.inner.state);
             state.used_by(identity, cloud.label());
             state.pending.get(identity).cloned()
         };
         match pending {
             Some(entry) if ask.switch_user => {
                 entry.opening.cancel.notify_one();
-                locked(&self.inner.state).pending.remove(identity);
+                lock_unpoisoned(&self.inner.state).pending.remove(identity);
             }
             Some(entry) => return Ok(entry),
             None => {}
@@ -740,7 +740,7 @@ impl Broker {
             self.inner.starts.join(key, || async move { Box::pin(inner.start(cloud, whose, ask)).await });
         let started = starting.await;
         if started.is_err() {
-            locked(&self.inner.state).forget_labels(identity);
+            lock_unpoisoned(&self.inner.state).forget_labels(identity);
         }
         started
     }
@@ -749,7 +749,7 @@ impl Broker {
 impl Inner {
     /// Why there may be sessions and leases that this process does not know of.
     fn incomplete(&self) -> Option<Incomplete> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         if state.lock.is_some() {
             return Some(lock::is_locked().into());
         }
@@ -757,7 +757,7 @@ impl Inner {
         self.vault.unopened().map(Incomplete::from).or_else(|| lost.cloned().map(Incomplete::from))
     }
 
-    /// What the person should know of the agent itself.
+    /// What the user should know of the agent itself.
     fn warnings(&self) -> Vec<String> {
         let file = crate::audit::file_in(self.vault.folder());
         let incomplete =
@@ -766,7 +766,7 @@ impl Inner {
     }
 
     fn renewal_failure(&self, identity: &Identity) -> Option<String> {
-        locked(&self.state).sessions.get(identity)?.renewal_failure.clone()
+        lock_unpoisoned(&self.state).sessions.get(identity)?.renewal_failure.clone()
     }
 
     fn keystone(&self, cloud: &Cloud) -> Result<Keystone> {
@@ -823,7 +823,7 @@ impl Inner {
         min_validity: u64,
     ) -> Option<Arc<Held>> {
         let now = self.clock.now();
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         if state.sessions.contains_key(identity) && state.used_by(identity, cloud.label()) {
             self.changes.note();
         }
@@ -838,7 +838,7 @@ impl Inner {
     /// Whether a token that was just made may be served to this caller.
     fn is_enough(&self, identity: &Identity, held: &Held, min_validity: u64) -> bool {
         let now = self.clock.now();
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         state.sessions.get(identity).is_some_and(|session| session.is_enough(held, now, min_validity))
     }
 
@@ -858,7 +858,7 @@ impl Inner {
         let Some(Rescoped { token, assumed, from }) = rescoped else { return Ok(Minting::SignInNeeded) };
         let held = Arc::new(Held::new(token, assumed)?);
         let orphan = {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             match state.sessions.get_mut(identity) {
                 Some(session) if session.unscoped.token.id == from => {
                     session.insert(scope, held.clone(), self.clock.now());
@@ -910,7 +910,7 @@ impl Inner {
 
     fn lives(&self, cloud: &Cloud, identity: &Identity, min_validity: u64) -> bool {
         let now = self.clock.now();
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity);
         session.is_some_and(|session| session.meets(cloud, now) && session.lives(now, min_validity))
     }
@@ -918,20 +918,20 @@ impl Inner {
     /// Whether there is a session that shows what this entry requires.
     fn meets(&self, cloud: &Cloud, identity: &Identity) -> bool {
         let now = self.clock.now();
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         state.sessions.get(identity).is_some_and(|session| session.meets(cloud, now))
     }
 
     /// The cloud of the session that made `id`, if one did.
     fn knows(&self, identity: &Identity, id: &Secret) -> Option<Cloud> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity)?;
         session.minted(self.clock.now()).iter().any(|minted| minted.id == *id).then(|| session.cloud.clone())
     }
 
     /// Keystone does not honour `id` any more.
     fn forget(&self, identity: &Identity, id: &Secret) {
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         let Some(session) = state.sessions.get_mut(identity) else { return };
         self.changes.note();
         // With a grant the session lives on: it can give itself another token.
@@ -959,7 +959,7 @@ impl Inner {
         identity: Identity,
         Ask { switch_user, remote, by_program }: Ask,
     ) -> Result<Arc<Entry>> {
-        if let Some(entry) = locked(&self.state).pending.get(&identity) {
+        if let Some(entry) = lock_unpoisoned(&self.state).pending.get(&identity) {
             return Ok(entry.clone());
         }
         let keystone = self.keystone(&cloud)?;
@@ -968,13 +968,14 @@ impl Inner {
         let started_at = self.clock.now();
         let deadline = started_at + policy::patience(cloud.sign_in.timeout);
         let id = random_hex::<16>();
-        let expected = if switch_user { None } else { locked(&self.state).pins.get(&identity).cloned() };
+        let expected =
+            if switch_user { None } else { lock_unpoisoned(&self.state).pins.get(&identity).cloned() };
         let task = signin::Task {
             id: id.clone(),
             cloud: cloud.clone(),
             keystone: keystone.clone(),
             clock: self.clock.clone(),
-            // A browser that the person's own configuration names needs no other machine.
+            // A browser that the user's own configuration names needs no other machine.
             remote: remote && self.config.browser(&cloud).is_none(),
             expected,
             started_at,
@@ -998,7 +999,7 @@ impl Inner {
             cloud,
         }));
         {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             let now = self.clock.now();
             state.sign_ins.retain(|_, (_, forget_at)| forget_at.is_none_or(|when| now < when));
             state.sign_ins.insert(id, (entry.clone(), None));
@@ -1049,7 +1050,7 @@ impl Inner {
             let mut session =
                 Session::new(entry.opening.cloud.clone(), Held::new(token, None)?, grant, evidence, now);
             session.ends_at = self.session_end(now, entry.lifetime());
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             let State { sessions, lapsed, .. } = &mut *state;
             for mut earlier in [lapsed.remove(identity), sessions.remove(identity)].into_iter().flatten() {
                 session.take_over(&earlier, now);
@@ -1069,7 +1070,7 @@ impl Inner {
             self.sweep_as(identity).await;
         }
         {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             let timed_out = ended.as_ref().is_err_and(|error| error.code == Code::SignInTimedOut);
             if entry.opening.by_program || timed_out {
                 state.last_prompts.insert(identity.clone(), now);
@@ -1113,7 +1114,7 @@ fn complete(scope: &Scope, unscoped: &Token) -> (Scope, Option<String>) {
     }
 }
 
-/// Only a person can go on from here.
+/// Only a user can go on from here.
 fn sign_in_needed(cloud: &Cloud, why: &str) -> Error {
     Error::new(Code::SignInNeeded, why).cloud(cloud.label()).remedy(format!("ksb login {}", cloud.argument()))
 }

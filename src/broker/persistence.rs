@@ -19,7 +19,7 @@ use crate::error::{Code, Error, Result};
 use crate::formats::Format;
 use crate::formats::vault_contents::{LastPrompt, StoredIdentity, StoredSession, VaultContents};
 use crate::model::{Identity, Secret};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::vault::Opened;
 
 /// Which changes are on the disk.
@@ -53,7 +53,7 @@ impl Inner {
 
     async fn save(self: Arc<Self>) -> Result<()> {
         let (made, contents, expires_at) = {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             let made = self.changes.made.load(Ordering::Acquire);
             (made, contents(&state, Extent::All)?, state.tokens_expire_at())
         };
@@ -66,18 +66,18 @@ impl Inner {
     /// Opens the vault and takes in what is there.
     pub(super) async fn unseal(self: &Arc<Self>, passphrase: Option<Secret>) -> Result<()> {
         let vault = self.vault.clone();
-        locked(&self.state).unsealing += 1;
+        lock_unpoisoned(&self.state).unsealing += 1;
         let opened = aside(move || vault.open(passphrase.as_ref())).await.flatten();
         let taken_in = opened.and_then(|opened| match opened {
             Opened::Nothing => Ok(()),
             Opened::Contents(contents) => self.take_in(&contents),
             Opened::Lost(lost) => {
-                locked(&self.state).lost = lost;
+                lock_unpoisoned(&self.state).lost = lost;
                 self.changes.note();
                 Ok(())
             }
         });
-        locked(&self.state).unsealing -= 1;
+        lock_unpoisoned(&self.state).unsealing -= 1;
         taken_in?;
         self.settle().await;
         Ok(())
@@ -93,7 +93,7 @@ impl Inner {
         let revocations: Vec<_> = kept.revocations.into_iter().map(|left| Arc::new(left.into())).collect();
         let (mut restored, mut leases) = (Vec::new(), Vec::new());
         {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             for (identity, mut session) in sessions.into_iter().filter(|(_, kept)| !kept.is_over(now)) {
                 if let Some(newer) = state.sessions.get_mut(&identity) {
                     newer.take_over(&session, now);
@@ -163,7 +163,7 @@ impl Inner {
     ) -> Result<VaultReport> {
         self.check_lock()?;
         let (contents, expires_at) = {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             (contents(&state, Extent::All)?, state.tokens_expire_at())
         };
         let vault = self.vault.clone();

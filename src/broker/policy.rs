@@ -59,7 +59,7 @@ pub(super) fn lifetime(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(i64::try_from(seconds.min(315_360_000)).unwrap_or(315_360_000))
 }
 
-/// How long a person may take to sign in: what the cloud says, a day at most.
+/// How long a user may take to sign in: what the cloud says, a day at most.
 pub(super) fn patience(seconds: u64) -> SignedDuration {
     SignedDuration::from_secs(i64::try_from(seconds.min(86_400)).unwrap_or(300))
 }

@@ -13,10 +13,10 @@ use crate::http_client;
 use crate::keystone::{Keystone, Met};
 use crate::model::{Cloud, Identity, Way};
 use crate::signin;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::time::SharedClock;
 
-/// One question's time. Whoever takes longer is of no use to a person who waits for a token.
+/// One question's time. Whoever takes longer is of no use to a user who waits for a token.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What the way of an answer and whole seconds explain.
 const UNCERTAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -204,7 +204,7 @@ impl Probe<'_> {
 
     /// What the way to sign in goes through.
     async fn sign_in(&mut self, inner: &Inner, identity: &Identity, keystone: &Keystone) {
-        let lives = locked(&inner.state).sessions.contains_key(identity);
+        let lives = lock_unpoisoned(&inner.state).sessions.contains_key(identity);
         match self.cloud.sign_in.way {
             Way::Websso => self.websso(keystone, lives).await,
             Way::OidcCode | Way::OidcDevice => {

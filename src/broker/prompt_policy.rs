@@ -1,10 +1,10 @@
-//! Which programs may have a browser opened, and how often: what a person asks for themselves (`ksb login`) is not held up.
+//! Which programs may have a browser opened, and how often: what a user asks for themselves (`ksb login`) is not held up.
 
 use super::Inner;
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity};
 use crate::platform::peer_program::Program;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 impl Inner {
     /// Whether a sign-in may begin for this program. One that is under way is joined in any case.
@@ -24,7 +24,7 @@ impl Inner {
                 format!("nobody is signed in, and {name} may not open a browser (prompt.programs: {may})");
             return Err(needed(Code::SignInNeeded, cloud, why));
         }
-        let (now, state) = (self.clock.now(), locked(&self.state));
+        let (now, state) = (self.clock.now(), lock_unpoisoned(&self.state));
         let last = state.last_prompts.get(identity).filter(|_| !state.pending.contains_key(identity));
         let left = last.map(|last| (*last + settings.cool_down).duration_since(now).as_secs());
         if let Some(left) = left.filter(|left| *left > 0) {
@@ -39,7 +39,7 @@ impl Inner {
     /// A sign-in that a program had opened begins or ends.
     pub(super) fn note_prompt(&self, identity: &Identity) {
         let now = self.clock.now();
-        locked(&self.state).last_prompts.insert(identity.clone(), now);
+        lock_unpoisoned(&self.state).last_prompts.insert(identity.clone(), now);
     }
 }
 

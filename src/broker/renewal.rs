@@ -1,4 +1,4 @@
-//! Renewal without the person: before a session's token ends, its refresh token gives another.
+//! Renewal without the user: before a session's token ends, its refresh token gives another.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::session::{Held, Session};
 use crate::error::{Code, Error, Result};
 use crate::model::{Cloud, Identity, Secret, User};
 use crate::signin::{Grant, Refreshed};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 impl Inner {
     /// Renews the session; false when it cannot be, and a sign-in is needed. Many callers cost one request.
@@ -42,7 +42,7 @@ impl Inner {
     /// Marks the session as one that is renewed ahead, and says since when there is one; or, with that, as one that is not
     /// any more. Nothing when it is so already.
     fn set_kept_renewed(&self, identity: &Identity, since: Option<Timestamp>) -> Option<Timestamp> {
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         let session = state.sessions.get_mut(identity)?;
         let is_kept = since.is_none();
         if session.is_kept_renewed == is_kept || since.is_some_and(|since| since != session.signed_in_at) {
@@ -83,7 +83,7 @@ impl Inner {
 
     /// When the session is to be renewed, and when its token ends; nothing when it is another one, or has no grant.
     fn due(&self, identity: &Identity, since: Timestamp) -> Option<(Timestamp, Timestamp)> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity).filter(|session| session.signed_in_at == since)?;
         session.grant.as_ref()?;
         let token = &session.unscoped.token;
@@ -92,13 +92,13 @@ impl Inner {
 
     /// Whether the session's token was past its renewal when it was made.
     fn is_due_at_once(&self, identity: &Identity) -> bool {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity);
         session.is_some_and(|session| policy::renewal(&session.unscoped.token) <= session.made_at)
     }
 
     fn grant(&self, identity: &Identity) -> Option<(Cloud, Grant, User)> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity)?;
         Some((session.cloud.clone(), session.grant.clone()?, session.unscoped.token.user.clone()))
     }
@@ -158,7 +158,7 @@ impl Inner {
     fn note_renewal_failure(&self, identity: &Identity, cloud: &Cloud, error: &Error) {
         let provider = cloud.sign_in.oidc.as_ref().and_then(|oidc| oidc.discovery_endpoint.host_str());
         let at = provider.map_or(String::new(), |host| format!(" by {host}"));
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         if let Some(session) = state.sessions.get_mut(identity) {
             session.renewal_failure = Some(format!("its renewal{at} failed: {}", error.detail));
         }
@@ -166,7 +166,7 @@ impl Inner {
 
     /// Changes the session that still has this refresh token.
     fn with_grant(&self, identity: &Identity, token: &Secret, change: impl FnOnce(&mut Session)) -> bool {
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         let session = state.sessions.get_mut(identity);
         let same = |session: &&mut Session| {
             session.grant.as_ref().is_some_and(|grant| grant.refresh_token == *token)

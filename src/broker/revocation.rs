@@ -15,7 +15,7 @@ use crate::formats::vault_contents::{StoredRefreshGrant, StoredRevocation};
 use crate::model::{Cloud, Identity, User};
 use crate::platform::network;
 use crate::signin::Grant;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// What a session that was logged out still has at its cloud and its identity provider.
 #[derive(Clone)]
@@ -122,7 +122,7 @@ impl Inner {
         let now = self.clock.now();
         let mut logged_out = Vec::new();
         {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             for (tried, (left, outcome)) in revocations.iter().zip(outcomes) {
                 logged_out.push(outcome);
                 // Another attempt may have come first.
@@ -197,7 +197,7 @@ impl Inner {
     /// attempt may revoke.
     pub(super) fn retry_revocations(self: &Arc<Self>) {
         {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             if state.is_retrying || !state.has_retries(self.clock.now()) {
                 return;
             }
@@ -213,12 +213,12 @@ impl Inner {
                     () = inner.clock.sleep_until(rests.after(now)) => {}
                     () = network::changed() => rests = Rests::SHORT,
                 }
-                let revocations = locked(&inner.state).revocations.clone();
+                let revocations = lock_unpoisoned(&inner.state).revocations.clone();
                 if !revocations.is_empty() {
                     Box::pin(inner.revoke_all(revocations)).await;
                 }
                 inner.clear_over(None).await;
-                let mut state = locked(&inner.state);
+                let mut state = lock_unpoisoned(&inner.state);
                 if !state.has_retries(inner.clock.now()) || inner.departure.borrow().is_some() {
                     state.is_retrying = false;
                     return;

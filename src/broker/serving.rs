@@ -17,9 +17,9 @@ use crate::error::{Code, Error, Result};
 use crate::keystone::{Keystone, Verdict};
 use crate::model::{Cloud, Identity, Scope, Secret, Token};
 use crate::platform::peer_program::Program;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
-/// A request at the facade that waits for a person.
+/// A request at the facade that waits for a user.
 pub(super) struct Want {
     /// The process that its lease ends with, and that opens the browser.
     opener: Option<u32>,
@@ -28,7 +28,7 @@ pub(super) struct Want {
 
 /// What serving a lease needs to know of it.
 struct Terms {
-    /// Whether the person is asked before a program gets its token.
+    /// Whether the user is asked before a program gets its token.
     confirm: bool,
     name: String,
     cloud: Cloud,
@@ -43,9 +43,9 @@ struct Terms {
 /// Where a lease's tokens come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reach {
-    /// The person's session.
+    /// The user's session.
     Whole,
-    /// A restricted credential, while the person is signed in.
+    /// A restricted credential, while the user is signed in.
     Confined,
     /// A restricted credential.
     Unattended,
@@ -60,7 +60,7 @@ pub(super) enum Made {
 
 impl Broker {
     /// A token for the holder of a lease. `refused` is the one that they had on the same connection: they come back from a
-    /// refusal, and are never given it again. Waits at most so long for a person, or for Keystone.
+    /// refusal, and are never given it again. Waits at most so long for a user, or for Keystone.
     pub async fn lease_token(
         &self,
         id: &str,
@@ -153,7 +153,7 @@ impl Broker {
             .await
     }
 
-    /// Whether the person's session gives tokens, renewed if need be.
+    /// Whether the user's session gives tokens, renewed if need be.
     async fn can_give(&self, terms: &Terms) -> Result<bool> {
         let Terms { cloud, identity, .. } = terms;
         let lives = self.inner.held(cloud, identity, &Scope::Unscoped, 0).is_some();
@@ -213,12 +213,12 @@ impl Broker {
     /// Whether the token was made for this lease.
     pub fn is_of(&self, id: &str, token: &Secret) -> bool {
         let now = self.inner.clock.now();
-        locked(&self.inner.state).leases.get(id).is_some_and(|lease| lease.made(token, now))
+        lock_unpoisoned(&self.inner.state).leases.get(id).is_some_and(|lease| lease.made(token, now))
     }
 
     /// Something speaks against a lease's token: Keystone is asked before it is given out again.
     pub fn doubt(&self, id: &str, token: &Secret) {
-        if let Some(lease) = locked(&self.inner.state).leases.get_mut(id) {
+        if let Some(lease) = lock_unpoisoned(&self.inner.state).leases.get_mut(id) {
             lease.confirmed(token, Timestamp::MIN);
         }
     }
@@ -231,7 +231,7 @@ impl Broker {
     /// The holder of a lease showed its secret and gets a token. False when the lease has ended meanwhile.
     pub fn record_use(&self, id: &str) -> bool {
         let now = self.inner.clock.now();
-        locked(&self.inner.state).leases.get_mut(id).map(|lease| lease.used(now)).is_some()
+        lock_unpoisoned(&self.inner.state).leases.get_mut(id).map(|lease| lease.used(now)).is_some()
     }
 }
 
@@ -243,7 +243,7 @@ struct Waiting<'i> {
 
 impl<'i> Waiting<'i> {
     fn begin(inner: &'i Inner, want: Arc<Want>) -> Self {
-        locked(&inner.state).wanted.push(want.clone());
+        lock_unpoisoned(&inner.state).wanted.push(want.clone());
         inner.wants.send_replace(());
         Self { inner, want }
     }
@@ -251,19 +251,19 @@ impl<'i> Waiting<'i> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        locked(&self.inner.state).wanted.retain(|want| !Arc::ptr_eq(want, &self.want));
+        lock_unpoisoned(&self.inner.state).wanted.retain(|want| !Arc::ptr_eq(want, &self.want));
     }
 }
 
 impl Inner {
     fn wanted_of(&self, process: u32) -> Option<Arc<Entry>> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let mut wanted = state.wanted.iter().filter(|want| want.opener == Some(process));
         wanted.find(|want| !want.entry.is_over()).map(|want| want.entry.clone())
     }
 
     fn terms(&self, id: &str, asked: Option<Scope>) -> Result<Terms> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let lease = state
             .leases
             .get(id)
@@ -313,7 +313,7 @@ impl Inner {
             match keystone.validate(&token).await? {
                 Verdict::Valid(_) => {
                     let now = inner.clock.now();
-                    if let Some(lease) = locked(&inner.state).leases.get_mut(&lease) {
+                    if let Some(lease) = lock_unpoisoned(&inner.state).leases.get_mut(&lease) {
                         lease.confirmed(&token, now);
                     }
                 }
@@ -334,7 +334,7 @@ impl Inner {
 
     fn answer_for(&self, id: &str, terms: &Terms, refused: Option<&Secret>) -> Answer {
         let now = self.clock.now();
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(&terms.identity).filter(|_| terms.reach == Reach::Whole);
         let newer = session.and_then(|session| session.own_token(now)).map(|held| held.token.expires_at);
         let Some(lease) = state.leases.get(id) else { return Answer::Nothing };
@@ -364,11 +364,11 @@ impl Inner {
         let token = Arc::new(token);
         let now = self.clock.now();
         let made_for = {
-            let state = locked(&self.state);
+            let state = lock_unpoisoned(&self.state);
             state.leases.get(id).and_then(|lease| lease.belongs_to_other_than(&token.user).cloned())
         };
         if let Some(made_for) = made_for {
-            // What one person's tool began, another's identity must not go on with unasked.
+            // What one user's tool began, another's identity must not go on with unasked.
             self.keystone(cloud)?.revoke(&token.id).await.ok();
             let why = format!("the lease is {}'s, and {} is signed in", made_for.name, token.user.name);
             return Err(Error::new(Code::TokenRefused, why)
@@ -382,7 +382,7 @@ impl Inner {
         Ok(Made::Token(token))
     }
 
-    /// A token by the lease's credentials, new ones if they are gone and the person is there.
+    /// A token by the lease's credentials, new ones if they are gone and the user is there.
     async fn confined_token(self: &Arc<Self>, id: &str) -> Result<Option<Token>> {
         for _ in 0..2 {
             if let Some(token) = self.mint_confined(id).await? {

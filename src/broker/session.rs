@@ -27,9 +27,9 @@ pub(super) struct Session {
     pub(super) unscoped: Arc<Held>,
     /// Keystone does not honour it any more; only a renewal gives another.
     dead: bool,
-    /// What renews it without the person.
+    /// What renews it without the user.
     pub(super) grant: Option<Grant>,
-    /// How the person proved who they are, as far as the identity provider tells.
+    /// How the user proved who they are, as far as the identity provider tells.
     evidence: Option<Evidence>,
     /// The tab that may keep it going.
     pub(super) tab: Option<Hold>,
@@ -37,9 +37,9 @@ pub(super) struct Session {
     pub(super) is_kept_renewed: bool,
     /// Why the last renewal failed, in a sentence.
     pub(super) renewal_failure: Option<String>,
-    /// When the person signed in, by our clock.
+    /// When the user signed in, by our clock.
     pub(super) signed_in_at: Timestamp,
-    /// When the unscoped token was made, by the person or by the grant.
+    /// When the unscoped token was made, by the user or by the grant.
     pub(super) made_at: Timestamp,
     tokens: HashMap<Scope, Arc<Held>>,
     /// When it is to be logged out, however long it could go on.
@@ -217,7 +217,7 @@ impl Session {
         self.grant.is_some() || self.cloud.sign_in.renews()
     }
 
-    /// Whether it is about to end, and nothing renews it: a person who asks for a sign-in gets one.
+    /// Whether it is about to end, and nothing renews it: a user who asks for a sign-in gets one.
     pub(super) fn ends_soon(&self, now: Timestamp) -> bool {
         let renews = self.renews() || self.tab.as_ref().is_some_and(Hold::keeps);
         let over_soon = self.soon().is_some_and(|soon| soon <= now);

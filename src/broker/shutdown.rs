@@ -14,7 +14,7 @@ use crate::formats::Format;
 use crate::formats::handover::{Handover, VaultSeal};
 use crate::model::Secret;
 use crate::platform::current_exe;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::vault::{Key, Seal};
 
 /// Why the process leaves. A later one comes before an earlier one, while it has not left.
@@ -78,7 +78,7 @@ impl Broker {
     /// Returns when no sign-in is under way.
     pub async fn sign_ins_over(&self) {
         loop {
-            let under_way = locked(&self.inner.state).pending.values().next().cloned();
+            let under_way = lock_unpoisoned(&self.inner.state).pending.values().next().cloned();
             let Some(entry) = under_way else { return };
             entry.over().await.ok();
         }
@@ -100,7 +100,7 @@ impl Broker {
                 "{own} does not run, or is no ksb that can take over from this one"
             )));
         }
-        if !locked(&self.inner.state).pending.is_empty() {
+        if !lock_unpoisoned(&self.inner.state).pending.is_empty() {
             return Err(refused("a sign-in is under way; afterwards it can be done".into()));
         }
         if let Err(error) = self.inner.config.check() {
@@ -142,7 +142,7 @@ impl Broker {
         self.inner.settle().await;
         // The keyring's helper would be a child that the next process does not know.
         self.inner.vault.stop_asking();
-        let state = locked(&self.inner.state);
+        let state = lock_unpoisoned(&self.inner.state);
         let is_open = state.lock.is_none();
         let contents =
             persistence::contents(&state, if is_open { Extent::All } else { Extent::ThroughLock })?;
@@ -174,7 +174,7 @@ impl Broker {
         }
         self.inner.take_in(contents.expose().as_bytes())?;
         {
-            let mut state = locked(&self.inner.state);
+            let mut state = lock_unpoisoned(&self.inner.state);
             if state.lock.is_some() {
                 let living: Vec<_> = state.leases.keys().cloned().collect();
                 state.through.extend(lock_exempt.into_iter().chain(living));

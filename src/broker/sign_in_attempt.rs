@@ -10,7 +10,7 @@ use crate::api::{Problem, SignIn, SignInState};
 use crate::error::Error;
 use crate::model::Cloud;
 use crate::signin::{Command, Progress};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::time::SharedClock;
 
 use super::policy::OPENER_GRACE;
@@ -69,12 +69,12 @@ impl Entry {
 
     /// Somebody wants the session to last no longer.
     pub(super) fn limit(&self, lifetime: SignedDuration) {
-        let mut limit = locked(&self.lifetime);
+        let mut limit = lock_unpoisoned(&self.lifetime);
         *limit = Some(limit.map_or(lifetime, |other| other.min(lifetime)));
     }
 
     pub(super) fn lifetime(&self) -> Option<SignedDuration> {
-        *locked(&self.lifetime)
+        *lock_unpoisoned(&self.lifetime)
     }
 
     pub(super) fn show(&self, progress: Progress) {
@@ -98,12 +98,12 @@ impl Entry {
 
     /// The caller has opened the URL.
     pub(super) fn opened(&self) {
-        *locked(&self.opener) = Opener::Opened;
+        *lock_unpoisoned(&self.opener) = Opener::Opened;
     }
 
     /// Has the next caller that looks open the browser again.
     pub(super) fn reopen(&self) {
-        let mut opener = locked(&self.opener);
+        let mut opener = lock_unpoisoned(&self.opener);
         if let Opener::Opened = *opener {
             *opener = Opener::Nobody;
         }
@@ -148,14 +148,14 @@ impl Entry {
 
     /// The same without asking anybody to open anything.
     pub(super) fn glance(&self, now: Timestamp) -> SignIn {
-        let opener = std::mem::replace(&mut *locked(&self.opener), Opener::Opened);
+        let opener = std::mem::replace(&mut *lock_unpoisoned(&self.opener), Opener::Opened);
         let view = self.view(now);
-        *locked(&self.opener) = opener;
+        *lock_unpoisoned(&self.opener) = opener;
         view
     }
 
     fn ask(&self, now: Timestamp) -> bool {
-        let mut opener = locked(&self.opener);
+        let mut opener = lock_unpoisoned(&self.opener);
         let free = match *opener {
             Opener::Nobody => true,
             Opener::AskedAt(when) => now.duration_since(when) >= OPENER_GRACE,
@@ -169,7 +169,7 @@ impl Entry {
 
     /// Whether nobody was asked to open it yet; from now on somebody is.
     pub(super) fn call(&self, now: Timestamp) -> bool {
-        let mut opener = locked(&self.opener);
+        let mut opener = lock_unpoisoned(&self.opener);
         let first = matches!(*opener, Opener::Nobody);
         if first {
             *opener = Opener::AskedAt(now);
@@ -192,7 +192,7 @@ impl Entry {
     /// Returns when something happened since `seen`, when another opener is wanted, or after `patience`.
     pub(super) async fn changed(&self, seen: u64, patience: Duration, clock: &SharedClock) {
         let mut stage = self.stage.subscribe();
-        let opener = *locked(&self.opener);
+        let opener = *lock_unpoisoned(&self.opener);
         let opener_wanted = async {
             match opener {
                 Opener::AskedAt(when) => clock.sleep_until(when + OPENER_GRACE).await,

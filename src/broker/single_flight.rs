@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::background_tasks::Work;
 use crate::error::{Code, Error, Result};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 type Landing<V> = Shared<oneshot::Receiver<Result<V>>>;
 
@@ -39,7 +39,7 @@ where
         W: Future<Output = Result<V>> + Send + 'static,
     {
         let landing = {
-            let mut in_flight = locked(&self.in_flight);
+            let mut in_flight = lock_unpoisoned(&self.in_flight);
             if let Some(landing) = in_flight.get(&key) {
                 landing.clone()
             } else {
@@ -70,7 +70,7 @@ struct Landed<K: Eq + Hash, V> {
 
 impl<K: Eq + Hash, V> Drop for Landed<K, V> {
     fn drop(&mut self) {
-        locked(&self.in_flight).remove(&self.key);
+        lock_unpoisoned(&self.in_flight).remove(&self.key);
     }
 }
 

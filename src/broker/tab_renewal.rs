@@ -1,4 +1,4 @@
-//! Sessions that cannot renew themselves, kept going by a tab that the person leaves open.
+//! Sessions that cannot renew themselves, kept going by a tab that the user leaves open.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::session::Held;
 use crate::error::Result;
 use crate::model::{Cloud, Identity, User, random_hex};
 use crate::signin::{SignedIn, Tab, Task};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// A session's hold on its tab: the tab is let go with the session.
 pub(super) struct Hold {
@@ -20,7 +20,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Whether a tab keeps the session going: the person wants it, and the tab is open.
+    /// Whether a tab keeps the session going: the user wants it, and the tab is open.
     pub(super) fn keeps(&self) -> bool {
         self.wanted && !self.let_go.is_closed()
     }
@@ -35,7 +35,7 @@ struct Round {
 }
 
 impl Inner {
-    /// Keeps the session going for as long as its tab is open and the person wants it. Nothing else follows when not.
+    /// Keeps the session going for as long as its tab is open and the user wants it. Nothing else follows when not.
     pub(super) async fn keep(self: &Arc<Self>, identity: &Identity, tab: Option<Tab>) {
         let Some(tab) = tab else { return };
         let (let_go, session_is_gone) = oneshot::channel();
@@ -82,7 +82,7 @@ impl Inner {
     }
 
     fn round(&self, identity: &Identity) -> Option<Round> {
-        let state = locked(&self.state);
+        let state = lock_unpoisoned(&self.state);
         let session = state.sessions.get(identity)?;
         let token = &session.unscoped.token;
         let (cloud, user) = (session.cloud.clone(), token.user.clone());
@@ -124,6 +124,6 @@ impl Inner {
     }
 
     fn with(&self, identity: &Identity, change: impl FnOnce(&mut super::Session)) -> bool {
-        locked(&self.state).sessions.get_mut(identity).map(change).is_some()
+        lock_unpoisoned(&self.state).sessions.get_mut(identity).map(change).is_some()
     }
 }

@@ -1,6 +1,6 @@
 //! The clouds that have been used or confirmed: `known-clouds-MACHINE.json`.
 //!
-//! A clouds.yaml in the current folder may come with a cloned repository. It must not send a person
+//! A clouds.yaml in the current directory may come with a cloned repository. It must not send a user
 //! to a stranger's Keystone without a word, nor to a known one while trusting a stranger's CA.
 
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::http_client::TrustDigest;
 use crate::model::{Cloud, Workload, hex};
 use crate::platform::files;
 use crate::platform::paths::make_private;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// Auth URL, identity provider with its address, and how Keystone's certificate is checked (and where a client's secret goes).
 type Known = (String, Option<String>, String);
@@ -42,19 +42,19 @@ impl KnownClouds {
         Self { file, known: Mutex::new(known) }
     }
 
-    /// Refuses an entry of the current folder that names a cloud which is not known.
+    /// Refuses an entry of the current directory that names a cloud which is not known.
     pub(super) fn check(&self, cloud: &Cloud, trust: &TrustDigest) -> Result<()> {
         let Some(source) = cloud.source.as_ref().filter(|source| source.current_folder) else {
             return Ok(());
         };
-        if locked(&self.known).contains(&known(cloud, trust)) {
+        if lock_unpoisoned(&self.known).contains(&known(cloud, trust)) {
             return Ok(());
         }
         let idp = provider(cloud).unwrap_or_else(|| "unnamed".to_owned());
         Err(Error::new(
             Code::CloudNotTrusted,
             format!(
-                "{} in the current folder names a cloud that you have not used before: {} (identity provider {idp}{})",
+                "{} in the current directory names a cloud that you have not used before: {} (identity provider {idp}{})",
                 source.file.display(),
                 cloud.auth_url,
                 trusting(cloud),
@@ -67,7 +67,7 @@ impl KnownClouds {
     /// Remembers the cloud.
     pub(super) fn add(&self, cloud: &Cloud, trust: &TrustDigest) -> Result<()> {
         let text = {
-            let mut all = locked(&self.known);
+            let mut all = lock_unpoisoned(&self.known);
             if !all.insert(known(cloud, trust)) {
                 return Ok(());
             }
@@ -98,7 +98,7 @@ fn restore(stored: TrustedClouds) -> BTreeSet<Known> {
 
 fn known(cloud: &Cloud, trust: &TrustDigest) -> Known {
     let mut check = if cloud.tls.verify { hex(trust) } else { "unverified".to_owned() };
-    // A stranger's file may name a known cloud, and its own address for the secret that lies in the person's secure.yaml.
+    // A stranger's file may name a known cloud, and its own address for the secret that lies in the user's secure.yaml.
     if let Some(Workload::Client(client)) = &cloud.sign_in.workload {
         for address in [&client.token_endpoint, &client.discovery_endpoint].into_iter().flatten() {
             check.push(' ');
@@ -108,7 +108,7 @@ fn known(cloud: &Cloud, trust: &TrustDigest) -> Known {
     (cloud.keystone_root(), provider(cloud), check)
 }
 
-/// Keystone's name for the identity provider, and its address where the entry has one: there the person types a password.
+/// Keystone's name for the identity provider, and its address where the entry has one: there the user types a password.
 fn provider(cloud: &Cloud) -> Option<String> {
     let name = cloud.identity_provider.clone();
     match &cloud.sign_in.oidc {
@@ -119,7 +119,7 @@ fn provider(cloud: &Cloud) -> Option<String> {
     }
 }
 
-/// What an entry says about certificates, for the person who is asked.
+/// What an entry says about certificates, for the user who is asked.
 fn trusting(cloud: &Cloud) -> String {
     match (&cloud.tls.verify, &cloud.tls.ca_file) {
         (false, _) => ", its certificate NOT checked".to_owned(),

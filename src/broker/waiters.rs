@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use crate::time::SharedClock;
 
 /// Between two of its questions a caller waits as well.
@@ -30,31 +30,31 @@ impl Waiter {
 impl Waiters {
     /// Whether another caller than this one waits.
     pub(super) fn has_others(&self, than: &str, now: Timestamp) -> bool {
-        locked(&self.0).iter().any(|(id, waiter)| id != than && waiter.waits(now))
+        lock_unpoisoned(&self.0).iter().any(|(id, waiter)| id != than && waiter.waits(now))
     }
 
     /// How many wait.
     pub(super) fn count(&self, now: Timestamp) -> u32 {
-        let waits = locked(&self.0).values().filter(|waiter| waiter.waits(now)).count();
+        let waits = lock_unpoisoned(&self.0).values().filter(|waiter| waiter.waits(now)).count();
         u32::try_from(waits).unwrap_or(u32::MAX)
     }
 
     /// The caller is about to wait.
     pub(super) fn enter(&self, id: &str, now: Timestamp) {
-        let mut waiters = locked(&self.0);
+        let mut waiters = lock_unpoisoned(&self.0);
         waiters.retain(|_, waiter| waiter.waits(now));
         waiters.entry(id.to_owned()).or_insert(Waiter { polls: 0, seen_at: now }).seen_at = now;
     }
 
     /// The caller has given up.
     pub(super) fn leave(&self, id: &str) {
-        locked(&self.0).remove(id);
+        lock_unpoisoned(&self.0).remove(id);
     }
 
     /// The caller waits for as long as this lives.
     pub(super) fn poll<'w>(&'w self, id: &str, clock: &'w SharedClock) -> Poll<'w> {
         self.enter(id, clock.now());
-        if let Some(waiter) = locked(&self.0).get_mut(id) {
+        if let Some(waiter) = lock_unpoisoned(&self.0).get_mut(id) {
             waiter.polls += 1;
         }
         Poll { waiters: self, id: id.to_owned(), clock, is_answered: false }
@@ -78,7 +78,7 @@ impl Poll<'_> {
 
 impl Drop for Poll<'_> {
     fn drop(&mut self) {
-        let mut waiters = locked(&self.waiters.0);
+        let mut waiters = lock_unpoisoned(&self.waiters.0);
         if let Some(waiter) = waiters.get_mut(&self.id) {
             waiter.polls = waiter.polls.saturating_sub(1);
             waiter.seen_at = self.clock.now();

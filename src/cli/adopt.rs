@@ -1,6 +1,6 @@
 //! `ksb clouds adopt`: entries of clouds.yaml go over to the plugin, and clouds.yaml stays as it is.
 //!
-//! openstacksdk merges secure.yaml over clouds.yaml, `auth_type` included: a line in the person's own
+//! openstacksdk merges secure.yaml over clouds.yaml, `auth_type` included: a line in the user's own
 //! secure.yaml is all it takes.
 
 use std::collections::BTreeSet;
@@ -188,7 +188,7 @@ fn move_over(env: &Environment, file: &mut PersonsFile, cloud: Option<&str>) -> 
     Ok(plan)
 }
 
-/// What a person should know of the entries as they are resolved then; an error where one is not as planned.
+/// What a user should know of the entries as they are resolved then; an error where one is not as planned.
 fn outcome(env: &Environment, before: &Config<'_>, plan: &Plan) -> Result<Vec<String>> {
     let after = Config::load(env)?;
     let bad = |name: &str, why: String| Err(Error::new(Code::InvalidConfig, why).cloud(name));

@@ -93,7 +93,7 @@ enum Variables {
     WithoutScope,
 }
 
-/// Resolves the cloud in this process's folder and environment; warnings go to standard error.
+/// Resolves the cloud in this process's directory and environment; warnings go to standard error.
 pub(super) fn resolve(cloud: &CloudArgs, scope: &ScopeArgs) -> Result<Resolved> {
     resolve_beside(&Variables::All, cloud, scope)
 }

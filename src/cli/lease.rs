@@ -154,7 +154,7 @@ pub(super) async fn end(client: &Client, lease: &str) -> Result<RevokeReply> {
     client.delete(&path_of(lease)?).await?.json()
 }
 
-/// A name is a person's own: it may hold anything.
+/// A name is a user's own: it may hold anything.
 fn path_of(lease: &str) -> Result<String> {
     let mut url = url::Url::parse("ksb://agent/v1/leases")
         .map_err(|error| Error::new(Code::Internal, error.to_string()))?;

@@ -94,7 +94,7 @@ async fn ask(client: &Client, request: &mut LeaseRequest) -> Result<LeaseReply> 
             Err(error) => recover::ask(client, &mut request.cloud, error).await?,
         }
     }
-    Err(Error::new(Code::Internal, "signed in, and yet no lease could be had").cloud(request.cloud.label()))
+    Err(Error::new(Code::Internal, "signed in, but no lease could be made").cloud(request.cloud.label()))
 }
 
 /// What the holder of a lease can do and until when, for the user who made it; whether that is as long as `asked`.
@@ -135,7 +135,7 @@ fn holder(lease: &Lease) -> String {
     }
 }
 
-/// What the person should know of a lease besides.
+/// What the user should know of a lease besides.
 pub(super) fn notices(lease: &Lease) {
     for notice in &lease.notices {
         errln!("ksb: {}: {notice}", lease.cloud);

@@ -25,7 +25,7 @@ pub(super) struct Args {
     switch_user: bool,
 }
 
-/// A sign-in that the person who started this command wants.
+/// A sign-in that the user who started this command wants.
 pub(super) fn request(cloud: Cloud) -> LoginRequest {
     LoginRequest {
         cloud,
@@ -64,11 +64,11 @@ pub(super) async fn run(args: Args) -> Result<Done> {
 
 /// What helps where a job runs `ksb login` is not to run it again.
 fn by_nobody(error: Error) -> Error {
-    let detail = format!("{}, and no terminal or desktop says that a person started this", error.detail);
-    Error { detail, ..error }.remedy("the same at a terminal; or KSB_PROMPT=always, if there is a person")
+    let detail = format!("{}, and no terminal or desktop says that a user started this", error.detail);
+    Error { detail, ..error }.remedy("the same at a terminal; or KSB_PROMPT=always, if there is a user")
 }
 
-/// Signs in, by the person or by whatever token a workload has, unless a session lasts long enough.
+/// Signs in, by the user or by whatever token a workload has, unless a session lasts long enough.
 pub(super) async fn sign_in(client: &Client, request: &mut LoginRequest) -> Result<Session> {
     sign_in_by(client, request, |sign_in| wait::until_done(client, sign_in, true)).await
 }

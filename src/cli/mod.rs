@@ -68,43 +68,43 @@ struct Cli {
 enum Command {
     /// Sign in to a cloud
     Login(login::Args),
-    /// Sign out: revoke every token that was given out, end the leases, and forget
+    /// Sign out: revoke every issued token, end the leases, and forget the session
     Logout(logout::Args),
-    /// Show who is signed in where, and for how long
+    /// Show sessions, leases and the state of the agent
     Status(status::Args),
-    /// Print a token; sign in first when needed
+    /// Print a token; sign in first if needed
     Token(token::Args),
     /// Run a command that uses your clouds: Terraform, any SDK, without a change to its configuration
     Exec(exec::Args),
-    /// Print variables that make any tool use a cloud for some hours
+    /// Print variables by which any tool uses a cloud for some hours
     Env(env::Args),
-    /// Make, list and end credentials for tools, good on this machine only
+    /// Make, list and revoke leases: credentials for tools, good on this machine only
     Lease(lease::Args),
-    /// Renew the session and drop its tokens, so that new roles and groups show
+    /// Reload your roles and groups: renew the session and drop its scoped tokens
     Refresh(cloud_args::CloudArgs),
-    /// List the projects and domains you can use
+    /// List the projects and domains that you can access
     Projects(projects::Args),
-    /// Look for whatever is wrong here and at your clouds, and say what helps
+    /// Check this machine and your clouds, and print remedies
     Doctor(doctor::Args),
-    /// Write an entry of clouds.yaml, from a dashboard's address, an openrc file or whatever you have
+    /// Write an entry of clouds.yaml from the address of a dashboard or of Keystone, an openrc file or a clouds.yaml
     Setup(setup::Args),
     /// Show entries of clouds.yaml, add entries for tools that take no plugin, move entries to the plugin
     Clouds(clouds::Args),
-    /// Trust a cloud that the current folder's clouds.yaml names
+    /// Trust a cloud that the clouds.yaml of the current directory names
     Trust(cloud_args::CloudArgs),
-    /// Be asked at this terminal before a program gets a token (`confirm`), where no desktop asks
+    /// Answer confirmation prompts in this terminal, on a machine without a desktop
     Confirm,
-    /// Show what was given or refused, to which program
+    /// Show which programs were given or refused a token
     Audit(audit::Args),
-    /// Give nothing out until you unlock, and forget what is signed in but for the sealed vault
+    /// Stop issuing tokens and erase them from memory, keeping only the encrypted vault
     Lock,
-    /// Unlock; open the vault that your sign-ins are kept in
+    /// Unlock the agent and open the vault
     Unlock,
-    /// Show where sign-ins are kept, or change who keeps the key
+    /// Show where sessions are kept, or change the key store
     Vault(vault::Args),
     /// Run, start, stop or restart the agent (other commands start it by themselves)
     Agent(agent::Args),
-    /// Have systemd start the agent whenever a tool wants it, or your desktop at the login
+    /// Install a systemd user unit that starts the agent on demand, or an autostart entry of the desktop
     Service(service::Args),
     #[command(hide = true)]
     Helper(helper::Args),

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::is_tricky;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// The first failure of standard output.
 static FAILURE: Mutex<Option<io::Error>> = Mutex::new(None);
@@ -51,13 +51,13 @@ pub(super) fn exact(text: &str) {
 pub(super) fn write(write: impl FnOnce(&mut io::StdoutLock<'_>) -> io::Result<()>) {
     let mut stdout = io::stdout().lock();
     if let Err(error) = write(&mut stdout).and_then(|()| stdout.flush()) {
-        locked(&FAILURE).get_or_insert(error);
+        lock_unpoisoned(&FAILURE).get_or_insert(error);
     }
 }
 
 /// Whether everything could be written.
 pub(super) fn finish() -> Result<()> {
-    match locked(&FAILURE).take() {
+    match lock_unpoisoned(&FAILURE).take() {
         Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Error::io("standard output", &error)),
         _ => Ok(()),
     }

@@ -27,7 +27,7 @@ const OLDEST: (u8, u8) = (3, 10);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Not `-I`: what is meant is the Python that `openstack` gets, with the user's own packages and PYTHONPATH.
-/// But nothing is imported from the current folder.
+/// But nothing is imported from the current directory.
 const QUESTION: &str = "\
 import sys
 sys.path[:] = [folder for folder in sys.path if folder]
@@ -111,7 +111,7 @@ struct Report {
     silent: Vec<PathBuf>,
 }
 
-/// Tells the person of an entry for the plugin where it will not work yet.
+/// Tells the user of an entry for the plugin where it will not work yet.
 pub(super) fn tell(env: &Environment) {
     let report = look(env);
     for python in &report.silent {
@@ -169,9 +169,9 @@ fn install_line(answer: &Answer, env: &Environment) -> String {
     if answer.version < OLDEST {
         return format!("{python} is Python {major}.{minor}: the plugin needs {}.{}", OLDEST.0, OLDEST.1);
     }
-    // pip refuses to touch a distribution's Python, even the user's own folder, without being told so.
+    // pip refuses to touch a distribution's Python, even the user's own directory, without being told so.
     let (options, note) = if answer.managed {
-        ("--user --break-system-packages ", "  # goes into your home folder, not into the system")
+        ("--user --break-system-packages ", "  # goes into your home directory, not into the system")
     } else {
         ("", "")
     };
@@ -184,7 +184,7 @@ fn install_line(answer: &Answer, env: &Environment) -> String {
     format!("{python} -m pip install {options}{SOURCE}  # once pip is there: this Python has none")
 }
 
-/// The folders of PATH. Not the relative ones: what is found there depends on whose folder one stands in.
+/// The directories of PATH. Not the relative ones: what is found there depends on whose directory one stands in.
 fn folders(env: &Environment) -> Vec<PathBuf> {
     let path = env.get("PATH").unwrap_or_default();
     std::env::split_paths(path).filter(|folder| folder.is_absolute()).collect()

@@ -175,7 +175,7 @@ fn is_active(unit: &str) -> bool {
 
 fn places() -> Result<(std::path::PathBuf, std::path::PathBuf)> {
     systemd::places()
-        .ok_or_else(|| Error::new(Code::Io, "no home folder: HOME is not set").remedy("set HOME"))
+        .ok_or_else(|| Error::new(Code::Io, "no home directory: HOME is not set").remedy("set HOME"))
 }
 
 fn write(file: &Path, text: &str) -> Result<()> {

@@ -11,7 +11,7 @@ use rustix::termios::{
 use tokio::sync::mpsc;
 
 use crate::model::Secret;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// A key, and when it was read.
 type Pressed = (Instant, u8);
@@ -38,7 +38,7 @@ impl Keys {
         raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
         tcsetattr(&tty, OptionalActions::Now, &raw).ok()?;
         let tty = Arc::new(tty);
-        let pressed = locked(&READER).take().unwrap_or_else(|| read(tty.clone()));
+        let pressed = lock_unpoisoned(&READER).take().unwrap_or_else(|| read(tty.clone()));
         Some(Self { tty, before, pressed, not_before: None })
     }
 
@@ -133,7 +133,7 @@ fn read(tty: Arc<File>) -> mpsc::Receiver<Pressed> {
 impl Drop for Keys {
     fn drop(&mut self) {
         let pressed = std::mem::replace(&mut self.pressed, mpsc::channel(1).1);
-        *locked(&READER) = Some(pressed);
+        *lock_unpoisoned(&READER) = Some(pressed);
         tcsetattr(&self.tty, OptionalActions::Now, &self.before).ok();
     }
 }

@@ -57,7 +57,7 @@ async fn obtain(client: &Client, request: &mut TokenRequest) -> Result<TokenRepl
             Err(error) => recover::ask(client, &mut request.cloud, error).await?,
         }
     }
-    Err(Error::new(Code::Internal, "signed in, and yet no token could be had").cloud(request.cloud.label()))
+    Err(Error::new(Code::Internal, "signed in, but Keystone issued no token").cloud(request.cloud.label()))
 }
 
 fn request(cloud: Cloud, scope: Scope) -> TokenRequest {

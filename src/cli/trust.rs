@@ -16,7 +16,7 @@ pub(super) async fn run(args: cloud_args::CloudArgs) -> Result<()> {
     Ok(())
 }
 
-/// Asks the person at the terminal; without one, or after a no, fails with `refusal`.
+/// Asks the user at the terminal; without one, or after a no, fails with `refusal`.
 pub(super) async fn ask(client: &Client, cloud: &Cloud, refusal: Error) -> Result<()> {
     let Some(mut keys) = Keys::open() else { return Err(refusal) };
     errln!("ksb: {}: {}", cloud.label(), refusal.detail);

@@ -16,7 +16,7 @@ pub(super) async fn run() -> Result<()> {
     let client = cloud_args::client()?;
     let status: Status = client.get("/v1/status").await?.json()?;
     if status.vault.state == VaultState::Sealed || status.locked.is_some() {
-        // Its keeper may give the key by now, without the person.
+        // Its keeper may give the key by now, without the user.
         match open(&client, None).await {
             Err(error) if error.code == Code::VaultSealed => ask(&client, error).await?,
             other => drop(other?),
@@ -45,7 +45,7 @@ pub(super) async fn ask(client: &Client, mut error: Error) -> Result<()> {
     Err(error)
 }
 
-/// What the person types, if there is one and they type something.
+/// What the user types, if there is one and they type something.
 async fn passphrase(why: &Error, question: &str) -> Option<Secret> {
     let mut keys = Keys::open()?;
     errln!("ksb: {why}");

@@ -85,6 +85,6 @@ pub(super) fn show(vault: &VaultReport) {
         outln!("    NOT up to date: {problem}; what is newer is kept in memory");
     }
     if let Some(remedy) = &vault.remedy {
-        outln!("    what helps: {remedy}");
+        outln!("    try: {remedy}");
     }
 }

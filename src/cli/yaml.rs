@@ -1,6 +1,6 @@
-//! The person's clouds.yaml and secure.yaml, changed by `ksb clouds adopt` and `ksb clouds`.
+//! The user's clouds.yaml and secure.yaml, changed by `ksb clouds adopt` and `ksb clouds`.
 //!
-//! `lines` puts lines into a text and takes them out again; `file` knows which file is the person's and replaces it
+//! `lines` puts lines into a text and takes them out again; `file` knows which file is the user's and replaces it
 //! in one step.
 
 mod file;

@@ -15,7 +15,7 @@ pub(super) struct Entry {
     pub(super) config: Dict,
     /// What stands under `auth`, and the plugin's options that stood beside it.
     pub(super) auth: Dict,
-    /// What a person should know.
+    /// What a user should know.
     pub(super) notes: Vec<String>,
 }
 

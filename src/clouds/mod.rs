@@ -1,5 +1,5 @@
 //! clouds.yaml, clouds-public.yaml, secure.yaml and `OS_*`: found and merged as openstacksdk 4.22 does it, in
-//! the caller's folder and environment.
+//! the caller's directory and environment.
 //!
 //! `find` knows where files are, `yaml` how PyYAML reads them, `merge` how an entry comes together and `keys`
 //! what may stand in it; `resolve` makes of it what the broker needs, with `scope`, `tls` and `proxy`.
@@ -55,9 +55,9 @@ pub const SECURE_VARIABLE: &str = "OS_CLIENT_SECURE_FILE";
 pub struct Environment {
     /// The environment variables that are UTF-8.
     pub vars: BTreeMap<String, String>,
-    /// The current folder.
+    /// The current directory.
     pub current_dir: PathBuf,
-    /// The home folder, also where `HOME` is not set.
+    /// The home directory, also where `HOME` is not set.
     pub home: PathBuf,
     /// Texts that stand for what is in files, so that a change can be looked at before it is made.
     pub drafts: BTreeMap<PathBuf, String>,
@@ -71,7 +71,7 @@ impl Environment {
     /// The environment of this process.
     pub fn of_this_process() -> Result<Self> {
         let current_dir = std::env::current_dir()
-            .map_err(|error| Error::io("the current folder cannot be read", &error).remedy("cd"))?;
+            .map_err(|error| Error::io("the current directory cannot be read", &error).remedy("cd"))?;
         let mut vars = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();

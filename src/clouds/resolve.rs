@@ -66,7 +66,7 @@ pub struct Resolved {
     pub scope: Scope,
     /// The entry's own `auth_type`.
     pub auth_type: String,
-    /// What a person should know, each a sentence.
+    /// What a user should know, each a sentence.
     pub warnings: Vec<String>,
     /// The merged entry, secrets masked.
     pub merged: Value,
@@ -274,7 +274,7 @@ impl Config<'_> {
         })?;
         entry.notes.extend(notes);
 
-        // Whichever file had a say may have been put into the current folder by someone else.
+        // Whichever file had a say may have been put into the current directory by someone else.
         let mut files = self.files_of(name).chain(profile.as_ref().map(|(_, source)| source));
         let first = files.clone().next();
         let source = files.find(|file| file.current_folder).or(first).cloned();

@@ -17,7 +17,7 @@ pub(super) struct Found {
 }
 
 /// The first file that can be read and parsed. As in `OpenStackConfig._load_yaml_json_file` all others are
-/// passed over, a broken one too; what a person would want to know of them is added to `notes`.
+/// passed over, a broken one too; what a user would want to know of them is added to `notes`.
 pub(super) fn first(
     env: &Environment,
     stem: &str,
@@ -48,7 +48,7 @@ pub(super) fn first(
         for suffix in ["yaml", "yml", "json"] {
             let path = folder.join(format!("{stem}.{suffix}"));
             if let Some(content) = read(env, &path, notes) {
-                // A person who stands in their own configuration folder is not in someone else's repository.
+                // A user who stands in their own configuration directory is not in someone else's repository.
                 let current_folder = place == 0 && !folders[1..].contains(folder);
                 return Some(Found { source: Source { file: path, current_folder }, content });
             }
@@ -73,7 +73,7 @@ pub(super) fn folders(env: &Environment) -> [PathBuf; 5] {
         env.current_dir.clone(),
         xdg_home.map_or_else(|| env.home.join(".config"), Path::to_owned).join("openstack"),
         home.join(".config/openstack"),
-        // Several folders are joined to one path that no file has (`multipath=True`): the SDK looks in none.
+        // Several directories are joined to one path that no file has (`multipath=True`): the SDK looks in none.
         if site.is_empty() { "/etc/xdg/openstack".into() } else { site.join(":").into() },
         "/etc/openstack".into(),
     ]

@@ -70,7 +70,7 @@ pub(super) fn of(
     Ok(Tls { verify, ca_file, cert_file, key_file, sources })
 }
 
-/// A path whose leading `~` stands for the home folder, as `os.path.expanduser` has it.
+/// A path whose leading `~` stands for the home directory, as `os.path.expanduser` has it.
 fn expand_home(path: &str, home: &Path) -> PathBuf {
     match path.strip_prefix('~') {
         Some("") => home.to_owned(),

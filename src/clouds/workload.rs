@@ -1,4 +1,4 @@
-//! How an entry says which program without a person it is for.
+//! How an entry says which program without a user it is for.
 
 use std::path::PathBuf;
 

@@ -24,7 +24,7 @@ use tower_service::Service;
 use super::log_throttle::Seldom;
 use crate::platform::peer_program::Peer;
 use crate::platform::tcp_owner;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// Time for a request's headers to arrive, and for an idle connection's next request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -239,7 +239,7 @@ fn admit<L: Listener>(stream: &L::Stream, refused: &Mutex<Seldom>) -> Option<Cal
     if uid == Some(ours) {
         return Some(Caller { uid: ours, peer: L::peer_of(stream), memory: Arc::default() });
     }
-    let left_out = locked(refused).say(Instant::now())?;
+    let left_out = lock_unpoisoned(refused).say(Instant::now())?;
     if let Some(uid) = uid {
         tracing::warn!(uid, left_out, "a connection of another user was refused");
     } else {

@@ -50,7 +50,7 @@ pub async fn known_host(
     next.run(request).await
 }
 
-/// A person's navigation of a whole tab: no frame, no fetch, no service worker's copy.
+/// A user's navigation of a whole tab: no frame, no fetch, no service worker's copy.
 pub fn is_navigation(headers: &HeaderMap) -> bool {
     is(headers, "sec-fetch-dest", "document") && is(headers, "sec-fetch-mode", "navigate")
 }

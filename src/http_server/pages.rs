@@ -22,7 +22,7 @@ pub struct About<'a> {
     pub identity_provider: Option<&'a str>,
 }
 
-/// The page behind the link that the person opens, on an origin nobody else can have prepared
+/// The page behind the link that the user opens, on an origin nobody else can have prepared
 /// (`http://localhost:<ephemeral>/start/<id>`): has the callback's origin cleaned, then goes there.
 pub fn start(cloud: &About<'_>, clean_url: &str, begin_url: &str) -> Response {
     let About { cloud, keystone, identity_provider } = *cloud;
@@ -51,7 +51,7 @@ pub fn begin(id: &str, secret: &str, websso_url: &str, again: Option<&str>) -> R
 
 /// The answer to Keystone's form POST (`/auth/websso/`). It holds no token: the token waits under `claim` until the
 /// page's script has proved, with the secret in the tab, that the sign-in began here. `code` is what the terminal
-/// shows too, for a person whose browser cannot prove it.
+/// shows too, for a user whose browser cannot prove it.
 pub fn callback(claim: &str, code: &str) -> Response {
     let nonce = nonce();
     let data = script_json(&json!({ "claim": claim, "code": code }));

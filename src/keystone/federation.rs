@@ -96,7 +96,7 @@ impl Keystone {
                 (said, "give the operator Keystone's request id".to_owned())
             }
             (Speaker::Keystone(said), _) => (
-                format!("it is genuine, but no rule of Keystone's mapping fits the person: {said}"),
+                format!("it is genuine, but no rule of Keystone's mapping fits the user: {said}"),
                 format!(
                     "ask the operator which claims the mapping behind {path} needs, and whether tokens of client \
                      {client} have them"

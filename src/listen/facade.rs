@@ -25,7 +25,7 @@ use crate::http_server::accept::Caller;
 use crate::http_server::guard;
 use crate::model::{Scope, Secret, Token, random_hex};
 use crate::platform::peer_program::Program;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// An authentication request names a secret and a scope.
 const MAX_BODY: usize = 64 << 10;
@@ -170,14 +170,15 @@ async fn authenticate(
     };
     let lease = facade.whose(&shown)?;
     let key = (lease.clone(), asked.scope.clone());
-    let given = locked(&caller.memory).get::<GivenHere>().and_then(|given| given.0.get(&key).cloned());
+    let given =
+        lock_unpoisoned(&caller.memory).get::<GivenHere>().and_then(|given| given.0.get(&key).cloned());
     let patience = patience(&parts.headers);
     let program = facade.program_of(&caller).await;
     let token = facade.broker.lease_token(&lease, asked.scope, given.as_ref(), patience, program).await?;
     if !matches!(shown, Shown::Token(_)) && !facade.broker.record_use(&lease) {
         return Err(facade.stranger());
     }
-    locked(&caller.memory).get_or_insert_default::<GivenHere>().0.insert(key, token.id.clone());
+    lock_unpoisoned(&caller.memory).get_or_insert_default::<GivenHere>().0.insert(key, token.id.clone());
     let without_catalog = parts.uri.query().is_some_and(|query| {
         url::form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "nocatalog")
     });
@@ -248,12 +249,12 @@ impl Facade {
     /// The program that asks. It is looked up before it is answered, since it may end with that, and once for each
     /// connection.
     async fn program_of(&self, caller: &Caller) -> Option<Arc<Program>> {
-        let known = locked(&caller.memory).get::<Asking>().cloned();
+        let known = lock_unpoisoned(&caller.memory).get::<Asking>().cloned();
         if let Some(Asking(program)) = known {
             return program;
         }
         let program = self.broker.identify(caller.peer).await;
-        locked(&caller.memory).insert(Asking(program.clone()));
+        lock_unpoisoned(&caller.memory).insert(Asking(program.clone()));
         program
     }
 

@@ -31,7 +31,7 @@ use crate::error::{Code, Error};
 use crate::http_server::accept::{Caller, Parting};
 use crate::http_server::guard;
 use crate::model::Cloud;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// A request names a cloud and a scope; nothing larger makes sense.
 const MAX_BODY: usize = 64 << 10;
@@ -192,14 +192,14 @@ impl FromRequest<Agent> for Question {
             return Ok(Self(Arc::new(asked)));
         }
         let body = Bytes::from_request(request, agent).await?;
-        if let Some(known) = locked(&agent.parsed).get(&body) {
+        if let Some(known) = lock_unpoisoned(&agent.parsed).get(&body) {
             return Ok(Self(known.clone()));
         }
         let Json(asked) = Json::<TokenRequest>::from_bytes(&body)?;
         let asked = Arc::new(asked);
         // Secrets are not kept in bytes that nobody wipes.
         if asked.rejected.is_none() && !asked.cloud.sign_in.carries_secret() {
-            let mut parsed = locked(&agent.parsed);
+            let mut parsed = lock_unpoisoned(&agent.parsed);
             if parsed.len() == MAX_PARSED {
                 parsed.clear();
             }
@@ -224,7 +224,7 @@ impl<S: Sync> FromRequestParts<S> for Waiter {
 }
 
 impl Agent {
-    /// `202`: a person is needed.
+    /// `202`: a user is needed.
     fn joined(&self, sign_in: SignIn, cloud: &Cloud, Waiter(waiter): &Waiter) -> Response {
         let sign_in = self.broker.joined(sign_in, cloud.label(), waiter.as_deref());
         (StatusCode::ACCEPTED, Json(SignInReply { sign_in })).into_response()
@@ -234,7 +234,7 @@ impl Agent {
 /// A token of a scope, or the sign-in that must come first.
 #[utoipa::path(post, path = "/v1/tokens", request_body = TokenRequest, responses(
     (status = 200, body = TokenReply),
-    (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
+    (status = 202, body = SignInReply, description = "A sign-in is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn tokens(
@@ -335,7 +335,7 @@ async fn opened(State(agent): State<Agent>, Path(id): Path<String>) -> Result<St
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Tokens from tabs that did not start here. Asked for only by a person at a terminal.
+/// Tokens from tabs that did not start here. Asked for only by a user at a terminal.
 #[utoipa::path(get, path = "/v1/sign-ins/{id}/offers", params(("id" = String, Path)), responses(
     (status = 200, body = Offers),
     (status = "default", body = Problem, content_type = "application/problem+json"),
@@ -374,7 +374,7 @@ async fn redirected(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes what the person typed at the terminal. `factor-refused`: it is not the one, ask again.
+/// Takes what the user typed at the terminal. `factor-refused`: it is not the one, ask again.
 #[utoipa::path(post, path = "/v1/sign-ins/{id}/factors", params(("id" = String, Path)),
     request_body = FactorsRequest, responses(
     (status = 204),
@@ -438,7 +438,7 @@ async fn discover(
     Ok(Json(agent.broker.discover(&request).await?))
 }
 
-/// The person trusts a cloud of the current folder.
+/// The user trusts a cloud of the current directory.
 #[utoipa::path(post, path = "/v1/trust", request_body = CloudRequest, responses(
     (status = 204),
     (status = "default", body = Problem, content_type = "application/problem+json"),
@@ -468,7 +468,7 @@ async fn logout(
 /// Makes a local application credential, valid only at the facade.
 #[utoipa::path(post, path = "/v1/leases", request_body = LeaseRequest, responses(
     (status = 201, body = LeaseReply),
-    (status = 202, body = SignInReply, description = "A person is needed: wait for the sign-in, then ask again."),
+    (status = 202, body = SignInReply, description = "A sign-in is needed: wait for the sign-in, then ask again."),
     (status = "default", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn lease(
@@ -560,7 +560,7 @@ async fn news<T>(news: impl Future<Output = Option<T>>, mut parting: Parting) ->
     }
 }
 
-/// The question whether a program may have a token, as soon as one is open: for a person at a terminal.
+/// The question whether a program may have a token, as soon as one is open: for a user at a terminal.
 #[utoipa::path(get, path = "/v1/confirmations", params(Patience), responses(
     (status = 200, body = Confirmation),
     (status = 204, description = "There was none in that time."),
@@ -577,7 +577,7 @@ async fn question(
     }
 }
 
-/// The person's answer, from `ksb confirm` and no other program.
+/// The user's answer, from `ksb confirm` and no other program.
 #[utoipa::path(post, path = "/v1/confirmations/{id}", params(("id" = String, Path)),
     request_body = AnswerRequest, responses(
     (status = 204),

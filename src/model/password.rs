@@ -15,7 +15,7 @@ pub struct LocalUser {
     /// What the entry wants shown, in this order. Keystone says itself what is missing then (its `multi_factor_auth_rules`).
     #[serde(default = "password_first")]
     pub methods: Vec<Factor>,
-    /// The password, where the entry has it; else a person is asked.
+    /// The password, where the entry has it; else a user is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
 }
@@ -34,7 +34,7 @@ pub struct UserRef {
     pub domain: Option<DomainRef>,
 }
 
-/// Something that a person shows to Keystone, by the name that Keystone has for the method.
+/// Something that a user shows to Keystone, by the name that Keystone has for the method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Factor {

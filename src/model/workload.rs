@@ -1,4 +1,4 @@
-//! How a workload says who it is: a program that runs without a person.
+//! How a workload says who it is: a program that runs without a user.
 
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::http_client::Answer;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// A `Date` has whole seconds and was written a moment ago: this much tells nothing of a clock.
 const UNCERTAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -27,7 +27,7 @@ struct Last {
 impl Heard {
     /// Takes note of an answer (`Date`, `Retry-After`).
     pub(super) fn note(&self, answer: &Answer, now: Timestamp) {
-        let mut last = locked(&self.0);
+        let mut last = lock_unpoisoned(&self.0);
         last.ahead = answer.date().map(|its_now| its_now.duration_since(now)).or(last.ahead);
         last.not_before = answer.retry_after(now).map(|wanted| now + wanted.min(LONGEST_REST));
     }
@@ -35,13 +35,13 @@ impl Heard {
     /// How far the provider's clock is before ours, where that is more than the way of an answer explains. Keycloak sends
     /// no `Date`; there, what it has just issued tells.
     pub(super) fn ahead(&self, issued: Option<Timestamp>, now: Timestamp) -> Option<SignedDuration> {
-        let ahead = locked(&self.0).ahead.or_else(|| Some(issued?.duration_since(now)))?;
+        let ahead = lock_unpoisoned(&self.0).ahead.or_else(|| Some(issued?.duration_since(now)))?;
         (ahead.abs() >= UNCERTAIN).then_some(ahead)
     }
 
     /// For how long it still wants to be left alone.
     pub(super) fn rest(&self, now: Timestamp) -> Option<Duration> {
-        let not_before = locked(&self.0).not_before?;
+        let not_before = lock_unpoisoned(&self.0).not_before?;
         not_before.duration_since(now).try_into().ok().filter(|rest: &Duration| !rest.is_zero())
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Removes the folders of that kind whose process is gone, as after a crash of both it and the agent.
+/// Removes the directories of that kind whose process is gone, as after a crash of both it and the agent.
 pub fn remove_abandoned(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.strip_prefix("exec-")?.parse::<u32>().ok());
@@ -15,7 +15,7 @@ pub fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Removes the folder that a process had for its own child beside our socket: it may have been killed.
+/// Removes the directory that a process had for its own child beside our socket: it may have been killed.
 pub fn remove_left_by(folder: &Path, pid: u32) {
     fs::remove_dir_all(folder.join(format!("exec-{pid}"))).ok();
 }

@@ -1,4 +1,4 @@
-//! What happens at the person's seat: the screen is locked, the computer goes to sleep. By `org.freedesktop.login1` on
+//! What happens at the user's seat: the screen is locked, the computer goes to sleep. By `org.freedesktop.login1` on
 //! the system bus (org.freedesktop.login1(5)).
 
 use futures_util::{StreamExt, stream};

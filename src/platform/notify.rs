@@ -1,4 +1,4 @@
-//! A notification on the person's desktop: `org.freedesktop.Notifications`, version 1.2, on the session bus.
+//! A notification on the user's desktop: `org.freedesktop.Notifications`, version 1.2, on the session bus.
 //!
 //! Without a bus, or without a program that shows it, nothing happens; the connection is not kept.
 
@@ -17,7 +17,7 @@ use crate::notifier::Notices;
 
 /// Somebody who starts the desktop's daemon at the first call may take a moment. Nobody waits for it.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// As long as a sign-in waits for its person.
+/// As long as a sign-in waits for its user.
 const PATIENCE: Duration = Duration::from_mins(5);
 /// *Let the server decide how long.*
 const DEFAULT_EXPIRY: i32 = -1;

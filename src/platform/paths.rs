@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use super::socket::is_served;
 use super::{machine, owner, state};
 use crate::error::{Code, Error, Result, reason};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 const NAME: &str = "keystone-broker";
 const SOCKET: &str = "broker.sock";
@@ -122,12 +122,12 @@ impl RuntimeDirectory {
 
     /// Has everything that is made from now on lie in another one.
     pub fn change(&self, directory: &Path) {
-        directory.clone_into(&mut locked(&self.0));
+        directory.clone_into(&mut lock_unpoisoned(&self.0));
     }
 
     /// As it is now.
     pub fn path(&self) -> PathBuf {
-        locked(&self.0).clone()
+        lock_unpoisoned(&self.0).clone()
     }
 }
 

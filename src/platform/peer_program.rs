@@ -129,7 +129,7 @@ impl Program {
         self.is(meant) || self.parents.iter().any(|parent| parent == meant)
     }
 
-    /// Whether a person means this program by a path, or by a name.
+    /// Whether a user means this program by a path, or by a name.
     pub fn is(&self, meant: &str) -> bool {
         let executable = self.executable.as_deref();
         if meant.starts_with('/') {

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 pub enum Kept {
     /// It would be given at once.
     Open,
-    /// Its person would have to unlock the keyring.
+    /// Its user would have to unlock the keyring.
     Locked,
     /// There is no such item.
     Gone,

@@ -1,4 +1,4 @@
-//! A sign-in in the person's own browser, bound to the tab it started in.
+//! A sign-in in the user's own browser, bound to the tab it started in.
 //!
 //! The URL that is opened lies on another origin than the callback (a port of its own): that page can
 //! remove what an earlier owner of the callback's port left behind, before the tab goes there, gets
@@ -22,7 +22,7 @@ use crate::api::Offer;
 use crate::error::{Code, Error, Result};
 use crate::model::Secret;
 
-/// After this long without an answer the person is told what other servers' error pages mean.
+/// After this long without an answer the user is told what other servers' error pages mean.
 const HINT_AFTER: SignedDuration = SignedDuration::from_secs(20);
 
 /// Where a tab goes, and what is made of what it brings back.
@@ -39,7 +39,7 @@ pub(super) trait Errand: Send + Sync + 'static {
     fn may_be_kept(&self) -> bool {
         false
     }
-    /// What the person should know who waits, and sees an error page that the broker cannot see.
+    /// What the user should know who waits, and sees an error page that the broker cannot see.
     fn hint(&self, task: &Task) -> String;
 }
 
@@ -103,7 +103,7 @@ struct Wait<E> {
     progress: watch::Sender<Progress>,
     /// What the last page says of *Keep me signed in*.
     keep: &'static str,
-    /// Proven tokens that wait for the person's answer on their page, by claim.
+    /// Proven tokens that wait for the user's answer on their page, by claim.
     candidates: HashMap<String, SignedIn>,
 }
 
@@ -238,7 +238,7 @@ impl<E: Errand> Wait<E> {
         (PageReply { user, user_domain, remedy: Some(remedy), ..self.page("declined") }, None)
     }
 
-    /// The person at the terminal; the token that ends the sign-in, if it does.
+    /// The user at the terminal; the token that ends the sign-in, if it does.
     async fn obey(&mut self, command: Command) -> Option<SignedIn> {
         match command {
             Command::Offers(reply) => {
@@ -272,7 +272,7 @@ impl<E: Errand> Wait<E> {
         self.expected(self.redeem_offer(&unclaimed).await?)
     }
 
-    /// What a browser on another machine brought, by the hand of the person at the terminal: `state` and PKCE bind it to
+    /// What a browser on another machine brought, by the hand of the user at the terminal: `state` and PKCE bind it to
     /// this sign-in.
     async fn redirected(&self, url: &Secret) -> Result<SignedIn> {
         let response = Url::parse(url.expose().trim()).ok().and_then(|url| loopback::response_in(&url));

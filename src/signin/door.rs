@@ -1,5 +1,5 @@
 //! Where a browser gets in: by TCP ports of this computer or, from the other end of an SSH session, by unix sockets of
-//! one's own that `ssh -L` reaches. A socket lies in a private folder and belongs to one user, so that two users of a
+//! one's own that `ssh -L` reaches. A socket lies in a private directory and belongs to one user, so that two users of a
 //! server never meet on a port; sshd forwards as the user, which is what the peer's credentials must say.
 
 use std::fmt;
@@ -43,7 +43,7 @@ impl OwnSocket {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
-        // The folder keeps everybody else away until the mode does.
+        // The directory keeps everybody else away until the mode does.
         let listener = UnixListener::bind(path).map_err(failed)?;
         fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)?;
         Ok((listener, Self { path: path.to_owned() }))
@@ -56,7 +56,7 @@ impl Drop for OwnSocket {
     }
 }
 
-/// An option of `ssh` that leads a port of the person's own machine to one of our sockets.
+/// An option of `ssh` that leads a port of the user's own machine to one of our sockets.
 pub(super) struct Forward<'a> {
     pub(super) port: u16,
     pub(super) socket: &'a OwnSocket,

@@ -90,7 +90,7 @@ impl Tab {
         (Keeper { tab, visits: report }, Self { port, id, visits, here: None, grace: FIRST })
     }
 
-    /// Whether the person wants it, asked for as long as the page offers it.
+    /// Whether the user wants it, asked for as long as the page offers it.
     pub async fn is_wanted(&mut self, clock: &SharedClock) -> bool {
         let over = clock.sleep_until(clock.now() + OFFER);
         tokio::pin!(over);
@@ -107,7 +107,7 @@ impl Tab {
         true
     }
 
-    /// Returns when the tab is closed, or the person does not want it any more.
+    /// Returns when the tab is closed, or the user does not want it any more.
     pub async fn changes(&mut self, clock: &SharedClock) {
         while self.comes(clock).await && self.here.as_ref().is_some_and(|visit| visit.wanted) {}
     }

@@ -35,7 +35,7 @@ use crate::model::{Cloud, Secret, random_hex};
 use crate::oidc::AuthorizationResponse;
 use crate::platform::paths::RuntimeDirectory;
 use crate::platform::tcp_owner::{holder_of, is_held_by_us};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// The path that operators list in `trusted_dashboard`.
 pub const WEBSSO_PATH: &str = "/auth/websso/";
@@ -99,7 +99,7 @@ impl Loopback {
         if door == Door::Ports {
             return StartPort::on_any_port(host);
         }
-        let mut start = locked(&self.start);
+        let mut start = lock_unpoisoned(&self.start);
         if let Some(open) = start.upgrade() {
             return Ok(open);
         }
@@ -168,7 +168,7 @@ pub struct Mail {
 pub enum Word {
     /// This came back to the tab that the sign-in began in.
     Brought(Brought),
-    /// The person's answer to *Use alice?*
+    /// The user's answer to *Use alice?*
     Answer(bool),
     /// A token came to a tab that is not ours; it may be offered in the terminal.
     Unproven,
@@ -205,7 +205,7 @@ pub struct PageReply {
     pub remedy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Whether this tab may keep the person signed in: `offered`, or `kept` already.
+    /// Whether this tab may keep the user signed in: `offered`, or `kept` already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keep: Option<&'static str>,
 }
@@ -271,7 +271,7 @@ impl CallbackPort {
         again: Option<String>,
     ) -> Seat {
         let attempt = Attempt { address, tabs: VecDeque::new(), mail, again };
-        locked(&self.state).attempts.insert(id.to_owned(), attempt);
+        lock_unpoisoned(&self.state).attempts.insert(id.to_owned(), attempt);
         Seat { port: self.clone(), id: id.to_owned() }
     }
 }
@@ -279,7 +279,7 @@ impl CallbackPort {
 impl CallbackPort {
     /// The tab of the sign-in `id` keeps nothing going any more.
     pub(super) fn end_keeping(&self, id: &str) {
-        locked(&self.state).keepers.remove(id);
+        lock_unpoisoned(&self.state).keepers.remove(id);
     }
 }
 
@@ -296,7 +296,7 @@ impl Seat {
 
     /// Lets the tab go on when the sign-in is done, unless too many do.
     pub(super) fn keep(&self, tab: TabPrint) -> Option<Tab> {
-        let mut waiting = locked(&self.port.state);
+        let mut waiting = lock_unpoisoned(&self.port.state);
         if waiting.keepers.len() >= MAX_KEEPERS {
             return None;
         }
@@ -308,7 +308,7 @@ impl Seat {
     /// The tokens that nobody has proven. None while another sign-in waits on this port: a token
     /// must not be shown to a Keystone that it may not belong to.
     pub fn unclaimed(&self) -> Vec<Unclaimed> {
-        let waiting = locked(&self.port.state);
+        let waiting = lock_unpoisoned(&self.port.state);
         if waiting.attempts.len() > 1 {
             return Vec::new();
         }
@@ -325,7 +325,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut waiting = locked(&self.port.state);
+        let mut waiting = lock_unpoisoned(&self.port.state);
         waiting.attempts.remove(&self.id);
         if waiting.attempts.is_empty() {
             waiting.parked.clear();
@@ -410,7 +410,7 @@ async fn reloaded() -> Response {
 /// removes it, and with it the secrets of other sign-ins' tabs: so only when there are none.
 async fn clean(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
     let alone = {
-        let waiting = locked(&shared.waiting);
+        let waiting = lock_unpoisoned(&shared.waiting);
         let mut others = waiting.attempts.iter().filter(|(other, _)| **other != id);
         waiting.attempts.contains_key(&id) && others.all(|(_, attempt)| attempt.tabs.is_empty())
     };
@@ -427,7 +427,7 @@ async fn clean(State(shared): State<Shared>, Path(id): Path<String>) -> Response
 }
 
 /// A page of an earlier owner that the browser keeps in its cache has this origin: in our tab it could
-/// read the secret, prove with it whatever it likes and answer for the person.
+/// read the secret, prove with it whatever it likes and answer for the user.
 async fn clean_cache() -> Response {
     let headers = [
         (header::CACHE_CONTROL, "no-store"),
@@ -448,7 +448,7 @@ async fn begin(
     }
     let secret = Secret::random();
     let target = {
-        let mut waiting = locked(&shared.waiting);
+        let mut waiting = lock_unpoisoned(&shared.waiting);
         waiting.attempts.get_mut(&id).map(|attempt| {
             attempt.tabs.push_back(fingerprint(secret.expose()));
             if attempt.tabs.len() > MAX_TABS {
@@ -513,7 +513,7 @@ impl Shared {
     /// Keeps what came until its page has proven whose it is.
     fn park(&self, brought: Brought) -> Response {
         let (claim, code) = (random_hex::<16>(), short_code());
-        let mut waiting = locked(&self.waiting);
+        let mut waiting = lock_unpoisoned(&self.waiting);
         if waiting.attempts.is_empty() {
             return expired();
         }
@@ -530,7 +530,7 @@ impl Shared {
         let mut origins = headers.get_all(header::ORIGIN).iter();
         match (origins.next().map(|origin| origin.to_str().unwrap_or_default()), origins.next()) {
             (None | Some("null"), None) => true,
-            (Some(origin), None) => locked(&self.waiting)
+            (Some(origin), None) => lock_unpoisoned(&self.waiting)
                 .attempts
                 .values()
                 .any(|attempt| attempt.address.origin().ascii_serialization() == origin),
@@ -569,7 +569,7 @@ async fn claim(State(shared): State<Shared>, request: Request) -> Response {
         Err(refusal) => return refusal,
     };
     let (mail, word, reply) = {
-        let mut waiting = locked(&shared.waiting);
+        let mut waiting = lock_unpoisoned(&shared.waiting);
         let Some(place) = waiting.parked.iter().position(|parked| parked.claim == proof.claim) else {
             return page_reply(PageReply::state("expired"));
         };
@@ -593,13 +593,13 @@ async fn claim(State(shared): State<Shared>, request: Request) -> Response {
     page_reply(reply.unwrap_or(answer))
 }
 
-/// The person's answer on a proven page.
+/// The user's answer on a proven page.
 async fn answer(State(shared): State<Shared>, request: Request) -> Response {
     let proof = match shared.proof(request).await {
         Ok(proof) => proof,
         Err(refusal) => return refusal,
     };
-    let mail = locked(&shared.waiting).proven(&proof).map(|(tab, mail)| (Some(tab), mail));
+    let mail = lock_unpoisoned(&shared.waiting).proven(&proof).map(|(tab, mail)| (Some(tab), mail));
     page_reply(deliver(mail, proof.claim, Word::Answer(proof.accept)).await)
 }
 
@@ -631,7 +631,7 @@ async fn keep(State(shared): State<Shared>, request: Request) -> Response {
         Ok(proof) => proof,
         Err(refusal) => return refusal,
     };
-    let keeper = locked(&shared.waiting).keepers.get(&proof.id).cloned();
+    let keeper = lock_unpoisoned(&shared.waiting).keepers.get(&proof.id).cloned();
     let ours = keeper.filter(|keeper| bool::from(keeper.tab.ct_eq(&fingerprint(&proof.secret))));
     match ours {
         Some(keeper) => keeper.visit(proof.keep).await,

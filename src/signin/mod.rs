@@ -40,9 +40,9 @@ pub struct Task {
     pub keystone: Keystone,
     /// Time.
     pub clock: SharedClock,
-    /// Whether the person's browser is at the other end of an SSH session.
+    /// Whether the user's browser is at the other end of an SSH session.
     pub remote: bool,
-    /// The pinned user; anyone else is refused. Without one the person is asked.
+    /// The pinned user; anyone else is refused. Without one the user is asked.
     pub expected: Option<User>,
     /// When it began.
     pub started_at: Timestamp,
@@ -56,13 +56,13 @@ pub struct Started {
     pub url: String,
     /// The code that the page there shows or asks for, where it can be opened on any device.
     pub user_code: Option<String>,
-    /// Where a browser on another machine can go instead, if the person then brings back where it ended.
+    /// Where a browser on another machine can go instead, if the user then brings back where it ended.
     pub elsewhere: Option<String>,
     /// The `ssh` command, but for this machine's name, that lets a browser on another machine open `url`.
     pub tunnel: Option<String>,
     /// How far it is.
     pub progress: watch::Receiver<Progress>,
-    /// What the person at the terminal says meanwhile.
+    /// What the user at the terminal says meanwhile.
     pub commands: mpsc::Sender<Command>,
     /// Calls it off.
     pub cancel: Arc<Notify>,
@@ -74,9 +74,9 @@ pub struct Started {
 pub struct SignedIn {
     /// Keystone's unscoped token.
     pub token: Token,
-    /// What renews it without the person, where the way has that.
+    /// What renews it without the user, where the way has that.
     pub grant: Option<Grant>,
-    /// How the person proved who they are, as far as the identity provider tells.
+    /// How the user proved who they are, as far as the identity provider tells.
     pub evidence: Option<Evidence>,
     /// The tab that may keep it going, where nothing else can.
     pub tab: Option<Tab>,
@@ -218,19 +218,19 @@ impl Grant {
 pub struct Progress {
     /// A browser has shown the start page, whoever opened it.
     pub opened: bool,
-    /// The page asks the person whether to use a user.
+    /// The page asks the user whether to use a user.
     pub confirming: bool,
-    /// What the person should know, oldest first.
+    /// What the user should know, oldest first.
     pub notices: Vec<String>,
     /// Tokens that wait for a word in the terminal.
     pub offers: u32,
     /// Why what came last could not be used.
     pub refused: Option<Error>,
-    /// What the person at the terminal is asked for.
+    /// What the user at the terminal is asked for.
     pub asks: Vec<Ask>,
 }
 
-/// What the person at the terminal says.
+/// What the user at the terminal says.
 pub enum Command {
     /// Which tokens arrived from tabs that did not start here?
     Offers(oneshot::Sender<Result<Vec<Offer>>>),
@@ -238,7 +238,7 @@ pub enum Command {
     Redirected(Secret, oneshot::Sender<Result<()>>),
     /// Use the one that shows this code.
     Accept(String, oneshot::Sender<Result<()>>),
-    /// What the person typed, by the name of what was asked for.
+    /// What the user typed, by the name of what was asked for.
     Factors(BTreeMap<String, Secret>, oneshot::Sender<Result<()>>),
 }
 

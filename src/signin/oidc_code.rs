@@ -18,7 +18,7 @@ pub(super) async fn start(task: Task, provider: Provider, loopback: &Loopback) -
         .open(&options.redirect_host, options.redirect_port, Door::Ports)
         .await
         .map_err(|error| error.cloud(task.cloud.label()))?;
-    // From the other end of an SSH session the person pastes the address at which the browser ended.
+    // From the other end of an SSH session the user pastes the address at which the browser ended.
     let start = loopback.start(&options.redirect_host, Door::Ports)?;
     let authorization = provider.authorization(port.url(path))?;
     Ok(browser_flow::start(task, &port, start, OidcCode { provider, authorization }))

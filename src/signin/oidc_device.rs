@@ -1,4 +1,4 @@
-//! OAuth's device authorization (RFC 8628): a person approves on any device, this computer needs no browser.
+//! OAuth's device authorization (RFC 8628): a user approves on any device, this computer needs no browser.
 
 use jiff::SignedDuration;
 use tokio::sync::{Notify, mpsc};
@@ -7,7 +7,7 @@ use super::{Command, Progress, SignedIn, Started, Task};
 use crate::error::{Code, Result};
 use crate::oidc::{Device, Provider};
 
-/// Asks the identity provider for a code, and starts to wait for the person's approval.
+/// Asks the identity provider for a code, and starts to wait for the user's approval.
 pub(super) async fn start(task: Task, provider: Provider) -> Result<Started> {
     let device = provider.device().await?;
     let client = task.cloud.client_id();

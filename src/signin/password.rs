@@ -1,4 +1,4 @@
-//! Keystone's own users: a password, and what its rules ask for besides (`multi_factor_auth_rules`). The person is asked
+//! Keystone's own users: a password, and what its rules ask for besides (`multi_factor_auth_rules`). The user is asked
 //! on the terminal, for one thing after the other: so a wrong password and a wrong code are told apart.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,30 +13,30 @@ use crate::api::Ask;
 use crate::error::{Code, Error, Result};
 use crate::keystone::{Proof, Receipt};
 use crate::model::{Factor, LocalUser, Secret, Token};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
-/// Answers of a person that may be wrong; then the sign-in is over. Many clouds lock an account after five.
+/// Answers of a user that may be wrong; then the sign-in is over. Many clouds lock an account after five.
 const TRIES: u32 = 3;
 
 /// Keystone takes codes of the last ten half minutes at most (`[totp] included_previous_windows`).
 const REMEMBER_CODE: SignedDuration = SignedDuration::from_mins(6);
 
 /// Codes that were sent. Keystone takes the same one again for as long as it lives, although RFC 6238 section 5.2 forbids
-/// it: so whoever read one over a shoulder must not find us sending it twice, and a person is told to wait for the next.
+/// it: so whoever read one over a shoulder must not find us sending it twice, and a user is told to wait for the next.
 #[derive(Default)]
 pub struct UsedCodes(Mutex<HashMap<[u8; 32], Timestamp>>);
 
 impl UsedCodes {
     /// Whether it was sent before; from now on it was.
     fn use_up(&self, code: [u8; 32], now: Timestamp) -> bool {
-        let mut used = locked(&self.0);
+        let mut used = lock_unpoisoned(&self.0);
         used.retain(|_, when| now.duration_since(*when) < REMEMBER_CODE);
         used.insert(code, now).is_some()
     }
 
     /// Keystone did not take it: typing it again is the same mistake, not a replay.
     fn forget(&self, code: &[u8; 32]) {
-        locked(&self.0).remove(code);
+        lock_unpoisoned(&self.0).remove(code);
     }
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn start(task: Task, codes: Arc<UsedCodes>) -> Result<Started> 
     }))
 }
 
-/// How far a person's proof is.
+/// How far a user's proof is.
 struct Proving {
     task: Task,
     user: LocalUser,
@@ -152,7 +152,7 @@ impl Proving {
         shown
     }
 
-    /// What the person typed, and the entry's password where Keystone asks for that next.
+    /// What the user typed, and the entry's password where Keystone asks for that next.
     async fn then_the_entry(&mut self, typed: &Secret) -> Result<Option<Token>> {
         match self.show(typed).await? {
             Some(token) => Ok(Some(token)),
@@ -194,7 +194,7 @@ impl Proving {
         }
     }
 
-    /// What of Keystone's rules comes next: by the one that asks least of the person, of those that we can meet.
+    /// What of Keystone's rules comes next: by the one that asks least of the user, of those that we can meet.
     fn missing(&self, receipt: &Receipt) -> Result<Factor> {
         let known = |rule: &Vec<String>| {
             let factors: Option<Vec<_>> = rule.iter().map(|method| Factor::named(method)).collect();

@@ -1,4 +1,4 @@
-//! The page behind the link that the person opens. It lies on another origin than the callback: see `browser`.
+//! The page behind the link that the user opens. It lies on another origin than the callback: see `browser`.
 
 use std::collections::HashMap;
 use std::path::Path as File;
@@ -20,7 +20,7 @@ use crate::http_server::accept::{Askers, Server, serve};
 use crate::http_server::guard::{self, Hosts};
 use crate::http_server::pages::{self, About};
 use crate::model::{Cloud, random_hex};
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 /// A bound origin for start pages. One sign-in's own, or, behind a socket, shared by all of the agent.
 pub(super) struct StartPort {
@@ -76,13 +76,13 @@ impl StartPort {
         let ticket = random_hex::<16>();
         let (clean_url, begin_url) = (seat.clean_url(), seat.begin_url());
         let page = StartPage { clean_url, begin_url, cloud: cloud.clone(), progress };
-        locked(&self.pages).insert(ticket.clone(), page);
+        lock_unpoisoned(&self.pages).insert(ticket.clone(), page);
         Link { port: self, ticket }
     }
 }
 
 impl Link {
-    /// What a person opens.
+    /// What a user opens.
     pub(super) fn url(&self) -> String {
         format!("http://{}/start/{}", self.port.host, self.ticket)
     }
@@ -95,7 +95,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        locked(&self.port.pages).remove(&self.ticket);
+        lock_unpoisoned(&self.port.pages).remove(&self.ticket);
     }
 }
 
@@ -108,7 +108,7 @@ fn routes(host: &str, pages: &Pages) -> Router {
 }
 
 async fn start_page(State(pages): State<Pages>, headers: HeaderMap, Path(ticket): Path<String>) -> Response {
-    let start = locked(&pages).get(&ticket).cloned();
+    let start = lock_unpoisoned(&pages).get(&ticket).cloned();
     let Some(start) = start.filter(|_| guard::is_navigation(&headers)) else { return expired() };
     start.progress.send_if_modified(|progress| !std::mem::replace(&mut progress.opened, true));
     let about = About {

@@ -1,4 +1,4 @@
-//! Programs without a person: a token that they have, then Keystone's bearer exchange. Nobody is asked, and nothing waits.
+//! Programs without a user: a token that they have, then Keystone's bearer exchange. Nobody is asked, and nothing waits.
 
 use std::fs::File;
 use std::io::Read;

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::key::{Key, NoKey};
 use crate::platform::current_exe;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 use message::{Action, LARGEST, Reply, Request};
 
 /// What a keyring knows a vault's key by, besides [`super::key::SERVICE`].
@@ -54,7 +54,7 @@ impl Keyring {
 
     /// Ends the helper, whether it has answered or not.
     pub(super) fn stop(&self) {
-        if let Some(mut helper) = locked(&self.helper).take() {
+        if let Some(mut helper) = lock_unpoisoned(&self.helper).take() {
             helper.kill().ok();
             helper.wait().ok();
         }
@@ -81,7 +81,7 @@ impl Keyring {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // Held until `stop` can see it: what hands over to the next process waits.
-        let mut helper = locked(&self.helper);
+        let mut helper = lock_unpoisoned(&self.helper);
         let started = Command::new(current_exe::OWN)
             .arg0("ksb")
             .args(["agent", "--keyring-helper"])

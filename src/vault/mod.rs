@@ -1,6 +1,6 @@
 //! What is kept at rest, sealed. This module knows how, not what: the broker hands it bytes.
 //!
-//! One vault per machine and state folder, held by one agent: a home that two hosts share must not make two agents use
+//! One vault per machine and state directory, held by one agent: a home that two hosts share must not make two agents use
 //! one refresh token, which the identity provider would take for theft (RFC 9700 section 4.14.2).
 
 pub mod format;
@@ -27,7 +27,7 @@ use crate::formats::vault_contents::StoredLostVault;
 use crate::model::{Secret, random_hex};
 use crate::platform::files;
 use crate::platform::machine;
-use crate::sync::locked;
+use crate::sync::lock_unpoisoned;
 
 pub use format::Seal;
 use format::{Flaw, Header, KeptBy};
@@ -38,7 +38,7 @@ use keyring::Keyring;
 pub use keyring::helper::run as run_keyring_helper;
 pub use passphrase::Cost;
 
-/// A locked keyring asks its person to unlock it.
+/// A locked keyring asks its user to unlock it.
 const PERSON: Duration = Duration::from_mins(2);
 /// A sign-in waits for this.
 const SIGN_IN: Duration = Duration::from_secs(15);
@@ -65,7 +65,7 @@ pub enum Wish {
 /// Where a vault may lie, and how its key is to be kept.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// The state folder.
+    /// The state directory.
     pub folder: PathBuf,
     /// See [`machine::id`].
     pub machine: Option<String>,
@@ -91,7 +91,7 @@ pub struct Vault {
 
 struct State {
     condition: Condition,
-    /// What the person should know of how it came to this.
+    /// What the user should know of how it came to this.
     note: Option<String>,
     /// Why the newest contents are not on the disk.
     problem: Option<String>,
@@ -169,12 +169,12 @@ impl Vault {
 
     /// Whether there is one to be opened.
     pub fn is_sealed(&self) -> bool {
-        matches!(locked(&self.state).condition, Condition::Sealed(_))
+        matches!(lock_unpoisoned(&self.state).condition, Condition::Sealed(_))
     }
 
     /// What opens it, for a process that goes on in our place.
     pub fn seal(&self) -> Option<(String, Key)> {
-        match &locked(&self.state).condition {
+        match &lock_unpoisoned(&self.state).condition {
             Condition::Open(seal) => seal.parts(),
             _ => None,
         }
@@ -182,17 +182,17 @@ impl Vault {
 
     /// Goes on in the place of a process that had it open.
     pub fn take_over(&self, seal: Seal) {
-        if locked(&self.lock).is_some() {
-            locked(&self.state).condition = Condition::Open(seal);
+        if lock_unpoisoned(&self.lock).is_some() {
+            lock_unpoisoned(&self.state).condition = Condition::Open(seal);
         }
     }
 
     /// Lets the next agent have it. Nothing is written any more.
     pub fn release(&self) {
-        let _turn = locked(&self.at_work);
-        if locked(&self.lock).take().is_some() {
+        let _turn = lock_unpoisoned(&self.at_work);
+        if lock_unpoisoned(&self.lock).take().is_some() {
             let ended = Error::new(Code::VaultUnusable, "the agent ends");
-            locked(&self.state).condition = Condition::Memory(ended);
+            lock_unpoisoned(&self.state).condition = Condition::Memory(ended);
         }
     }
 
@@ -201,36 +201,36 @@ impl Vault {
         self.keyring.stop();
     }
 
-    /// The state folder.
+    /// The state directory.
     pub fn folder(&self) -> &Path {
         &self.place.folder
     }
 
     /// Why what lies there is not known, if something does.
     pub fn unopened(&self) -> Option<Error> {
-        match &locked(&self.state).condition {
+        match &lock_unpoisoned(&self.state).condition {
             Condition::Sealed(why) => Some(why.clone()),
             Condition::Memory(why) if self.file.exists() => Some(why.clone()),
             _ => None,
         }
     }
 
-    /// The reason why it is sealed, where a person's passphrase would open it.
+    /// The reason why it is sealed, where a user's passphrase would open it.
     pub fn wants_passphrase(&self) -> Option<Error> {
-        match &locked(&self.state).condition {
+        match &lock_unpoisoned(&self.state).condition {
             Condition::Sealed(why) if why.code == Code::VaultSealed => Some(why.clone()),
             _ => None,
         }
     }
 
-    /// Opens it. Blocks: a keyring may ask its person.
+    /// Opens it. Blocks: a keyring may ask its user.
     pub fn open(&self, passphrase: Option<&Secret>) -> Result<Opened> {
-        let _turn = locked(&self.at_work);
+        let _turn = lock_unpoisoned(&self.at_work);
         if !self.is_sealed() {
             return Ok(Opened::Nothing);
         }
         let opened = self.try_to_open(passphrase);
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         match opened {
             Ok(Attempt::Contents(contents, seal)) => {
                 state.condition = Condition::Open(*seal);
@@ -347,22 +347,22 @@ impl Vault {
     pub fn disown(&self, why: &str) -> Error {
         let why =
             self.unusable(why).remedy(format!("to start anew: rm {}; ksb agent stop", self.file.display()));
-        locked(&self.state).condition = Condition::Memory(why.clone());
+        lock_unpoisoned(&self.state).condition = Condition::Memory(why.clone());
         why
     }
 
     /// Puts `contents` in the place of what was kept. A failure is shown by [`Self::report`], and costs nothing that is
     /// in memory. Blocks.
     pub fn save(&self, contents: &[u8], expires_at: Option<Timestamp>) {
-        let _turn = locked(&self.at_work);
-        let aside = match locked(&self.state).condition {
+        let _turn = lock_unpoisoned(&self.at_work);
+        let aside = match lock_unpoisoned(&self.state).condition {
             Condition::New { aside } => Some(aside),
             _ => None,
         };
         if let Some(aside) = aside {
             self.begin(aside);
         }
-        let file = match &locked(&self.state).condition {
+        let file = match &lock_unpoisoned(&self.state).condition {
             Condition::Open(seal) => seal.file(contents, expires_at),
             _ => return,
         };
@@ -373,7 +373,7 @@ impl Vault {
         if let Some(problem) = &problem {
             tracing::warn!(problem, "the vault could not be written; everything is kept in memory");
         }
-        locked(&self.state).problem = problem;
+        lock_unpoisoned(&self.state).problem = problem;
     }
 
     /// Begins a new vault, and puts aside what lies there.
@@ -382,7 +382,7 @@ impl Vault {
             let moved = aside.map(|word| self.put_aside(word)).transpose();
             Ok((made, moved.map_err(|error| self.unusable(&reason(&error)))?))
         });
-        let mut state = locked(&self.state);
+        let mut state = lock_unpoisoned(&self.state);
         match made {
             Ok(((seal, note), moved)) => {
                 state.condition = Condition::Open(seal);
@@ -468,10 +468,10 @@ impl Vault {
         contents: &[u8],
         expires_at: Option<Timestamp>,
     ) -> Result<()> {
-        let _turn = locked(&self.at_work);
-        match &locked(&self.state).condition {
+        let _turn = lock_unpoisoned(&self.at_work);
+        match &lock_unpoisoned(&self.state).condition {
             Condition::Sealed(why) => return Err(why.clone()),
-            Condition::Memory(why) if locked(&self.lock).is_none() => return Err(why.clone()),
+            Condition::Memory(why) if lock_unpoisoned(&self.lock).is_none() => return Err(why.clone()),
             _ => {}
         }
         let seal = self.kept(kind, passphrase).map_err(|why| match why {
@@ -481,7 +481,7 @@ impl Vault {
         let bytes = seal.file(contents, expires_at).ok_or_else(|| self.unusable("it could not be sealed"))?;
         files::replace(&self.file, &bytes).map_err(|error| self.unusable(&reason(&error)))?;
         let old = {
-            let mut state = locked(&self.state);
+            let mut state = lock_unpoisoned(&self.state);
             (state.note, state.problem) = (None, None);
             std::mem::replace(&mut state.condition, Condition::Open(seal))
         };
@@ -501,7 +501,7 @@ impl Vault {
 
     /// What is in force, and why.
     pub fn report(&self) -> VaultReport {
-        let State { condition, note, problem } = &*locked(&self.state);
+        let State { condition, note, problem } = &*lock_unpoisoned(&self.state);
         let (state, key, why) = match condition {
             Condition::New { .. } => (VaultState::New, None, None),
             Condition::Open(seal) => (VaultState::Open, Some(seal.header().key.kind()), None),

@@ -9,10 +9,10 @@ PyYAML 6.0.3. Of the machine's own configuration only /etc/openstack is seen, wh
 The cases are the tables of the TOML files here:
 
     about   what it shows
-    files   what lies in a folder made for the case: the current folder of the process that looks for its
+    files   what lies in a directory made for the case: the current one of the process that looks for its
             cloud, and with `home` in it that process's HOME
     cloud   the entry to resolve; without it, the default one
-    env     the environment; `{case}` stands for the folder
+    env     the environment; `{case}` stands for the directory
     ours    where ksb differs on purpose: `why`, and either `error` (a part of its text) or the fields that
             differ from what the SDK gives, or from a plain result where the SDK fails
     says    texts that must occur in ksb's warnings or error (the SDK's are not compared)

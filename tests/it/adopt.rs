@@ -43,7 +43,7 @@ clouds:
     auth: {auth_url: 'https://keystone.example.org/v3', protocol: openid, redirect_port: many}
 ";
 
-/// A person with a clouds.yaml that others keep, and no program on PATH.
+/// A user with a clouds.yaml that others keep, and no program on PATH.
 pub struct Person {
     pub sandbox: Sandbox,
     clouds: PathBuf,
@@ -312,13 +312,13 @@ fn files_that_are_not_ours_to_replace_are_refused() {
 
 #[test]
 fn a_secure_yaml_that_hides_ones_own_is_left_alone() {
-    // A repository's, in the current folder.
+    // A repository's, in the current directory.
     let mut person = Person::new();
     let here = person.sandbox.path("home/secure.yaml");
     write(&here, "clouds: {plain: {auth: {password: x}}}\n");
     let said = person.refused(&["clouds", "adopt", "demo"]);
     assert!(
-        said.contains(here.to_str().unwrap()) && said.contains("run this command in another folder"),
+        said.contains(here.to_str().unwrap()) && said.contains("run this command in another directory"),
         "{said}"
     );
 
@@ -328,7 +328,7 @@ fn a_secure_yaml_that_hides_ones_own_is_left_alone() {
     person.ksb(&["clouds", "adopt", "demo", "--undo"]).ok();
     assert!(!person.secure.exists());
 
-    // The one that is named is the person's choice, wherever it is.
+    // The one that is named is the user's choice, wherever it is.
     person.sandbox.set("OS_CLIENT_SECURE_FILE", person.sandbox.path("mine/secure.yaml"));
     person.refused(&["clouds", "adopt", "demo"]);
     write(&person.sandbox.path("mine/secure.yaml"), "");
@@ -354,7 +354,7 @@ fn a_folder_with_both_files_keeps_its_own() {
     write(&clouds, SHARED);
     let own = sandbox.path("home/.config/openstack/secure.yaml");
     let run = |args: &[&str]| -> Outcome { spawn::output(sandbox.ksb(args).env("PATH", "/nowhere")).into() };
-    // Without one of its own the entry goes to the person's.
+    // Without one of its own the entry goes to the user's.
     let said = run(&["clouds", "adopt", "demo"]).ok().stdout;
     assert!(own.exists() && !secure.exists() && said.contains("also counts for other clouds.yaml"), "{said}");
     run(&["clouds", "adopt", "demo", "--undo"]).ok();
@@ -407,13 +407,13 @@ fn each_python_without_the_plugin_is_named_once() {
             let line = format!("'''exec' \"{}\" \"$0\" \"$@\"", python.display());
             person.program(tool, &format!("#!/bin/sh\n{line}\n' '''\nimport sys\n"));
         }
-        // What no tool stands before is not looked at, and what lies in the current folder is not run.
+        // What no tool stands before is not looked at, and what lies in the current directory is not run.
         person.python("python3.12", &json!({}));
         person.program("../home/bin/python3", "#!/bin/sh\ntouch $HOME/ran\n");
         let path = format!("bin::.:{}:/nowhere", person.sandbox.path("bin").display());
         person.sandbox.set("PATH", path);
         let said = person.ksb(&["clouds", "adopt", "demo"]).ok().stdout;
-        assert!(!person.sandbox.path("home/ran").exists(), "a program of the current folder was run");
+        assert!(!person.sandbox.path("home/ran").exists(), "a program of the current directory was run");
         said.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect::<Vec<_>>()
     };
     let at = |name: &str, more: Value| {
@@ -432,7 +432,7 @@ fn each_python_without_the_plugin_is_named_once() {
         [
             "'/opt/a venv/python' -m pip install ./plugin-shim",
             "/opt/managed/python -m pip install --user --break-system-packages ./plugin-shim  \
-             # goes into your home folder, not into the system",
+             # goes into your home directory, not into the system",
         ]
     );
     let lines = told([

@@ -1,4 +1,4 @@
-//! The API: its document and its errors, and when it serves a token, asks for a person, or refuses.
+//! The API: its document and its errors, and when it serves a token, asks for a user, or refuses.
 
 use std::fs;
 use std::path::Path;
@@ -342,7 +342,7 @@ fn after_a_sign_in_that_nobody_finished_no_browser_opens_for_a_while() {
         ask().problem("sign-in-cooling-down");
         lab.clock.advance(1);
     }
-    // A person who says `ksb login` is not held up, and once it works all is forgotten.
+    // A user who says `ksb login` is not held up, and once it works all is forgotten.
     let waiting = ask().sign_in();
     lab.clock.advance(300);
     lab.api().over(&waiting.id);
@@ -531,7 +531,7 @@ fn a_logout_of_everything_ends_every_session() {
     assert!(lab.keystone.all_tokens().iter().all(|token| !lab.keystone.accepts(token)));
 }
 
-// --- a clouds.yaml of the current folder ---
+// --- a clouds.yaml of the current directory ---
 
 fn with(cloud: &Value, name: &str, value: impl Into<Value>) -> Value {
     let mut cloud = cloud.clone();
@@ -570,7 +570,7 @@ fn a_cloud_of_the_current_folder_must_be_known_or_trusted() {
     let others = [
         with(&cloud, "identity_provider", "other-idp"),
         with(&cloud, "tls", json!({"verify": false})),
-        // A page of somebody else's, where the person would type a password.
+        // A page of somebody else's, where the user would type a password.
         with(&cloud, "sign_in", lab.oidc()["sign_in"].clone()),
     ];
     for other in &others {

@@ -129,7 +129,7 @@ fn list(directory: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The uses of each part, with where they stand. A folder is one part; its tests count as well.
+/// The uses of each part, with where they stand. A directory is one part; its tests count as well.
 fn read(folder: &Path, part: Option<&str>, found: &mut BTreeMap<String, BTreeSet<(String, String)>>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

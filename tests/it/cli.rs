@@ -194,7 +194,7 @@ fn one_opens_the_browser_and_the_others_show_the_address() {
 
 // --- at a terminal ---
 
-/// A command at a terminal of its own, whose person types.
+/// A command at a terminal of its own, whose user types.
 pub struct Terminal {
     script: Child,
     keys: ChildStdin,

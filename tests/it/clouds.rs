@@ -29,7 +29,7 @@ struct Case {
     says: Vec<String>,
 }
 
-/// A folder with files in it, and a process that stands there.
+/// A directory with files in it, and a process that stands there.
 struct Place {
     folder: tempfile::TempDir,
 }
@@ -219,7 +219,7 @@ fn an_override_repairs_a_scope_that_contradicts_itself() {
 }
 
 /// A repository that someone cloned must not quietly send them to another Keystone: whichever file of the
-/// current folder had a say in an entry makes it one of that folder.
+/// current directory had a say in an entry makes it one of that directory.
 #[test]
 fn entries_of_the_current_folder_are_marked() {
     let source = |files: &[(&str, &str)], vars: &[(&str, &str)], below: &str| {
@@ -239,7 +239,7 @@ fn entries_of_the_current_folder_are_marked() {
     assert_eq!(source(&[("clouds.yaml", ENTRY)], &[], ""), Some(("clouds.yaml".into(), true)));
     let named = [("OS_CLIENT_CONFIG_FILE", "clouds.yaml")];
     assert_eq!(source(&[("clouds.yaml", ENTRY)], &named, ""), Some(("clouds.yaml".into(), false)));
-    // A person's own configuration folder is no repository.
+    // A user's own configuration directory is no repository.
     assert_eq!(
         source(&[(HOME_CLOUDS, ENTRY)], &[], "home/.config/openstack"),
         Some((HOME_CLOUDS.into(), false))

@@ -14,7 +14,7 @@ use crate::support::http::{Request, Response};
 use crate::support::sandbox::Outcome;
 use crate::support::spawn;
 
-/// A person with an entry `demo`, and both files within reach.
+/// A user with an entry `demo`, and both files within reach.
 pub struct Person {
     pub desk: Desk,
     pub clouds: PathBuf,
@@ -324,7 +324,10 @@ fn a_repositorys_file_is_left_alone_unless_it_is_named() {
     write(&here, &format!("clouds:\n{}", person.demo(2)));
     let before = fs::read(&here).unwrap();
     let said = person.refused(&["clouds", "add", "demo"]);
-    assert!(said.contains("lies in the current folder") && said.contains("OS_CLIENT_CONFIG_FILE="), "{said}");
+    assert!(
+        said.contains("lies in the current directory") && said.contains("OS_CLIENT_CONFIG_FILE="),
+        "{said}"
+    );
     assert_eq!(fs::read(&here).unwrap(), before);
 
     person.desk.sandbox.set("OS_CLIENT_CONFIG_FILE", &here);
@@ -342,7 +345,7 @@ fn only_what_was_written_is_removed() {
     assert!(person.refused(&["clouds", "remove", "nobody"]).contains("no cloud of this name"));
     let before = fs::read_to_string(&person.clouds).unwrap();
 
-    // The person goes on editing, and the agent forgets.
+    // The user goes on editing, and the agent forgets.
     person.ksb(&["clouds", "add"]).ok();
     let edited = |text: String| text.replace("  demo:\n", "  # mine\n  other: {}\n  demo:\n") + "# end\n";
     let now = fs::read_to_string(&person.clouds).unwrap();

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::sandbox::{KSB, Sandbox, end_of};
 use crate::support::spawn;
 
-/// Two files in a folder of the test's.
+/// Two files in a directory of the test's.
 struct Files(TempDir);
 
 impl Files {
@@ -178,7 +178,7 @@ fn a_real_agent_keeps_to_the_systems_own_file_and_says_what_is_not_in_force() {
     fs::write(etc.join("config.toml"), "[session]\nlifetime = \"8h\"\n").unwrap();
     let own = sandbox.paths().config;
     fs::write(&own, "vault = \"memory\"\nfacade_port = 0\n[session]\nlifetime = \"off\"\n").unwrap();
-    // Only within this command is the folder part of /etc.
+    // Only within this command is the directory part of /etc.
     let mount = "mount -t overlay overlay -o \"lowerdir=$1:/etc\" /etc && exec \"$2\" agent start";
     let mut command = sandbox.command("unshare");
     command.args(["--mount", "--map-root-user", "sh", "-c", mount, "sh"]).arg(sandbox.path("etc")).arg(KSB);

@@ -1,4 +1,4 @@
-//! `confirm`: a person is asked before a program gets a token.
+//! `confirm`: a user is asked before a program gets a token.
 
 use std::thread;
 
@@ -212,7 +212,7 @@ fn where_no_desktop_asks_a_terminal_does_and_no_other_program_answers() {
             let question = terminal.join().unwrap();
             assert!(question["text"].as_str().unwrap().ends_with(&format!(" asks for project {project}.")));
             let path = format!("/v1/confirmations/{}", question["id"].as_str().unwrap());
-            // A script that answers for its person does not get far.
+            // A script that answers for its user does not get far.
             let socket = lab.agent.folder().join("broker.sock");
             let forged =
                 request("POST", &path, Some(&json!({"allow": true}))).set("Connection", "close").bytes();

@@ -77,9 +77,16 @@ fn a_healthy_desk_is_well_and_what_cannot_be_known_is_said() {
     for check in ["dns", "tls", "proxy", "discovery", "clock", "websso", "entry"] {
         assert_eq!(of(&found, check, "demo").0, "ok");
     }
-    for check in
-        ["socket", "socket-folder", "state-folder", "clouds.yaml", "agent", "vault", "facade", "environment"]
-    {
+    for check in [
+        "socket",
+        "socket-directory",
+        "state-directory",
+        "clouds.yaml",
+        "agent",
+        "vault",
+        "facade",
+        "environment",
+    ] {
         assert_eq!(of(&found, check, "").0, "ok");
     }
     assert_eq!(of(&found, "callback-port", &desk.port.to_string()).0, "ok");
@@ -109,8 +116,8 @@ fn files_that_others_can_read_or_change_are_named_with_their_chmod() {
     let clouds = secure.with_file_name("clouds.yaml");
     for (check, path, mode, finding, why) in [
         ("socket", &paths.socket, 0o666, "fail", "has mode 0666"),
-        ("socket-folder", &paths.socket.parent().unwrap().to_owned(), 0o755, "warn", "has mode 0755"),
-        ("state-folder", &paths.state, 0o777, "fail", "has mode 0777"),
+        ("socket-directory", &paths.socket.parent().unwrap().to_owned(), 0o755, "warn", "has mode 0755"),
+        ("state-directory", &paths.state, 0o777, "fail", "has mode 0777"),
         ("config", &paths.config, 0o666, "fail", "others than you may change it"),
         ("clouds.yaml", &clouds, 0o666, "fail", "others than you may change it"),
         ("secure.yaml", &secure, 0o644, "warn", "others than you may use it"),
@@ -122,7 +129,7 @@ fn files_that_others_can_read_or_change_are_named_with_their_chmod() {
         assert!(of(&found, check, "").1.contains(path.to_str().unwrap()));
         fs::set_permissions(path, before).unwrap();
     }
-    // Whoever may write to a folder above can put another file there.
+    // Whoever may write to a directory above can put another file there.
     let folder = desk.sandbox.path("home/.config");
     chmod(&folder, 0o777);
     let outcome = desk.run(&["doctor", "--json"]);

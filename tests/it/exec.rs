@@ -119,10 +119,10 @@ fn project(answer: &Response) -> String {
     answer.json()["token"]["project"]["name"].as_str().unwrap().to_owned()
 }
 
-/// The folder of the command's clouds.yaml goes, and its secret is good no more.
+/// The directory of the command's clouds.yaml goes, and its secret is good no more.
 #[track_caller]
 fn leaves_nothing(tool: &Tool, clouds: &Path) {
-    until("the folder is gone", || !clouds.parent().unwrap().exists());
+    until("the directory is gone", || !clouds.parent().unwrap().exists());
     until("the secret is refused", || tool.ask().status == 401);
 }
 

@@ -536,7 +536,7 @@ fn a_token_near_its_end_is_replaced_once_the_session_has_a_longer_one() {
     until("the new one is served", || tool.token() != first);
 }
 
-// --- a person is needed ---
+// --- a user is needed ---
 
 #[test]
 fn who_may_not_prompt_is_told_what_helps_at_once() {

@@ -121,7 +121,8 @@ fn without_a_home_sign_ins_are_in_memory_and_that_is_said_once() {
         }
         let doctor = run(&machine, &["doctor", "--json"]);
         let findings: Value = serde_json::from_str(&doctor.stdout).unwrap();
-        let state = findings.as_array().unwrap().iter().find(|one| one["check"] == "state-folder").unwrap();
+        let state =
+            findings.as_array().unwrap().iter().find(|one| one["check"] == "state-directory").unwrap();
         assert_eq!(state["finding"], "warn", "{state}");
         assert!(!doctor.stdout.contains("os error"), "{}", doctor.stdout);
         run(&machine, &["logout", "--all"]).ok();

@@ -10,7 +10,7 @@ use crate::support::killing::{Step, at_every_step, at_every_word};
 use crate::support::lab::until;
 use crate::support::tool::{Tool, token};
 
-/// A person signs in from the beginning to the end.
+/// A user signs in from the beginning to the end.
 #[track_caller]
 fn sign_in(api: &Api, cloud: &Value) {
     let sign_in = api.login(cloud).sign_in();
@@ -48,7 +48,7 @@ fn goes_on(desk: &Desk, cloud: &Value, step: &Step) -> bool {
     has_token
 }
 
-/// The person signs out: no credential is left at Keystone.
+/// The user signs out: no credential is left at Keystone.
 #[track_caller]
 fn leaves_nothing(desk: &Desk, step: &Step) {
     signed_out(desk);

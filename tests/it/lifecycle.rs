@@ -156,7 +156,7 @@ fn a_folder_that_others_may_write_to_is_refused() {
 #[test]
 fn a_folder_of_another_user_is_refused() {
     if !is_root() {
-        skip!("root, to make a folder of another user");
+        skip!("root, to make a directory of another user");
     }
     let sandbox = Sandbox::new();
     let folder = sandbox.path("run/keystone-broker");

@@ -107,7 +107,7 @@ fn other_programs_within_a_command_have_the_user_s_other_entries_and_nobody_else
     assert_eq!(entries["plain"]["region_name"], "north");
     assert!(!entries.to_string().contains("hush"), "nothing is copied out of secure.yaml");
 
-    // In a folder that somebody else may have written, its file is in use alone.
+    // In a directory that somebody else may have written, its file is in use alone.
     fs::create_dir(desk.sandbox.path("home/cloned")).unwrap();
     let theirs = format!("clouds:\n{}{}", desk.entry("theirs", ""), desk.entry("more", ""));
     fs::write(desk.sandbox.path("home/cloned/clouds.yaml"), theirs).unwrap();

@@ -144,7 +144,7 @@ fn the_address_at_which_another_machines_browser_ended_may_be_pasted() {
     assert_eq!(lab.api().look(&websso.id).get("elsewhere"), None);
 }
 
-// --- how the person proved who they are ---
+// --- how the user proved who they are ---
 
 #[test]
 fn status_shows_how_the_person_signed_in() {

@@ -1,4 +1,4 @@
-//! Who may have a browser opened, and how often; and what has no person is answered at once.
+//! Who may have a browser opened, and how often; and what has no user is answered at once.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

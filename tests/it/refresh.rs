@@ -59,7 +59,7 @@ fn a_session_with_a_refresh_token_is_renewed_without_a_browser() {
     desk.run_and_sign_in(&["token"], "alice").ok();
     desk.keystone.join_group_of("alice", GROUPED);
     assert!(!reaches(&desk));
-    // No person may be asked, and none is needed.
+    // No user may be asked, and none is needed.
     desk.sandbox.set("KSB_PROMPT", "never");
     let asked = desk.keystone.count(TOKEN_ENDPOINT);
     desk.run(&["refresh"]).ok();

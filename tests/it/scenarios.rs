@@ -55,7 +55,7 @@ mod in_the_lab {
     super::tests_in!(Lab::new());
 }
 
-/// The first person signs in, from the first request to the last page.
+/// The first user signs in, from the first request to the last page.
 #[track_caller]
 fn sign_in(world: &impl World, cloud: &Value) -> SignIn {
     let sign_in = world.api().login(cloud).sign_in();

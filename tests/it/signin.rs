@@ -1,5 +1,5 @@
 //! Signing in against everybody who wants to be somebody else: the start page, the callback's port,
-//! the tab binding, and the person's word (design.md, "WebSSO, without login CSRF", steps 0 to 5).
+//! the tab binding, and the user's word (design.md, "WebSSO, without login CSRF", steps 0 to 5).
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -626,7 +626,7 @@ fn names_who_holds_the_port_at(address: &str) {
     assert!(detail.contains(&format!("process {}", std::process::id())), "{detail}");
     assert_eq!(problem["cloud"], "demo");
     assert!(problem["remedy"].is_string());
-    // It is not the person who failed: the next attempt is free to work.
+    // It is not the user who failed: the next attempt is free to work.
     drop(squatter);
     lab.signed_in("alice");
 }
@@ -639,7 +639,7 @@ fn the_ports_are_open_only_while_somebody_signs_in() {
     let sign_in = lab.signed_in("alice");
     let start = Url::parse(&sign_in.url).unwrap();
     until("the start page is closed", || connect(&start).is_err());
-    // The last page may ask to keep the person signed in; this one does not.
+    // The last page may ask to keep the user signed in; this one does not.
     until("the callback is closed", || {
         lab.clock.advance(3);
         connect(&callback).is_err()

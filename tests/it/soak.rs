@@ -148,7 +148,7 @@ impl Day {
         self.at / HOUR
     }
 
-    /// A program that no person started gets a token.
+    /// A program that no user started gets a token.
     #[track_caller]
     fn serves(&mut self, cloud: &Value, project: &str) -> String {
         self.served += 1;
@@ -219,7 +219,7 @@ fn oidc(name: &str, keystone: &Keystone) -> Value {
     cloud
 }
 
-/// A person signs in, in a tab that shows the last page in the end.
+/// A user signs in, in a tab that shows the last page in the end.
 #[track_caller]
 fn sign_in(api: &Api, tab: &mut Tab<'_>, answer: &Answer) {
     let sign_in = answer.sign_in();
@@ -275,7 +275,7 @@ const OUTAGES: [Outage; 4] = [
 ];
 /// The computer sleeps: when, and for how long.
 const SLEEPS: [(i64, i64); 2] = [(14 * HOUR, 3 * HOUR), (20 * HOUR, 45 * MINUTE)];
-/// The person locks it, and the passphrase is with them: when, and for how long.
+/// The user locks it, and the passphrase is with them: when, and for how long.
 const LOCKS: [(i64, i64); 2] = [(19 * HOUR, 40 * MINUTE), (22 * HOUR, HOUR)];
 /// Nobody asks for anything then.
 const QUIET: [i64; 2] = [5, 18];
@@ -423,7 +423,7 @@ fn locked(day: &mut Day, long: i64, clouds: [&Value; 3], tools: &[Tool]) {
     everybody_asks(day, clouds, tools);
 }
 
-/// Programs and tools that no person started, each in its way.
+/// Programs and tools that no user started, each in its way.
 fn everybody_asks(day: &mut Day, [direct, far, job]: [&Value; 3], tools: &[Tool]) {
     for cloud in [direct, far, job] {
         day.serves(cloud, "demo");
@@ -441,7 +441,7 @@ fn everybody_asks(day: &mut Day, [direct, far, job]: [&Value; 3], tools: &[Tool]
     }
 }
 
-/// Three programs of a person want a token that only a sign-in gives: one of them opens a tab.
+/// Three programs of a user want a token that only a sign-in gives: one of them opens a tab.
 fn a_person_is_asked(day: &mut Day, cloud: &Value, browser: &Browser) {
     let asked: Vec<_> = (0..3).map(|_| day.api.token(cloud, &scope::project("demo"))).collect();
     let ids: Vec<_> = asked.iter().map(|asked| asked.sign_in().id).collect();

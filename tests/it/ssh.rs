@@ -1,4 +1,4 @@
-//! WebSSO for a person whose browser is at the other end of an SSH session: sockets of one's own instead of ports.
+//! WebSSO for a user whose browser is at the other end of an SSH session: sockets of one's own instead of ports.
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,4 @@
-//! Programs without a person: a token, and nobody is asked anything.
+//! Programs without a user: a token, and nobody is asked anything.
 
 use std::fs;
 
@@ -14,7 +14,7 @@ fn from(lab: &Lab, workload: &Value) -> Value {
     lab.cloud_with(|cloud| cloud["sign_in"] = json!({"way": "workload", "workload": workload}))
 }
 
-/// As a program that no person started.
+/// As a program that no user started.
 fn token(lab: &Lab, cloud: &Value) -> Answer {
     lab.api().token_unprompted(cloud, &scope::project("demo"))
 }

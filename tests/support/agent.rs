@@ -24,12 +24,12 @@ use super::lab::until;
 use super::notices::{Answer, Desktop};
 use super::spawn;
 
-/// The socket of one that shares its folder with no other.
+/// The socket of one that shares its directory with no other.
 const FIRST: &str = "broker.sock";
 /// For answers to what was asked before it leaves.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// A running agent in a folder of its own. Ends when dropped.
+/// A running agent in a directory of its own. Ends when dropped.
 pub struct Agent {
     api: Api,
     folder: Arc<TempDir>,
@@ -62,19 +62,19 @@ impl Agent {
         Self::start_in(clock, Arc::new(folder))
     }
 
-    /// Writes what the next one takes for the person's `config.toml`.
+    /// Writes what the next one takes for the user's `config.toml`.
     pub fn write_config(&self, toml: &str) {
         std::fs::write(self.folder.path().join("config.toml"), toml).unwrap();
     }
 
-    /// Ends it and starts the next one in the same folder, as after a restart.
+    /// Ends it and starts the next one in the same directory, as after a restart.
     pub fn restart(self, clock: SharedClock) -> Self {
         let folder = self.folder.clone();
         drop(self);
         Self::start_in(clock, folder)
     }
 
-    /// One more in the same folder, at a socket of its own.
+    /// One more in the same directory, at a socket of its own.
     pub fn beside(&self, clock: SharedClock) -> Self {
         Self::start_at(clock, self.folder.clone(), "second.sock")
     }
@@ -106,7 +106,7 @@ impl Agent {
         &self.api
     }
 
-    /// What the person was told on the desktop.
+    /// What the user was told on the desktop.
     pub fn told(&self) -> Vec<(String, String)> {
         self.desktop.told()
     }
@@ -127,7 +127,7 @@ impl Agent {
         }
     }
 
-    /// What the person says from now on when they are asked.
+    /// What the user says from now on when they are asked.
     pub fn will_answer(&self, answer: Answer) {
         self.desktop.will_answer(answer);
     }

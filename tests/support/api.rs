@@ -98,7 +98,7 @@ impl Api {
         self.call("POST", path, None)
     }
 
-    /// Asks for a token, as a program that a person started.
+    /// Asks for a token, as a program that a user started.
     #[track_caller]
     pub fn token(&self, cloud: &Value, scope: &Value) -> Answer {
         self.post("/v1/tokens", &json!({"cloud": cloud, "scope": scope, "prompt": true}))
@@ -202,7 +202,7 @@ impl Answer {
     }
 }
 
-/// A sign-in that waits for its person.
+/// A sign-in that waits for its user.
 #[derive(Debug, Clone)]
 pub struct SignIn {
     pub id: String,

@@ -12,7 +12,7 @@ use url::Url;
 
 use super::http::{Request, Response};
 
-/// A browser of one person, with one profile.
+/// A browser of one user, with one profile.
 pub struct Browser {
     person: String,
     profile: Mutex<Profile>,
@@ -186,7 +186,7 @@ impl Tab<'_> {
         self.say("/claim", &json!({}))
     }
 
-    /// The person answers *Use alice?*
+    /// The user answers *Use alice?*
     pub fn answer(&mut self, accept: bool) -> Shown {
         self.say("/answer", &json!({"accept": accept}))
     }

@@ -1,4 +1,4 @@
-//! A person at a desk: `ksb` itself in a home of its own, a double for the cloud, a browser that is
+//! A user at a desk: `ksb` itself in a home of its own, a double for the cloud, a browser that is
 //! one of ours. Time is the real one.
 
 use std::fs;
@@ -115,12 +115,12 @@ impl Desk {
         )
     }
 
-    /// Runs a command that no person needs to see to.
+    /// Runs a command that no user needs to see to.
     pub fn run(&self, args: &[&str]) -> Outcome {
         self.sandbox.run(args)
     }
 
-    /// Runs a command that opens a browser, where this person signs in.
+    /// Runs a command that opens a browser, where this user signs in.
     pub fn run_and_sign_in(&self, args: &[&str], person: &str) -> Outcome {
         let ksb = self.sandbox.start(args);
         let shown = self.sign_in(person);
@@ -128,12 +128,12 @@ impl Desk {
         end_of(ksb)
     }
 
-    /// The person signs in, as soon as the browser is opened.
+    /// The user signs in, as soon as the browser is opened.
     pub fn sign_in(&self, person: &str) -> Shown {
         Browser::of(person).tab().sign_in(&self.sandbox.opened())
     }
 
-    /// A command that waits for its person, and the address it opened.
+    /// A command that waits for its user, and the address it opened.
     pub fn waiting(&self, args: &[&str]) -> (Child, String) {
         let ksb = self.sandbox.start(args);
         let url = self.sandbox.opened();

@@ -183,7 +183,7 @@ impl Keystone {
         self.state().identity.provider.lie = lie;
     }
 
-    /// What the person answers on another device: an error's name, or yes as this user.
+    /// What the user answers on another device: an error's name, or yes as this user.
     pub fn decide(&self, says: Option<&'static str>, user: &str) {
         self.state().identity.provider.decide(says, user);
     }

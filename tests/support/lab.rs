@@ -74,7 +74,7 @@ impl Lab {
         })
     }
 
-    /// A sign-in that waits for its person.
+    /// A sign-in that waits for its user.
     #[track_caller]
     pub fn login(&self) -> SignIn {
         self.api().login(&self.cloud()).sign_in()

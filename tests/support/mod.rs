@@ -1,4 +1,4 @@
-//! What the tests share: a person's private corner of the machine, and in-process doubles.
+//! What the tests share: a user's private corner of the machine, and in-process doubles.
 
 pub mod agent;
 pub mod api;

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use keystone_broker::notifier::Notices;
 
-/// What the person saw, oldest first: title and text.
+/// What the user saw, oldest first: title and text.
 #[derive(Default)]
 pub struct Desktop {
     told: Mutex<Vec<(String, String)>>,
     answer: Mutex<Answer>,
 }
 
-/// What the person says when they are asked.
+/// What the user says when they are asked.
 #[derive(Clone, Copy, Default)]
 pub enum Answer {
     /// There is no desktop.

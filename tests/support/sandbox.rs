@@ -1,4 +1,4 @@
-//! A person's private corner of the machine: own home, own XDG folders, own agent.
+//! A user's private corner of the machine: own home, own XDG directories, own agent.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -53,7 +53,7 @@ impl From<Output> for Outcome {
 }
 
 impl Sandbox {
-    /// An empty home and a bare environment: `PATH`, the folders, and `KSB_PROMPT=never`.
+    /// An empty home and a bare environment: `PATH`, the directories, and `KSB_PROMPT=never`.
     pub fn new() -> Self {
         Self::below(&std::env::temp_dir())
     }
@@ -105,7 +105,7 @@ impl Sandbox {
         self
     }
 
-    /// Writes the person's clouds.yaml.
+    /// Writes the user's clouds.yaml.
     pub fn clouds(&self, yaml: &str) {
         let folder = self.path("home/.config/openstack");
         fs::create_dir_all(&folder).unwrap();
@@ -136,7 +136,7 @@ impl Sandbox {
         spawn::start(&mut self.ksb(args))
     }
 
-    /// Makes every `ksb` from now on one that a person started, with a browser that only hands the
+    /// Makes every `ksb` from now on one that a user started, with a browser that only hands the
     /// address to [`Self::opened`].
     pub fn with_browser(&mut self) -> &mut Self {
         let (script, fifo) = (self.path("browser"), self.path("address"));
@@ -152,7 +152,7 @@ impl Sandbox {
         within(move || fs::read_to_string(fifo).unwrap())
     }
 
-    /// The folders that `ksb` uses in here.
+    /// The directories that `ksb` uses in here.
     pub fn paths(&self) -> Paths {
         Paths {
             socket: self.path("run/keystone-broker/broker.sock"),

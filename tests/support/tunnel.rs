@@ -1,4 +1,4 @@
-//! What `ssh -N -L …` does on the machine in front of the person: listens on its ports and leads each connection to a
+//! What `ssh -N -L …` does on the machine in front of the user: listens on its ports and leads each connection to a
 //! socket of the broker's. Here without SSH in between; `real::ssh` has it.
 
 use std::io;

@@ -27,7 +27,7 @@ pub trait World {
     /// Two people: the first sees the projects demo, staging and production, the second demo and solo.
     fn people(&self) -> [&'static str; 2];
 
-    /// A person opens `url` in a browser that knows nobody else, signs in and says yes when asked.
+    /// A user opens `url` in a browser that knows nobody else, signs in and says yes when asked.
     /// Returns what the last page says in its body's `data-ksb-state`.
     fn browse(&self, url: &str, person: &str) -> String;
 

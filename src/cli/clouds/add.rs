@@ -181,7 +181,7 @@ fn report(env: &Environment, draft: &Draft, wanted: &[Wanted]) -> Result<()> {
     let usual = env.home.join(".config/openstack");
     if draft.secure.path().parent() != Some(&usual) {
         outln!(
-            "Note: Terraform and other programs in Go find a secure.yaml in {} or the folder they run in only",
+            "Note: Terraform and other programs in Go find a secure.yaml in {} or the directory they run in only",
             usual.display()
         );
     }

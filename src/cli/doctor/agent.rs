@@ -138,7 +138,7 @@ fn is_foreign(socket: &Path) -> bool {
     fs::metadata(socket).is_ok_and(|meta| meta.uid() != rustix::process::getuid().as_raw())
 }
 
-/// What a running agent says of its vault, of the facade and of what else its person should know.
+/// What a running agent says of its vault, of the facade and of what else its user should know.
 pub(super) async fn within(status: Option<&Status>, paths: &Paths) -> Vec<Finding> {
     let looked = look(paths).await;
     let Some(status) = status else {
@@ -228,7 +228,7 @@ fn vault(status: &Status, looked: Option<Result<KeyKind>>) -> Finding {
         Some(problem) => {
             detail = format!("{detail}; it is not up to date: {problem}");
             remedy = Some(
-                "make room there, or have the folder written to again; what is newer is in memory".into(),
+                "make room there, or have the directory written to again; what is newer is in memory".into(),
             );
             Found::Fail
         }

@@ -75,7 +75,7 @@ fn way(cloud: &Cloud) -> &'static str {
     }
 }
 
-/// Asks all clouds at once. Sign-ins come before, one after the other: there is one person.
+/// Asks all clouds at once. Sign-ins come before, one after the other: there is one user.
 pub(super) async fn check(client: &Client, clouds: Vec<Entry>, sign_in: bool) -> Vec<Finding> {
     let mut signed_in = Vec::new();
     if sign_in {
@@ -123,7 +123,7 @@ async fn probe(client: &Client, cloud: &Cloud) -> Vec<Finding> {
 async fn sign_in_to(client: &Client, cloud: &Cloud) -> Option<Finding> {
     const CHECK: &str = "sign-in";
     if cloud.sign_in.way != Way::Workload && !interactive::may_prompt() {
-        let detail = "a person is needed, and this caller may not prompt";
+        let detail = "a sign-in is needed, and this caller may not prompt";
         return Some(
             finding(CHECK, cloud.label(), Found::Skipped, detail).remedy("KSB_PROMPT=always, or a terminal"),
         );
@@ -158,7 +158,7 @@ fn unnamed(error: Error) -> Error {
     error
 }
 
-/// Keystone's page says why, and only the person sees it.
+/// Keystone's page says why, and only the user sees it.
 fn no_callback(cloud: &Cloud, error: Error) -> Finding {
     let options = &cloud.sign_in;
     let callback = format!("http://{}:{}/auth/websso/", options.redirect_host, options.redirect_port);

@@ -24,7 +24,7 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
     let mut findings = Vec::new();
     let socket = paths.reachable_socket().unwrap_or(&paths.socket);
     let runtime = socket.parent().unwrap_or(Path::new("."));
-    findings.extend(private("socket-folder", runtime, 0o700));
+    findings.extend(private("socket-directory", runtime, 0o700));
     if let Ok(meta) = fs::metadata(socket) {
         if meta.file_type().is_socket() {
             findings.extend(private("socket", socket, 0o600));
@@ -35,10 +35,10 @@ pub(super) fn check(paths: &Paths, env: &Environment) -> Vec<Finding> {
         }
     }
     match &paths.homeless {
-        None => findings.extend(private("state-folder", &paths.state, 0o700)),
+        None => findings.extend(private("state-directory", &paths.state, 0o700)),
         Some(Homeless { why, remedy }) => {
             let detail = format!("{why}: sign-ins are kept in memory, until the agent ends");
-            findings.push(finding("state-folder", "", Found::Warn, detail).remedy(*remedy));
+            findings.push(finding("state-directory", "", Found::Warn, detail).remedy(*remedy));
         }
     }
     for file in kept(&paths.state) {

@@ -1,4 +1,4 @@
-//! Findings for a person, and for a ticket.
+//! Findings for a user, and for a ticket.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,7 @@ pub(super) fn lines(findings: &[Finding]) {
     for finding in findings {
         outln!("{}", line(finding));
         if let Some(remedy) = finding.remedy.as_ref().filter(|_| finding.finding != Found::Ok) {
-            outln!("         what helps: {}", printable(remedy));
+            outln!("         try: {}", printable(remedy));
         }
     }
     outln!("{}", summary(findings));
@@ -65,14 +65,14 @@ fn summary(findings: &[Finding]) -> String {
     format!("{} checks: {bad}", findings.len())
 }
 
-/// For a ticket: no names of people and their folders.
+/// For a ticket: no names of people and their directories.
 pub(super) fn report(findings: &[Finding], agent: Option<&str>, env: &Environment) {
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("?").trim_matches('"');
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut lines = vec![
         "ksb doctor --report. Host names of clouds are left in, because the operator needs them; names of users,".into(),
-        "home folders and tokens are not in it. Times are UTC.\n".into(),
+        "home directorys and tokens are not in it. Times are UTC.\n".into(),
         format!("ksb      {}", env!("CARGO_PKG_VERSION")),
         format!("agent    {}", agent.unwrap_or("none runs")),
         format!("system   {os}, Linux {kernel}"),
@@ -83,7 +83,7 @@ pub(super) fn report(findings: &[Finding], agent: Option<&str>, env: &Environmen
         lines.push(format!("{at} {}", line(finding)));
         let more = match finding.finding {
             Found::Ok => finding.request_id.as_ref().map(|id| format!("x-openstack-request-id: {id}")),
-            _ => finding.remedy.as_ref().map(|remedy| format!("what helps: {remedy}")),
+            _ => finding.remedy.as_ref().map(|remedy| format!("try: {remedy}")),
         };
         lines.extend(more.map(|more| format!("{:21}{}", "", printable(&more))));
     }
@@ -103,7 +103,7 @@ fn systemd() -> Option<String> {
     said.lines().next().map(str::to_owned)
 }
 
-/// Home becomes `~`, and the person's name, where it is not part of a longer one, `USER`.
+/// Home becomes `~`, and the user's name, where it is not part of a longer one, `USER`.
 fn without_person(text: &str, env: &Environment) -> String {
     let home = env.home.display().to_string();
     let mut text =

@@ -1,4 +1,4 @@
-//! The agent within this process, for machines where nothing may stay: its state lies in a folder that goes with us.
+//! The agent within this process, for machines where nothing may stay: its state lies in a directory that goes with us.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -56,7 +56,7 @@ impl Drop for Folder {
 }
 
 impl Inside {
-    /// Starts it, in a folder of its own.
+    /// Starts it, in a directory of its own.
     pub(super) async fn start() -> Result<Self> {
         let usual = Paths::from_env()?;
         let folder = Folder::make()?;

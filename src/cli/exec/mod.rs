@@ -238,7 +238,7 @@ fn names_a_cloud(command: &[OsString]) -> bool {
     command.iter().any(|word| word.to_string_lossy().contains("--os-cloud"))
 }
 
-/// The other entries of the user's own clouds.yaml, or the system's, as they are. Those of the current folder's would pass
+/// The other entries of the user's own clouds.yaml, or the system's, as they are. Those of the current directory's would pass
 /// for the user's own here, and those of a secure.yaml are not written anywhere else.
 fn with_others(mut entries: Vec<(String, Value)>, config: &Config<'_>) -> Vec<(String, Value)> {
     let file = config.clouds_file().filter(|source| !source.current_folder);

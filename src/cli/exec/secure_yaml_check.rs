@@ -7,7 +7,7 @@ use crate::cli::lease_env::Shape;
 use crate::cli::output::errln;
 use crate::clouds::{self, Environment};
 
-/// Says of each cloud whether a secure.yaml of the person's stands in its way. gophercloud/utils, which Terraform's
+/// Says of each cloud whether a secure.yaml of the user's stands in its way. gophercloud/utils, which Terraform's
 /// provider is built on, knows no `OS_CLIENT_SECURE_FILE`: the empty one that we name there counts for others only.
 pub(super) fn warn(names: &[String], shape: Shape, env: &Environment) {
     let folders = [env.current_dir.clone(), home(env).join(".config/openstack"), "/etc/openstack".into()];

@@ -1,4 +1,4 @@
-//! The command's own clouds.yaml, in a folder that nobody else can read and that goes with it.
+//! The command's own clouds.yaml, in a directory that nobody else can read and that goes with it.
 
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The folder, removed when dropped. Where this process is killed the agent removes it: it knows the name.
+/// The directory, removed when dropped. Where this process is killed the agent removes it: it knows the name.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -27,7 +27,7 @@ impl Folder {
         DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
         let folder = Self(folder);
         write(&folder.clouds(), &text(clouds))?;
-        // Else the person's own one would be laid over.
+        // Else the user's own one would be laid over.
         write(&folder.secure(), "")?;
         Ok(folder)
     }

@@ -1,4 +1,4 @@
-//! Questions to the person at the terminal. Without one, an option has to say it.
+//! Questions to the user at the terminal. Without one, an option has to say it.
 
 use crate::cli::output::{errln, outln, printable};
 use crate::cli::terminal::Keys;

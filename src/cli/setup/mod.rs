@@ -1,6 +1,6 @@
-//! `ksb setup`: from whatever a person has, a dashboard's address for one, to an entry of clouds.yaml that works.
+//! `ksb setup`: from whatever a user has, a dashboard's address for one, to an entry of clouds.yaml that works.
 //!
-//! What comes from the network is shown to the person before anything is sent there: a page could name any Keystone.
+//! What comes from the network is shown to the user before anything is sent there: a page could name any Keystone.
 
 mod ask;
 mod source;
@@ -207,7 +207,7 @@ async fn name_missing(known: &mut Known, person: &mut Person) -> Result<()> {
     Ok(())
 }
 
-/// The person sees whom they are about to trust with a sign-in.
+/// The user sees whom they are about to trust with a sign-in.
 async fn agree(known: &Known, found: &DiscoverReply, person: &mut Person) -> Result<()> {
     let host = |url: &Url| url.host_str().unwrap_or_default().to_owned();
     outln!("Keystone           {}", printable(known.auth_url.as_str()));

@@ -1,4 +1,4 @@
-//! What a person has: an address, an openrc, or somebody's clouds.yaml. Nothing of it is run, and no secret is taken over.
+//! What a user has: an address, an openrc, or somebody's clouds.yaml. Nothing of it is run, and no secret is taken over.
 
 use std::fs::File;
 use std::io::Read;
@@ -18,7 +18,7 @@ const LARGEST: u64 = 1 << 20;
 
 /// What is known of the entry that is to be.
 pub(super) struct Known {
-    /// What the person gave, or the auth URL in the file.
+    /// What the user gave, or the auth URL in the file.
     pub(super) address: Url,
     pub(super) auth_url: Url,
     pub(super) identity_provider: Option<String>,
@@ -201,7 +201,7 @@ impl Known {
         self.project_domain_name = None;
     }
 
-    /// After the host of what the person gave.
+    /// After the host of what the user gave.
     pub(super) fn proposed_name(&self) -> String {
         if let Some(name) = &self.name {
             return name.clone();

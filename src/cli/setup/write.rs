@@ -1,4 +1,4 @@
-//! The entry's way into the person's clouds.yaml: what the file will say is looked at before it does.
+//! The entry's way into the user's clouds.yaml: what the file will say is looked at before it does.
 
 use std::path::Path;
 

@@ -49,10 +49,10 @@ fn private_command(browser: &str) -> Option<String> {
     Some(format!("{browser} {switch} {{url}}"))
 }
 
-/// Runs a command of the person's own configuration; `{url}` stands for the address, else it comes last.
+/// Runs a command of the user's own configuration; `{url}` stands for the address, else it comes last.
 fn run(command: &str, url: &str) -> Result<(), String> {
-    let mut words =
-        shlex::split(command).ok_or_else(|| format!("the browser command is not quoted well: {command}"))?;
+    let mut words = shlex::split(command)
+        .ok_or_else(|| format!("the browser command has unbalanced quotes: {command}"))?;
     if !words.iter().any(|word| word.contains("{url}")) {
         words.push("{url}".into());
     }

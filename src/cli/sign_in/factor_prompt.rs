@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::error::{Code, Result};
 use crate::model::Secret;
 
-/// How the person answered.
+/// How the user answered.
 pub(in crate::cli) enum Answered {
     Typed,
     /// By Ctrl-C.

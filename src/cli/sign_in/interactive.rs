@@ -1,11 +1,11 @@
-//! Whether a person started this process, so that a browser may be opened, and whether one can be seen.
+//! Whether a user started this process, so that a browser may be opened, and whether one can be seen.
 
 use std::env;
 
 use crate::cli::terminal;
 use crate::platform::browser::BrowserLocation;
 
-/// `KSB_PROMPT` wins; else a controlling terminal or a graphical session means a person.
+/// `KSB_PROMPT` wins; else a controlling terminal or a graphical session means a user.
 pub(in crate::cli) fn may_prompt() -> bool {
     match env::var("KSB_PROMPT").as_deref() {
         Ok("always") => true,

@@ -1,4 +1,4 @@
-//! What a person calls this machine who is at the other end of an SSH session: the end of `ssh -N -L …`.
+//! What a user calls this machine who is at the other end of an SSH session: the end of `ssh -N -L …`.
 
 use std::{env, fs};
 

@@ -1,4 +1,4 @@
-//! A workload's token from a command. The agent starts no program, so it runs here: in the caller's folder and environment,
+//! A workload's token from a command. The agent starts no program, so it runs here: in the caller's directory and environment,
 //! and only when the agent has no token that lives.
 
 use std::io::Read;
@@ -24,7 +24,7 @@ pub(in crate::cli) async fn fetch(cloud: &mut Cloud) -> Result<()> {
     };
     if !ours {
         // Who trusts a cloned repository's cloud has not said that its commands may run.
-        let why = format!("`{command}` is not run: the entry lies in the current folder");
+        let why = format!("`{command}` is not run: the entry lies in the current directory");
         return Err(Error::new(Code::CloudNotTrusted, why)
             .cloud(&label)
             .remedy("move the entry to ~/.config/openstack/clouds.yaml"));
@@ -39,7 +39,7 @@ pub(in crate::cli) async fn fetch(cloud: &mut Cloud) -> Result<()> {
 }
 
 async fn output(command: &str, limit: Duration) -> Result<Secret, String> {
-    let words = shlex::split(command).ok_or("is not quoted well")?;
+    let words = shlex::split(command).ok_or("has unbalanced quotes")?;
     let (program, arguments) = words.split_first().ok_or("is empty")?;
     let mut child = Command::new(program)
         .args(arguments)

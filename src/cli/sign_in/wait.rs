@@ -22,7 +22,7 @@ const FRAME: Duration = Duration::from_millis(120);
 /// Seconds that one long poll is held.
 const POLL: u64 = 25;
 
-/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends it, unless another command at a terminal waits. A person who came for
+/// Returns when the sign-in is done; fails as it failed. Ctrl-C ends it, unless another command at a terminal waits. A user who came for
 /// nothing else (`in_person`) is asked for a password here, even if another terminal was asked before and left.
 pub(in crate::cli) async fn until_done(client: &Client, sign_in: SignIn, in_person: bool) -> Result<()> {
     let label = sign_in.cloud.clone();
@@ -164,7 +164,7 @@ pub(in crate::cli) async fn open(client: &Client, sign_in: &SignIn, screen: &mut
     Ok(())
 }
 
-/// The person pressed `p`: a browser on another machine does the sign-in, and its last address comes back by hand.
+/// The user pressed `p`: a browser on another machine does the sign-in, and its last address comes back by hand.
 async fn paste(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()> {
     let label = &sign_in.cloud;
     let address = sign_in.elsewhere.as_deref().unwrap_or_default();
@@ -184,7 +184,7 @@ async fn paste(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()>
     }
 }
 
-/// The person pressed `c`: shows the tokens from tabs that did not start here, one after the other.
+/// The user pressed `c`: shows the tokens from tabs that did not start here, one after the other.
 async fn offer(client: &Client, sign_in: &SignIn, keys: &mut Keys) -> Result<()> {
     let offers: Offers = client.get(&format!("/v1/sign-ins/{}/offers", sign_in.id)).await?.json()?;
     if offers.offers.is_empty() {

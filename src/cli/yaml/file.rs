@@ -1,4 +1,4 @@
-//! The person's clouds.yaml and secure.yaml: which ones they are, and how they are replaced in one step.
+//! The user's clouds.yaml and secure.yaml: which ones they are, and how they are replaced in one step.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -54,7 +54,7 @@ impl Kind {
 }
 
 /// The file to write to: the one that is read here, as the first that is found hides all others, and only if
-/// it is the person's; where none is read, a new one.
+/// it is the user's; where none is read, a new one.
 pub(in crate::cli) fn target(env: &Environment, config: &Config<'_>, kind: Kind) -> Result<PathBuf> {
     let Some(read) = kind.read(config) else { return Ok(kind.new_file(config)) };
     let (file, variable) = (&read.file, kind.variable());
@@ -71,20 +71,20 @@ pub(in crate::cli) fn target(env: &Environment, config: &Config<'_>, kind: Kind)
         let copy = format!("install -D -m 600 {} {}", quoted(file), quoted(&own));
         return Err(Error::new(Code::InvalidConfig, why).remedy(format!("{copy}, then this command again")));
     }
-    let elsewhere = "run this command in another folder";
+    let elsewhere = "run this command in another directory";
     if kind == Kind::Clouds {
         // It may be a repository's, and would be handed on with an entry that is good on this machine only.
         let why =
-            format!("{shown} is read here and lies in the current folder, which may be others' as well");
+            format!("{shown} is read here and lies in the current directory, which may be others' as well");
         let remedy = format!("{elsewhere}, or if the file is yours alone, set {variable}={}", quoted(file));
         return Err(Error::new(Code::InvalidConfig, why).remedy(remedy));
     }
-    // The two belong together: a project's folder with secrets of its own.
+    // The two belong together: a project's directory with secrets of its own.
     if config.clouds_file().is_some_and(|clouds| clouds.file.parent() == file.parent()) {
         return Ok(file.clone());
     }
     let why = format!(
-        "{shown} in the current folder is read here instead of {}, where this would be written",
+        "{shown} in the current directory is read here instead of {}, where this would be written",
         own.display()
     );
     let mut remedy = elsewhere.to_owned();
@@ -94,7 +94,7 @@ pub(in crate::cli) fn target(env: &Environment, config: &Config<'_>, kind: Kind)
     Err(Error::new(Code::InvalidConfig, why).remedy(remedy))
 }
 
-/// Where something may have been written for the person: also files that another one hides here.
+/// Where something may have been written for the user: also files that another one hides here.
 pub(in crate::cli) fn own_places(env: &Environment, config: &Config<'_>, kind: Kind) -> Vec<PathBuf> {
     let names = ["yaml", "yml"].map(|ending| format!("{}.{ending}", kind.stem()));
     let own = own_folders(env).into_iter().flat_map(|folder| names.clone().map(|name| folder.join(name)));
@@ -107,7 +107,7 @@ pub(in crate::cli) fn own_places(env: &Environment, config: &Config<'_>, kind: K
         .collect()
 }
 
-/// The folders of the search path that are the person's, the first one first.
+/// The directories of the search path that are the user's, the first one first.
 fn own_folders(env: &Environment) -> Vec<PathBuf> {
     let home = |variable| env.get(variable).map(Path::new).filter(|path| path.is_absolute());
     let config = home("XDG_CONFIG_HOME").map_or_else(|| env.home.join(".config"), Path::to_owned);
@@ -115,7 +115,7 @@ fn own_folders(env: &Environment) -> Vec<PathBuf> {
     vec![config.join("openstack"), real.join("openstack")]
 }
 
-/// One of the person's files, that no other `ksb` changes meanwhile.
+/// One of the user's files, that no other `ksb` changes meanwhile.
 pub(in crate::cli) struct PersonsFile {
     /// As the SDK names it.
     path: PathBuf,
@@ -137,7 +137,7 @@ impl PersonsFile {
             let real = real(path, kind)?;
             let folder = folder_of(&real);
             if !real.exists() && owner::is_of_another_for_root(folder) {
-                let why = format!("{} would be root's in another user's folder", real.display());
+                let why = format!("{} would be root's in another user's directory", real.display());
                 return Err(Error::new(Code::NotAllowed, why).remedy(owner::WITHOUT_SUDO));
             }
             DirBuilder::new()

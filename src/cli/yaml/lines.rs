@@ -1,7 +1,7 @@
 //! How lines go into the text of a clouds.yaml or secure.yaml and out again.
 //!
 //! Whole lines are put in, each with a mark at its end, and nothing else is touched: what is ours can be told
-//! from the person's own without a record elsewhere, and taking it out leaves every other byte as it was. That
+//! from the user's own without a record elsewhere, and taking it out leaves every other byte as it was. That
 //! the text then says what is meant, and everything else as before, is seen by parsing it again.
 
 use std::collections::BTreeSet;
@@ -160,7 +160,7 @@ struct Taking<'d, 't> {
     mark: Mark,
     /// Lines that go.
     gone: BTreeSet<usize>,
-    /// Lines that have come to carry things of the person's own, and are theirs now: only the mark goes.
+    /// Lines that have come to carry things of the user's own, and are theirs now: only the mark goes.
     given: BTreeSet<usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Somebody else wants the person's token, or wants the person to work as him: attacks on a sign-in that is under
+//! Somebody else wants the user's token, or wants the user to work as him: attacks on a sign-in that is under
 //! way, each of them run in a real browser. `tests/stack/attacks` tells what is tried.
 
 use std::path::Path;
@@ -17,7 +17,7 @@ fn no_attack_in_firefox_succeeds() {
     attack("firefox");
 }
 
-/// One browser, one attack after the other; each ends with the person signed in as the person.
+/// One browser, one attack after the other; each ends with the user signed in as the user.
 fn attack(browser: &str) {
     let front = Front::free();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stack/attacks/run.mjs");

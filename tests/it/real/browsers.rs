@@ -42,7 +42,7 @@ impl Browsers {
         wait::until("the browsers' ends", || self.all().into_iter().all(is_gone).then_some(()));
     }
 
-    /// Closes those that are still open, as a person does who has seen enough.
+    /// Closes those that are still open, as a user does who has seen enough.
     pub fn close(&self) {
         self.all().into_iter().for_each(|pid| end(pid, Signal::TERM));
         let all_gone = || self.all().into_iter().all(is_gone).then_some(());

@@ -75,7 +75,7 @@ fn no_secret_of_a_sign_in_or_renewal_is_in_a_log_a_process_list_an_environment_o
     let taken = api.post(&paste, &json!({"url": ended}));
     assert_eq!(taken.status, 204, "{}", taken.text);
     assert_eq!(api.over(&sign_in.id)["state"], "done");
-    // And on another device, by the person's own command.
+    // And on another device, by the user's own command.
     let telephone = front.start(&["login", "device"]);
     let address = telephone.says("device: sign in: ");
     let address = address.split("sign in: ").nth(1).unwrap().trim().to_owned();
@@ -152,7 +152,7 @@ fn look_around(front: &Front) -> Vec<(String, String)> {
     all
 }
 
-/// Every file below a folder but the person's own clouds.yaml.
+/// Every file below a directory but the user's own clouds.yaml.
 fn files(folder: &Path) -> Vec<(String, String)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries

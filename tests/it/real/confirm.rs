@@ -26,7 +26,7 @@ const NAME: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
 const THIS: u32 = 7;
 
-/// What its person does with a question.
+/// What its user does with a question.
 #[derive(Clone, Copy)]
 enum Does {
     Click(&'static str),

@@ -86,7 +86,7 @@ fn a_bearer_that_keystone_does_not_take_is_told_apart() {
             front.port(),
             "strict-idp",
             "cli",
-            "it is genuine, but no rule of Keystone's mapping fits the person: 401",
+            "it is genuine, but no rule of Keystone's mapping fits the user: 401",
             "which claims the mapping behind".into(),
         ),
         (

@@ -1,4 +1,4 @@
-//! A person with a browser on another machine, who brings back the address at which it ended: no Chromium needed.
+//! A user with a browser on another machine, who brings back the address at which it ended: no Chromium needed.
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, RequestBuilder};
@@ -67,7 +67,7 @@ pub fn page(url: &str) -> String {
     runtime.block_on(async { client.get(url).send().await.unwrap().text().await.unwrap() })
 }
 
-/// Keycloak's administrator ends a person's session there (`sid` of its tokens), if it is not only an offline one.
+/// Keycloak's administrator ends a user's session there (`sid` of its tokens), if it is not only an offline one.
 pub fn end_session(id: &str) {
     let password = stack("KEYCLOAK_ADMIN_PASSWORD");
     let admin = [

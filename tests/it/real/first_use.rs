@@ -13,7 +13,7 @@ fn one_sign_in_with_a_passkey_serves_ten_commands_in_three_projects() {
     let projects = ["demo", "staging", "production"];
     front.clouds(&projects.map(|project| front.entry(project, project)));
 
-    // A person at a terminal: nothing but that says that a browser may be opened.
+    // A user at a terminal: nothing but that says that a browser may be opened.
     let answer = front.sandbox.path("answer.json");
     let openstack = front.openstack(&[]).get_program().to_str().unwrap().to_owned();
     let mut terminal = front.sandbox.command("script");

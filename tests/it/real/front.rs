@@ -35,7 +35,7 @@ pub struct Front {
     _taken: Turn,
 }
 
-/// What a sign-in costs the person, and the cloud.
+/// What a sign-in costs the user, and the cloud.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
     /// Browsers that were opened.

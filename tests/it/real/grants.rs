@@ -102,7 +102,7 @@ fn offline_access_is_asked_for_only_where_the_entry_does_and_is_shown() {
         "{problem}"
     );
 
-    // The person is signed out at Keycloak, by its administrator or by closing the browser there.
+    // The user is signed out at Keycloak, by its administrator or by closing the browser there.
     for person in [&usual, &offline] {
         elsewhere::end_session(person.claim("sid").as_str().unwrap());
     }

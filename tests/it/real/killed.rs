@@ -30,14 +30,14 @@ fn the_agent_may_be_killed_at_any_moment() {
     assert!(front.ksb(&["status"]).ok().stdout.starts_with("No agent is running"));
     assert_eq!(front.ksb_with(&quietly, &["token"]).code, Some(75), "a new agent answers");
 
-    // While one program waits for a person.
+    // While one program waits for a user.
     let waiting = front.start(&["token"]);
     waiting.says("ksb: demo: sign in: ");
     front.sandbox.kill_agent();
     gave_up(&waiting.ends());
     port_is_free(&front);
 
-    // While twenty do. The plugin starts the agent again and goes on, with a person this time.
+    // While twenty do. The plugin starts the agent again and goes on, with a user this time.
     let openstack = || Program::start(front.openstack(&["token", "issue", "-f", "value", "-c", "id"]));
     let plugins: Vec<_> = (0..2).map(|_| openstack()).collect();
     let others: Vec<_> = (0..18).map(|_| front.start(&["token"])).collect();

@@ -20,7 +20,7 @@ use crate::support::tool::{Tool, token};
 /// What shows notifications on a desktop.
 struct Shown(Sender<(String, String, String)>);
 
-/// The same, and its person clicks at once.
+/// The same, and its user clicks at once.
 struct Clicked(Sender<(String, Vec<String>)>);
 
 #[zbus::interface(name = "org.freedesktop.Notifications")]
@@ -130,7 +130,7 @@ fn the_desktop_says_that_a_sign_in_ends_soon() {
     }
 }
 
-/// A tool waits at the facade, and no terminal of its person's does: a click is enough.
+/// A tool waits at the facade, and no terminal of its user's does: a click is enough.
 #[test]
 fn a_click_on_what_the_desktop_shows_opens_the_sign_in_that_a_tool_waits_for() {
     let bus = Bus::start();

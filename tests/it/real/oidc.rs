@@ -1,4 +1,4 @@
-//! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the person.
+//! The authorization code flow at Keycloak, Keystone's bearer exchange, and renewal without the user.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ fn a_terminal_without_a_browser_is_approved_elsewhere() {
     let address = waiting.says("demo: sign in: ");
     let address = address.split("sign in: ").nth(1).unwrap().lines().next().unwrap().to_owned();
     assert!(address.contains("/device?user_code="), "{address}");
-    // The person's telephone.
+    // The user's telephone.
     let mut telephone = front.sandbox.command(stack("BROWSER"));
     telephone.arg(&address);
     run(telephone).ok();

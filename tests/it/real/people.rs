@@ -1,4 +1,4 @@
-//! Promise 8: two accounts of one person, and two users of one machine.
+//! Promise 8: two accounts of one user, and two users of one machine.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -80,7 +80,7 @@ fn another_user_gets_nothing_from_the_pages_the_socket_and_ksb() {
     let one = Front::free();
     let stranger = Stranger::new(&one);
 
-    // A sign-in that waits for its person; the stranger has read its address in a list of processes.
+    // A sign-in that waits for its user; the stranger has read its address in a list of processes.
     let waiting = Program::start({
         let mut command = one.sandbox.ksb(&["token", "--account", "second"]);
         command.env("BROWSER", "true");
@@ -181,7 +181,7 @@ impl Drop for Stranger {
     }
 }
 
-/// The folder and all that lies in it.
+/// The directory and all that lies in it.
 fn walk(path: &Path) -> Vec<PathBuf> {
     let mut all = vec![path.to_owned()];
     if path.is_dir() {

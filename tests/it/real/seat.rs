@@ -176,7 +176,7 @@ fn the_agent_is_locked_with_the_screen_and_opens_with_it_when_nobody_has_to_type
     seat.is_watched();
     seat.hint(OURS, false);
     seat.is_locked(&Value::Null);
-    // `loginctl lock-session`, and what a person locked stays so.
+    // `loginctl lock-session`, and what a user locked stays so.
     says(Session::lock(&seat.emitter(OURS)));
     seat.is_locked(&json!("screen"));
     seat.is_watched();

@@ -15,7 +15,7 @@ fn start(front: &Front, address: &str) -> Terminal {
     Terminal::start(&front.sandbox, &line, &[("BROWSER", &stack("BROWSER"))])
 }
 
-/// The person trusts it, signs in, chooses a project, and has it written. What the screen showed, and the project.
+/// The user trusts it, signs in, chooses a project, and has it written. What the screen showed, and the project.
 fn goes_on(mut terminal: Terminal) -> String {
     terminal.shows("Trust this Keystone, and sign in there? [y/N] ");
     terminal.types("y\r");

@@ -1,4 +1,4 @@
-//! A person whose browser is on another machine: a real sshd, the printed `ssh` line as it stands, real WebSSO.
+//! A user whose browser is on another machine: a real sshd, the printed `ssh` line as it stands, real WebSSO.
 
 use std::fs;
 use std::net::TcpStream;
@@ -52,7 +52,7 @@ impl Sshd {
         Self { port, client, _running: running }
     }
 
-    /// The line that `ksb` printed, run by the person; only the key and the server's key are the test's.
+    /// The line that `ksb` printed, run by the user; only the key and the server's key are the test's.
     fn run(&self, line: &str) -> Program {
         let mut shell = Command::new("sh");
         let ssh = format!("ssh -F '{}' ", self.client.display());

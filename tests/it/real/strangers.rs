@@ -19,7 +19,7 @@ fn a_strangers_keystone_gets_no_bearer_without_a_persons_yes() {
          project_domain_name: lab",
         stack("ISSUER")
     );
-    // The person is signed in: their browser would give a code without asking anything.
+    // The user is signed in: their browser would give a code without asking anything.
     front.clouds(&[front.entry_at(&front.auth_url(), "demo", &client)]);
     front.token(&[]);
     front.browsers.ended();

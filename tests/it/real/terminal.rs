@@ -1,4 +1,4 @@
-//! A person at a terminal: `script` gives its own input to a program as if it were typed.
+//! A user at a terminal: `script` gives its own input to a program as if it were typed.
 
 use std::io::Write;
 use std::process::{Child, ChildStdin, Stdio};

@@ -199,7 +199,7 @@ fn a_keystone_that_has_had_enough_is_waited_for_by_the_provider() {
     }
 }
 
-/// Who has the lease of the `ksb exec` that runs now: any process of the person's could read that.
+/// Who has the lease of the `ksb exec` that runs now: any process of the user's could read that.
 fn tool(front: &Front) -> Tool {
     let beside = front.sandbox.paths().socket.parent().unwrap().to_owned();
     let folders = fs::read_dir(beside).unwrap().map(|entry| entry.unwrap().path());

@@ -17,7 +17,7 @@ terraform {
 }
 "#;
 
-/// A folder with a configuration.
+/// A directory with a configuration.
 pub struct Workspace<'f> {
     front: &'f Front,
     folder: PathBuf,

@@ -56,7 +56,7 @@ fn ansible_with_twenty_forks_the_sdk_and_every_keystoneauth_share_one_sign_in() 
     install(&plugin);
     front.sandbox.set("PYTHONPATH", &plugin);
 
-    // Cold: twenty processes at once ask, and none of them is where the person is.
+    // Cold: twenty processes at once ask, and none of them is where the user is.
     let host = |number| format!("host{number} cloud={}\n", if number < 10 { "demo" } else { "staging" });
     fs::write(front.sandbox.path("hosts"), (0..20).map(host).collect::<Vec<_>>().concat()).unwrap();
     fs::write(front.sandbox.path("playbook.yaml"), PLAYBOOK).unwrap();
@@ -143,7 +143,7 @@ pub fn venv(name: &str) -> PathBuf {
     run(tool).ok().stdout.trim().into()
 }
 
-/// Puts the plugin that lies beside `openstack` into a folder for `PYTHONPATH`, its entry point included.
+/// Puts the plugin that lies beside `openstack` into a directory for `PYTHONPATH`, its entry point included.
 fn install(folder: &Path) {
     fs::create_dir(folder).unwrap();
     let mut python = Command::new(stack("PYTHON"));

@@ -101,7 +101,7 @@ const SWIFT: &str = "swift upload $C file && swift list $C && swift download --o
 const RCLONE: &str = "export RCLONE_CONFIG_OF_TYPE=swift RCLONE_CONFIG_OF_ENV_AUTH=true RCLONE_CA_CERT=$OS_CACERT; \
                       rclone copy file of:$C && rclone cat of:$C/file";
 
-/// What one program is to do, in a folder of its own with a `file`. It says `hello of` and its container's name.
+/// What one program is to do, in a directory of its own with a `file`. It says `hello of` and its container's name.
 struct Job<'s> {
     name: &'s str,
     exec: &'s [&'s str],
@@ -146,7 +146,7 @@ impl Bench {
         folder
     }
 
-    /// A command in a folder of its own, with the name of its container in `C`.
+    /// A command in a directory of its own, with the name of its container in `C`.
     fn in_folder(&self, mut command: Command, name: &str) -> Command {
         command.current_dir(self.folder(name)).env("C", self.container(name));
         command
@@ -159,7 +159,7 @@ impl Bench {
         self.in_folder(command, name)
     }
 
-    /// `sh -c SCRIPT`, as a person has it.
+    /// `sh -c SCRIPT`, as a user has it.
     fn shell(&self, name: &str, script: &str) -> Command {
         let mut command = self.front.sandbox.command("sh");
         command.args(["-ec", script]);

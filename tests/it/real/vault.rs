@@ -73,7 +73,7 @@ impl Desktop {
         Self { bus, address, keyring: None }
     }
 
-    /// The person logs in, which opens their keyring.
+    /// The user logs in, which opens their keyring.
     pub fn log_in(&mut self, sandbox: &Sandbox) {
         self.log_out();
         let mut keyring = sandbox.command("gnome-keyring-daemon");
@@ -137,10 +137,7 @@ fn the_desktops_keyring_keeps_the_key() {
         status.contains("is closed: its key is in the desktop's keyring, which cannot be asked"),
         "{status}"
     );
-    assert!(
-        status.contains("what helps: unlock the keyring (log in to the desktop), then: ksb unlock"),
-        "{status}"
-    );
+    assert!(status.contains("try: unlock the keyring (log in to the desktop), then: ksb unlock"), "{status}");
     desktop.log_in(&front.sandbox);
     let said = front.ksb(&["unlock"]).ok().stdout;
     assert!(said.contains("its key is kept by your desktop's keyring"), "{said}");

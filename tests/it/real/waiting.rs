@@ -1,4 +1,4 @@
-//! What a person is told who waits in vain.
+//! What a user is told who waits in vain.
 
 use std::fs;
 
@@ -68,7 +68,7 @@ fn a_job_that_nobody_started_is_refused_at_once_and_no_browser_opens() {
     );
     assert_eq!(front.counts(), Counts { browsers: 0, logins: 0, exchanges: 0 });
 
-    // A program that the settings do not name is told so, though a person started it.
+    // A program that the settings do not name is told so, though a user started it.
     let config = front.sandbox.paths().config;
     let settings = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{settings}[prompt]\nprograms = [\"tofu\"]\n")).unwrap();

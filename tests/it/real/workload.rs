@@ -1,4 +1,4 @@
-//! Programs without a person at the real Keycloak and Keystone: nobody is asked, and no browser opens.
+//! Programs without a user at the real Keycloak and Keystone: nobody is asked, and no browser opens.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -59,7 +59,7 @@ pub fn bearer(user: &str) -> String {
     })
 }
 
-/// Whose token of the project it is that a program without a person gets, by `ksb` and by `openstack`.
+/// Whose token of the project it is that a program without a user gets, by `ksb` and by `openstack`.
 fn user(front: &Front, cloud: &str, variables: &[(&str, &str)]) -> Value {
     let mut alone = vec![("KSB_PROMPT", "never"), ("OS_CLOUD", cloud)];
     alone.extend(variables);
@@ -161,7 +161,7 @@ fn a_command_has_its_time_and_runs_only_when_it_must() {
     let entry = entry(&front, "mint", &format!(", token_command: \"{mint} of-a-stranger\""));
     fs::write(&here, format!("clouds:\n{entry}")).unwrap();
     let refused = front.ksb_with(&alone, &["token", "mint"]);
-    assert!(refused.stderr.contains("is not run: the entry lies in the current folder"), "{refused:?}");
+    assert!(refused.stderr.contains("is not run: the entry lies in the current directory"), "{refused:?}");
     assert_eq!(fs::read_to_string(&log).unwrap(), "for keystone\n");
 }
 

@@ -92,7 +92,7 @@ fn sign_in(desk: &Desk, machine: &Machine) {
     wait::until("a free port", || TcpStream::connect(port).is_err().then_some(()));
 }
 
-/// Whether it gives a token without a person.
+/// Whether it gives a token without a user.
 fn serves(machine: &Machine) -> bool {
     end_of(spawn::start(machine.ksb(&["token"]).env("KSB_PROMPT", "never"))).code == Some(0)
 }

@@ -16,7 +16,7 @@ use crate::support::desk::Desk;
 use crate::support::keystone::{EXCHANGE, FEDERATED, Fault, REVOCATION, VALIDATION};
 use crate::support::spawn;
 
-/// Names the folder to the child, which is this binary again.
+/// Names the directory to the child, which is this binary again.
 const FOLDER: &str = "KSB_TEST_VAULT";
 /// Nobody has it: to ask for it marks the trace.
 const MARK: &str = "/ksb-mark";

@@ -62,7 +62,7 @@ fn demo(lab: &Lab, cloud: &Value) -> Answer {
     lab.api().token_unprompted(cloud, &scope::project("demo"))
 }
 
-/// Every file below a folder, with its bytes.
+/// Every file below a directory, with its bytes.
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -47,7 +47,7 @@ export async function another_user_of_the_machine ({ broker, tab, mallory, victi
 
 async function ask (requests, [program, ...args] = ['env']) {
   const script = fileURLToPath(new URL('ask.py', import.meta.url))
-  // The system's Python, and by its text: the other user may be able to read neither ours nor this folder.
+  // The system's Python, and by its text: the other user may be able to read neither ours nor this directory.
   const python = spawn(program, [...args, '/usr/bin/python3', '-c', await readFile(script, 'utf8'), JSON.stringify({ headers: BROWSER, requests })])
   const [out, err] = await Promise.all([text(python.stdout), text(python.stderr)])
   if (!out) throw new Error(`${program}: ${err}`)

@@ -1,7 +1,7 @@
 // Attacks on a sign-in that is under way: the real `ksb`, the real Keystone, one real browser with many tabs.
 // Started by tests/it/real/attacks.rs in a home of its own. Environment: KSB_ATTACK_KSB (the program),
 // KSB_ATTACK_SOCKET (its agent's), KSB_ATTACK_BROWSER (chromium | firefox), KSB_ATTACK_FRONT (N of ports 500N and
-// 999N), KSB_ATTACK_VICTIM (a user), KSB_ATTACK_ONLY (part of a case's name), KSB_ATTACK_SHOTS (a folder for
+// 999N), KSB_ATTACK_VICTIM (a user), KSB_ATTACK_ONLY (part of a case's name), KSB_ATTACK_SHOTS (a directory for
 // screenshots), NODE_EXTRA_CA_CERTS.
 import { launch } from '../lib/launch.mjs'
 import { Account, Site } from './attacker.mjs'

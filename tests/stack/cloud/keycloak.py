@@ -71,7 +71,7 @@ def start(secrets: dict[str, str]) -> None:
 
 
 def _link_distribution() -> None:
-    """A home folder of our own around the shared distribution: the data folder lies beside the script."""
+    """A home of our own around the shared distribution: the data directory lies beside the script."""
     (HOME / "bin").mkdir(parents=True, exist_ok=True)
     shutil.copy(DISTRIBUTION / "bin" / "kc.sh", HOME / "bin" / "kc.sh")
     for name in ("conf", "lib", "providers", "themes"):

@@ -1,4 +1,4 @@
-"""PostgreSQL for Keystone: a cluster of the stack's own, on a socket in its state folder.
+"""PostgreSQL for Keystone: a cluster of the stack's own, on a socket in its state directory.
 
 Not SQLite: that has one writer at a time, and thirty-two clients at once get 500 ("database is locked").
 """
@@ -33,7 +33,7 @@ def start() -> None:
     """Makes the cluster if there is none, starts it and waits until it answers."""
     HOME.mkdir(parents=True, exist_ok=True)
     if not DATA.exists():
-        # Whoever reaches the socket may come in: the state folder lets in nobody but its owner.
+        # Whoever reaches the socket may come in: the state directory lets in nobody but its owner.
         command([*_tool("initdb"), "-D", DATA, "-U", "keystone", "--auth=trust", "--no-sync",
                  "--locale=C", "--encoding=UTF8"], log=NAME, cwd=HOME)  # fmt: skip
     if processes.running(NAME) is None:

@@ -1,4 +1,4 @@
-"""Passwords and keys of the cloud: made once, kept in the state folder for its owner only."""
+"""Passwords and keys of the cloud: made once, kept in the state directory for its owner only."""
 
 import base64
 import json

@@ -23,7 +23,7 @@ const FIREFOX_PREFERENCES = {
 // Puppeteer spares background tabs what a person's browser does to them.
 const SPARED = ['--disable-background-timer-throttling', '--disable-backgrounding-occluded-windows', '--disable-renderer-backgrounding']
 
-// options: kind (chromium | firefox), profile (a folder that stays; without one a fresh one that goes), args, visible,
+// options: kind (chromium | firefox), profile (a directory that stays; without one a fresh one that goes), args, visible,
 // throttled (Chromium: background tabs are slowed down as a person's are)
 export async function launch ({ kind = 'chromium', profile, args = [], visible = false, throttled = false } = {}) {
   const temporary = profile ? null : mkdtempSync(join(tmpdir(), 'ksb-browser-'))

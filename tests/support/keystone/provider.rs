@@ -37,7 +37,7 @@ pub enum Lie {
     Issuer,
     /// The browser does not say who sends it.
     NoIssuer,
-    /// The person said no.
+    /// The user said no.
     Denied,
 }
 
@@ -63,7 +63,7 @@ pub struct Provider {
 /// A device authorization (RFC 8628).
 struct Device {
     challenge: String,
-    /// The error of the next answer; nothing where the person has approved.
+    /// The error of the next answer; nothing where the user has approved.
     says: Option<&'static str>,
     user: String,
 }
@@ -134,7 +134,7 @@ impl Provider {
         codes.chain(&self.used).cloned().collect()
     }
 
-    /// What the person answers on the other device: nothing is yes, as this user.
+    /// What the user answers on the other device: nothing is yes, as this user.
     pub fn decide(&mut self, says: Option<&'static str>, user: &str) {
         for device in self.devices.values_mut() {
             (device.says, device.user) = (says, user.into());

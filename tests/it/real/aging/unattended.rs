@@ -1,4 +1,4 @@
-//! A lease that goes on when its person's session has ended, at a Keystone whose tokens live for a minute.
+//! A lease that goes on when its user's session has ended, at a Keystone whose tokens live for a minute.
 
 use std::time::Duration;
 
