@@ -82,7 +82,7 @@ pub struct SignIn {
     /// terminal asks.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub url: String,
-    /// What the user is asked for on the terminal, without echo, while `state` = `asking`. The answers go to
+    /// The prompts for the user on the terminal, without echo, while `state` = `asking`. The answers go to
     /// `POST …/factors`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Ask>,
@@ -114,7 +114,7 @@ pub struct SignIn {
     /// Callers at terminals that wait for it.
     #[serde(default)]
     pub waiters: u32,
-    /// What the user should know meanwhile, oldest first, each a sentence.
+    /// Notices for the user meanwhile, oldest first, each a sentence.
     #[serde(default)]
     pub notices: Vec<String>,
     /// Tokens that arrived from a tab that did not start here and wait for the user's word.
@@ -485,7 +485,7 @@ pub struct Status {
     pub facade: FacadeReport,
     /// The living leases, the oldest first.
     pub leases: Vec<Lease>,
-    /// What the user should know of the agent besides, each a sentence: a setting that is not in force, for one.
+    /// Notices about the agent, each a sentence: a setting that is not in force, for one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }
@@ -802,7 +802,7 @@ pub struct Lease {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub used_at: Option<Timestamp>,
-    /// What the user should know of it, each a sentence.
+    /// Notices about it, each a sentence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
 }

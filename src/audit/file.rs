@@ -10,7 +10,7 @@ use rustix::fs::{OFlags, ftruncate};
 
 use super::Entry;
 
-/// Of one file. With the old ones that is some weeks of a busy user.
+/// The size of one file. With the old ones that is some weeks of a busy user.
 const LARGEST: u64 = 2 << 20;
 /// How many old ones there are: `audit.jsonl.1` is the youngest.
 const OLD: u32 = 4;

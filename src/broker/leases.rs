@@ -25,7 +25,7 @@ use crate::platform::peer_program::{Peer, Program};
 use crate::platform::process::Process;
 use crate::sync::lock_unpoisoned;
 
-/// What stands before a lease's handle, so that a user sees what it is.
+/// The prefix of a lease's handle, by which a user recognises it.
 const HANDLE: &str = "ksb-";
 
 /// How many leases that have ended are remembered.

@@ -65,7 +65,7 @@ impl Broker {
         inner.check_room()?;
         let was_locked = lock_unpoisoned(&inner.state).lock.clone();
         if let Some(lock) = was_locked {
-            // What a user locked, no screen unlocks.
+            // If the user locked it, the screen does not unlock it.
             let reason = if reason == LockReason::Person { reason } else { lock.reason };
             let lock = LockReport { reason, ..lock };
             inner.set_lock(Some(lock.clone()))?;

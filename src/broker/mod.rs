@@ -543,7 +543,7 @@ impl Broker {
         self.ask(id, |reply| Command::Accept(code, reply)).await
     }
 
-    /// What the user at the terminal typed.
+    /// The factors that the user typed at the terminal.
     pub async fn factors(&self, id: &str, typed: BTreeMap<String, Secret>) -> Result<()> {
         self.ask(id, |reply| Command::Factors(typed, reply)).await
     }
@@ -757,7 +757,7 @@ impl Inner {
         self.vault.unopened().map(Incomplete::from).or_else(|| lost.cloned().map(Incomplete::from))
     }
 
-    /// What the user should know of the agent itself.
+    /// Notices about the agent itself.
     fn warnings(&self) -> Vec<String> {
         let file = crate::audit::file_in(self.vault.folder());
         let incomplete =
@@ -1114,7 +1114,7 @@ fn complete(scope: &Scope, unscoped: &Token) -> (Scope, Option<String>) {
     }
 }
 
-/// Only a user can go on from here.
+/// The error of a request that cannot go on without the user.
 fn sign_in_needed(cloud: &Cloud, why: &str) -> Error {
     Error::new(Code::SignInNeeded, why).cloud(cloud.label()).remedy(format!("ksb login {}", cloud.argument()))
 }

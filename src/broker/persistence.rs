@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
 
-    /// Of what is taken in nothing is lost when it is stored again.
+    /// Everything that is taken in is stored again.
     #[test]
     fn what_is_stored_is_restored_and_stored_again() {
         let example = include_bytes!("../../tests/formats/vault-contents-1.json");

@@ -72,7 +72,7 @@ pub(super) fn report(findings: &[Finding], agent: Option<&str>, env: &Environmen
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut lines = vec![
         "ksb doctor --report. Host names of clouds are left in, because the operator needs them; names of users,".into(),
-        "home directorys and tokens are not in it. Times are UTC.\n".into(),
+        "home directories and tokens are not in it. Times are UTC.\n".into(),
         format!("ksb      {}", env!("CARGO_PKG_VERSION")),
         format!("agent    {}", agent.unwrap_or("none runs")),
         format!("system   {os}, Linux {kernel}"),
